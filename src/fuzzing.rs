@@ -8,7 +8,8 @@ use crate::{Engines, Result, root};
 /// Parses `cas.toml`, except the table `[pull_modes]`.
 ///
 /// # Errors
-/// `Corrupt` if the text does not parse; `FailedPrecondition` for another format.
+/// `Corrupt` if the text does not parse; `FailedPrecondition` if `format` in the text is not the
+/// number that this version reads.
 pub fn cas_toml(text: &str) -> Result<Engines> {
     root::parse(text, Path::new("/root"))
 }

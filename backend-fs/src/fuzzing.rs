@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Public functions that call private parsers, for the fuzz targets of this repository.
 
 use cas_core::Result;
 

@@ -58,7 +58,8 @@ impl FsImages {
 
     fn index(&self) -> Result<Arc<Index>> {
         let layout = &self.shared.layout;
-        // Opening a writable layout creates `index.json`.
+        // An old read-only layout may have names in `refs/` instead. A writable layout gets its
+        // `index.json` when it is opened.
         if !layout.writable
             && layout.root.stat(INDEX)?.is_none()
             && let Some(index) = refs::read(&layout.root)?
@@ -225,7 +226,7 @@ impl FsImages {
                     continue;
                 };
                 let found = self.image(image.name.clone(), target.clone())?;
-                // If the owner has changed since, the image is not equal to the image in `seen`.
+                // An image that has another owner by now is not equal to `image`, so it is skipped.
                 if found == *image {
                     found.check_owner(self.owner.as_ref())?;
                     unchanged.push(image.clone());
@@ -405,7 +406,7 @@ impl ImageStore for FsImages {
 
     /// Removes each record whose name is not in `index.json`, or has another target there. Such a
     /// record is left behind if a process is killed, or if another program removes a name or
-    /// changes its target. Also removes the new `index.json` that a killed change left behind.
+    /// changes its target. Also removes the file `.cas/index.new` that a killed change left behind.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);

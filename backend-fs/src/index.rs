@@ -90,8 +90,8 @@ impl Index {
     /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries does
-    /// not have a valid digest.
+    /// `FailedPrecondition` if [`Self::targets`] returns several targets; `Corrupt` if one of the
+    /// entries of the name does not have a valid digest.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {
@@ -104,8 +104,9 @@ impl Index {
         }
     }
 
-    /// Returns all targets of a name. An entry without a name has its digest as its name. Only
-    /// other programs write several entries of a name.
+    /// Returns all targets of a name. An entry without a name has its digest as its name. Several
+    /// such entries with the same digest count as one. Only other programs write several entries of
+    /// a name.
     ///
     /// # Errors
     /// `Corrupt` if one of the entries does not have a valid digest.

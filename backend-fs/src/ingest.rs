@@ -1,4 +1,4 @@
-//! Ingests into files.
+//! Ingests whose bytes are in files.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,8 @@ use crate::reader::{self, INLINE};
 use crate::shared::Shared;
 use crate::staging::Staged;
 
-/// Minimum size in bytes of an append whose bytes are sent to the device before the publish.
+/// Minimum size in bytes of an append after which the kernel is asked to write the bytes to the
+/// device at once. The sync of the publish then has less to do.
 const WRITE_BACK_FROM: usize = 256 << 10;
 
 /// An ingest that this process has locked.

@@ -20,11 +20,11 @@ pub(crate) const RECORDS: &str = "records.db";
 pub(crate) const FORMAT: &str = "format.json";
 /// The kind of every store of this crate.
 const KIND: &str = "fs";
-/// The format that this version writes. Format 1 does not have the records table `notes`.
+/// The format that this release writes. A store of format 1 has no records of the table `notes`.
 ///
 /// The database of records has the same number. An upgrade changes the number in the database
-/// first. If `format.json` is damaged, a repair therefore reads the format from the database, and
-/// never takes a newer format for this one.
+/// first, so the database never has a lower number than `format.json`. If `format.json` is
+/// damaged, a repair therefore uses the number of the database.
 const VERSION: u32 = cas_records_sqlite::VERSION;
 
 /// The open directories of a store.
@@ -67,7 +67,8 @@ impl Layout {
         match version(&cas_dir)? {
             Some(VERSION) => {}
             // Formats 1 and 2 differ only in the database of records, which is upgraded when it is
-            // opened. A kill in between leaves the newer number in the database: see `VERSION`.
+            // opened. A kill before `format.json` is written leaves the newer number only in the
+            // database: see `VERSION`.
             Some(_) => {
                 drop(SqliteRecords::open(&path.join(CAS_DIR).join(RECORDS))?);
                 write_format(&cas_dir, VERSION)?;
@@ -111,8 +112,9 @@ fn lock_layout(cas_dir: &Dir) -> io::Result<Lock> {
     Lock::exclusive(cas_dir, "lock")
 }
 
-/// Opens `.cas/`, and creates it in an empty directory or a layout. Returns `None` if it can be
-/// neither opened nor created, because the file system is read-only or permission is missing.
+/// Opens `.cas/`. If it is absent, first creates it, but only in an empty directory or a layout.
+/// Returns `None` if it can be neither opened nor created, because the file system is read-only or
+/// permission is missing.
 fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
     if root.stat(CAS_DIR)?.is_none()
         && root.stat(OCI_LAYOUT)?.is_none()
@@ -147,8 +149,8 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     write_format(cas_dir, VERSION)
 }
 
-/// Refuses a store without a format file if the database of records has a newer format. The store
-/// must have lost the file, because an interrupted creation leaves no newer format.
+/// Checks a store that has no format file. Returns an error if the database of records has a newer
+/// format. Such a store has lost the file, because a creation writes the file before the database.
 pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     match cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)) {
         Ok(Some(found)) if found > VERSION.into() => Err(Error::newer_format(VERSION, found)),

@@ -8,14 +8,14 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held during an opening for writing, while the store is created, upgraded or
-//!                     recovered; and while oci-layout or format.json is repaired
+//!   lock              held while an opening for writing creates, upgrades or recovers the store,
+//!                     and while oci-layout or format.json is repaired
 //!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced
 //!   boot              the ID of the boot in which the store was last opened for writing
-//!   unsynced/         one marker for each open store that has published without a sync; if a
-//!                     marker is left after a boot, the first opening for writing checks all blobs
-//!   reserve           space for removals on a full disk
+//!   unsynced/         markers of the processes that have published without a sync; if a marker is
+//!                     left after a boot, the first opening for writing checks all blobs
+//!   reserve           takes up space; on a full disk, a removal deletes it to have space to work
 //! ```
 //!
 //! Any number of processes may use the store concurrently.

@@ -4,9 +4,10 @@
 //! directory. The result of a scan therefore stays in memory for the pages that follow, and is used
 //! for at most [`FRESH`].
 //!
-//! A list contains at least the blobs that exist from its first page until its last page. A kept
-//! scan is therefore used only for a page that continues after another page. Every other page, such
-//! as the first page of a list, scans again. An older scan never replaces a newer scan.
+//! A list contains at least the blobs that exist from its first page until its last page. No page
+//! may therefore use a scan that began before its list. The first page of a list scans the
+//! directory. Only a page that continues after another page uses a kept scan, and an older scan
+//! never replaces a newer scan.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,8 +33,8 @@ const LISTS: usize = 16;
 #[derive(Default)]
 pub(crate) struct Page {
     pub(crate) digests: Vec<Digest>,
-    /// Whether the directory does not store the types of some entries. These entries may not be
-    /// regular files.
+    /// Whether the directory does not store the types of some entries. Such an entry may be
+    /// something other than a regular file.
     pub(crate) is_untyped: bool,
 }
 
@@ -254,7 +255,8 @@ mod tests {
         }
     }
 
-    /// An older list that continues must not hide new blobs from a list that began after them.
+    /// Blobs are added, and then a second list begins. It contains these blobs, even if the first
+    /// list continues meanwhile.
     #[test]
     fn a_list_contains_what_existed_when_it_began() {
         let temp = tempfile::tempdir().unwrap();

@@ -27,7 +27,8 @@ pub(crate) struct Publishes {
 }
 
 impl Publishes {
-    /// Runs a sync. The kernel reports a failure only once, so the first failure is final.
+    /// Runs a sync. After a sync has failed, all further calls fail: the kernel reports a failure
+    /// only once, so a later sync would succeed although bytes are lost.
     pub(crate) fn sync_once(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         self.check_synced()?;
         sync().inspect_err(|_| self.failed.store(true, Ordering::Release))

@@ -11,8 +11,8 @@ pub(crate) const CAS_DIR: &str = ".cas";
 /// The directory of the blobs.
 pub(crate) const BLOBS: &str = "blobs";
 
-/// The places in each directory of a store. The files that other programs read, `format.json` and
-/// the records are not in this list, because renaming them does not repair them.
+/// The places in each directory of a store. `format.json`, the records and the files that other
+/// programs read are not in this list, because renaming them does not repair them.
 const PLACES: [(&str, &[Place<'static>]); 3] = [
     (".", &[Place::Directory(CAS_DIR), Place::Directory(BLOBS)]),
     (

@@ -28,7 +28,7 @@ pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<System
     if last.as_deref() != Some(boot.as_bytes()) {
         staging::remove_stale(&cas_dir.open_dir("ingest")?, boot)?;
         Markers::check_and_remove(cas_dir, || remove_damaged(blobs))?;
-        // A power loss may have left a full disk, on which a collection must be able to run.
+        // The disk may be full. The store must still open, so that a collection can free space.
         Reserve(cas_dir).remove_with(|| {
             let temporary = (cas_dir, "boot.new");
             Ok(cas_dir.replace(BOOT, boot.as_bytes(), 0o600, temporary)?)

@@ -101,9 +101,10 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Waits for the lock on removals and takes it. Except in recovery, no process removes or
-    /// replaces a blob without the lock. The first call creates the lock file; if the disk is too
-    /// full for that file, the call uses the reserve.
+    /// Waits for the lock on removals and takes it. A process holds this lock while it removes or
+    /// replaces a blob. Only recovery does not. The first call creates the lock file. If the disk
+    /// is too full for that, the call removes the file `reserve` to free space, and makes it again
+    /// afterwards.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
         let lock = Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?));
@@ -111,9 +112,9 @@ impl Shared {
     }
 
     /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
-    /// A power loss may leave the right size and wrong bytes. If the blob has not changed since the
-    /// store was first opened in this boot, this function therefore also hashes the blob, and
-    /// returns `None` if the digest differs.
+    /// A power loss may leave the right size and wrong bytes. It may have damaged any blob that has
+    /// not changed since the store was first opened for writing in this boot. So this function also
+    /// hashes such a blob, and returns `None` if the digest differs.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);
@@ -138,8 +139,9 @@ impl Shared {
         Ok(marker)
     }
 
-    /// Syncs all blobs: also blobs that this or another process published without a sync, and blobs
-    /// that another process is about to sync.
+    /// Syncs all blobs that are published. This or another process has published some of them
+    /// without a sync. Others are from processes that have published them, but not synced their
+    /// names yet.
     pub(crate) fn flush(&self) -> Result<()> {
         // A read-only store has nothing to sync.
         let Ok(cas_dir) = self.cas_dir() else {

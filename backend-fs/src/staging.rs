@@ -120,9 +120,8 @@ pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<V
         let Some(stat) = stat.filter(|stat| time::modified(stat) < before) else {
             continue;
         };
-        // A writer creates the file of bytes after the key file, and a publish renames it before
-        // the key file is removed. The writer holds the lock at both times, so a locked key file
-        // stays.
+        // A key file is alone before its file of bytes is created, and after a publish has renamed
+        // that file. The writer holds the lock at both times, so a locked key file stays.
         let lock = Lock::try_existing(dir, &file)?;
         if lock.is_none() || dir.stat(name)?.is_some() {
             continue;

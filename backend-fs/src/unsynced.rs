@@ -50,8 +50,9 @@ impl Markers {
         self.found.is_empty()
     }
 
-    /// Removes `own` and the markers whose writers have ended, after a sync. Keeps the markers of
-    /// other writers, because these writers may publish more blobs.
+    /// Removes `own` and the markers whose writers have ended. The caller has synced all blobs
+    /// since it found the markers. Keeps the markers of other writers, because these writers may
+    /// publish more blobs.
     pub(crate) fn remove_synced(self, own: Option<Marker>) -> Result<()> {
         let gone = self.found.iter().filter(|(_, lock)| lock.is_some());
         let own = own.iter().map(|own| &own.name);

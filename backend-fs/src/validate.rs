@@ -19,8 +19,9 @@ use crate::{file, layout, places, refs};
 /// layouts of other programs have none. For the same reason, referrers that their subjects do not
 /// keep are only reported in a store of `cas`.
 ///
-/// An `index.json` that is missing, malformed or not a file, or has more than
-/// [`limit::DOCUMENT_READ`] bytes, is a finding. The blobs are then checked, but the names are not. If `oci-layout` is missing or
+/// An `index.json` that is malformed or not a file, or has more than [`limit::DOCUMENT_READ`]
+/// bytes, is a finding. A missing `index.json` is a finding if the layout does not have `refs/`
+/// instead. The blobs are then checked, but the names are not. If `oci-layout` is missing or
 /// damaged, or has another version, the report has only the findings in `oci-layout` and
 /// `index.json`.
 ///
@@ -32,7 +33,7 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {
         let findings = files(&path)?;
-        // No layout is opened that has a finding in `oci-layout`, for example another version.
+        // A layout with a finding in `oci-layout`, for example another version, is not opened.
         let can_open = findings.iter().all(|found| found.subject != OCI_LAYOUT);
         let opened = can_open.then(|| FsStore::open_read_only(path));
         Ok((findings, opened.transpose()?))

@@ -27,13 +27,13 @@ const SECTOR: u64 = 512;
 const PAGE: u64 = 4 << 10;
 /// Maximum overhead in bytes of a page with one row.
 const ROW_OVERHEAD: u64 = 64;
-/// A compaction runs only if the removed bytes and the unused bytes are each at least one part of
-/// the file. One part is the space of the file on the disk, divided by this number.
+/// A compaction runs only if the removed bytes and the unused bytes are each at least the space of
+/// the file on the disk, divided by this number.
 const COMPACT_PART: u64 = 4;
 /// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
-/// Maximum number of checks for open readers before a compaction leaves the work to the next
-/// compaction.
+/// Maximum number of times that a compaction checks for open readers. If some are still open, it
+/// leaves the truncation to the next compaction.
 const READER_CHECKS: usize = 100;
 /// Time between these checks.
 const READER_DELAY: Duration = Duration::from_millis(1);
@@ -152,8 +152,8 @@ impl RedbEngine {
     }
 }
 
-/// Returns the number of bytes that a row takes in the file. redb gives a row that is larger than a
-/// page a space whose size is a power of two.
+/// Returns the number of bytes that a row takes in the file. If a row is larger than a page, redb
+/// stores it in space whose size is a power of two.
 fn space_of_row(bytes: u64) -> u64 {
     match bytes + ROW_OVERHEAD {
         page if page > PAGE => page.next_power_of_two(),
@@ -175,9 +175,9 @@ impl RedbEngine {
         Ok(self.allocated()?.saturating_sub(used))
     }
 
-    /// Waits until no reader is left, for about [`READER_CHECKS`] times [`READER_DELAY`], then
-    /// truncates the file. Returns `false` if readers stay open. The truncation is then left to the
-    /// next compaction.
+    /// Waits until no reader is left, then truncates the file. Returns `false` if readers are still
+    /// open after about [`READER_CHECKS`] times [`READER_DELAY`]. The truncation is then left to
+    /// the next compaction.
     fn truncate(&self) -> Result<bool> {
         // Held during the truncation, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);

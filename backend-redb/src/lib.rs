@@ -10,10 +10,10 @@
 //!   ingests         key -> row number, bytes in its rows, time
 //!   doomed          row number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
-//! cas.redb.head     a copy of the start of the database, made when it was last closed after it
-//!                   was open for writing
+//! cas.redb.head     a copy of the start of the database, made when a process that could write to
+//!                   the database last closed it
 //! owner             locked by the process that has the store open; contains its pid
-//! reserve           disk space for removals on a full disk
+//! reserve           takes up space; deleted on a full disk, so that removals have space to work
 //! ```
 //!
 //! All rows of one blob or ingest have the same row number. The crate `cas-kv` implements the store

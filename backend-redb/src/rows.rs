@@ -14,11 +14,12 @@ use crate::tables::Tables;
 /// redb stores each large row, with a small header, in space whose size is a power of two. A row
 /// whose own size is a power of two would leave half of that space unused.
 pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
-/// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
-/// page per change. Entries of adjacent digests share pages, so removing them together is cheap.
+/// Maximum size in bytes of a blob that is stored inline, in its entry. If its bytes were in a row,
+/// each change would write one more page. Entries of adjacent digests share pages, so removing them
+/// together is cheap.
 pub(crate) const INLINE_MAX: usize = 512;
-/// Maximum number of rows of one blob, after the first row, that a transaction removes, so that
-/// other transactions do not wait long.
+/// Maximum number of rows that [`Tables::remove_some_rows`] removes. The rest is left to later
+/// transactions, so that other transactions do not wait long.
 const REMOVE_ROWS: usize = 64;
 /// Maximum number of rows that one transaction moves.
 const MOVE_ROWS: usize = 4096;

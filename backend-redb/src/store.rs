@@ -19,7 +19,7 @@ pub const GAPS: &[(&str, &str)] = &[];
 /// Default size of the page cache in bytes.
 const CACHE: usize = 64 << 20;
 /// What is reserved for a full disk. This is more than redb writes when it opens the database and
-/// removes a blob. It creates no files.
+/// removes a blob. redb creates no files for this.
 const RESERVE: Reserve = Reserve {
     bytes: 2 << 20,
     files: 0,

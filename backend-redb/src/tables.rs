@@ -9,27 +9,27 @@ use crate::error::broken;
 
 /// Minimum number of keys that are removed in one pass over the table.
 const PASS_KEYS: usize = 8;
-/// Maximum number of rows that such a pass visits, divided by the number of keys.
+/// Maximum number of rows that a pass visits for each key that it removes.
 const PASS_ROWS: usize = 4;
 
-/// The format, the first unallocated number, and the number of bytes that were removed since the
-/// last compaction.
+/// The version of the format, the next free number for rows and revisions, and how many bytes were
+/// removed since the last compaction.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("cas");
 /// Entries of blobs.
 pub(crate) const BLOBS: TableDefinition<'static, &[u8], BlobValue> =
     TableDefinition::new("content");
-/// Rows of bytes, by the number of their blob and their offset in it.
+/// Rows of bytes, by the row number of their blob or ingest and their offset in it.
 pub(crate) const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("rows");
 /// Ingests that have rows.
 pub(crate) const INGESTS: TableDefinition<'static, &str, IngestValue> =
     TableDefinition::new("ingests");
-/// Numbers whose rows are still to be removed, and how many bytes their blob had.
+/// Row numbers of removed blobs and ingests that still have rows, and how many bytes each had.
 pub(crate) const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
 
-/// A blob: its size, its number, and its bytes if they are inline.
+/// A blob: its size, its row number, and its bytes if they are inline.
 pub(crate) type BlobValue = (u64, u64, &'static [u8]);
-/// An ingest: the number that identifies its rows, the bytes in them, and the time of the last
-/// write in milliseconds since 1970.
+/// An ingest: its row number, how many bytes its rows have, and the time of the last write in
+/// milliseconds since 1970.
 pub(crate) type IngestValue = (u64, u64, u64);
 /// A record: its revision and its value.
 pub(crate) type RecordValue = (u64, &'static [u8]);

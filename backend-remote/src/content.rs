@@ -90,8 +90,8 @@ impl ContentStore for RemoteStore {
         let (blobs, ingests) = (self.0.blobs.clone(), Arc::clone(&self.0.ingests));
         runtime::run(async move {
             let strays = match blobs.strays(before, &ingests).await {
-                // The version of a damaged cell is unknown, so its parts would be taken for strays.
-                // A check reports the cell.
+                // A damaged cell does not show which parts belong to its blob, so these parts would
+                // be taken for leftovers. A check reports the damaged cell.
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
                 found => found?,
             };

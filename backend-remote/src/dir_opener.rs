@@ -1,5 +1,6 @@
-//! A store in a local directory: `dir:///path`. A process that can write to the store has it open
-//! alone. Processes that can only read share it.
+//! A store in a local directory: `dir:///path`. While a process that can write to the store has it
+//! open, no other process can open it. Processes that can only read the store can have it open
+//! together.
 
 use std::path::PathBuf;
 
@@ -26,11 +27,11 @@ impl RemoteStore {
     /// read-only.
     ///
     /// # Errors
-    /// `Busy` if the store is open already, unless this process and the process that has it open
-    /// can only read it; the message has the pid of that process if the pid is known;
-    /// `FailedPrecondition` if the directory contains files and is not a store, is a store of
-    /// another kind or of a newer format, or has a file `format` that cannot be parsed; errors of
-    /// the file system and of the system.
+    /// `Busy` if the store is open already, unless it is open only for reading and this process can
+    /// also only read it; the message has the pid of the process that has the store open, if the
+    /// pid is known; `FailedPrecondition` if the directory contains files and is not a store, is a
+    /// store of another kind or of a newer format, or has a file `format` that cannot be parsed;
+    /// errors of the file system and of the system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

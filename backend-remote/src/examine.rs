@@ -1,7 +1,8 @@
 //! Finds and repairs damaged objects in the folders of records and of blobs. An object is damaged
-//! if it is not a cell, if its name is not the name of a cell of its folder, or if it is the cell
-//! of a blob and does not point to parts. The name of a record's cell is an escaped key. While such
-//! an object exists, the records of its table, or the blobs, cannot be listed.
+//! if it is not a cell, if its name is not an escaped key (of a record) or a digest (of a blob), or
+//! if it is the cell of a blob and its value is not a pointer to parts. While a damaged object
+//! exists, the records of its table cannot be listed. If it is in the folder of blobs, the blobs
+//! cannot be listed.
 
 use std::future::ready;
 
@@ -18,7 +19,7 @@ use crate::runtime;
 use crate::store::{Remote, RemoteStore};
 
 const RECORDS: &str = "records/";
-/// The tables whose records the check of a store parses.
+/// The check of a store parses the records of these tables.
 const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
 /// The prefix of the keys of notes that keep damaged records.
 const NOTES: &str = "damaged-records/objects/";

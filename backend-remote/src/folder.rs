@@ -15,7 +15,7 @@ use cas_core::{Algorithm, Context, Error, Result, pool};
 use cas_host::OwnerFile;
 use tokio::sync::RwLock;
 
-/// The file that the owner of the store has locked.
+/// The file that a process locks while it has the store open.
 const LOCK: &str = "lock";
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
@@ -23,11 +23,12 @@ pub(crate) const TEMP_DIR: &str = "beside";
 const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
-/// Size of the reserve in bytes: more than the new content of a record, unless the record has very
-/// many labels.
+/// Size of the reserve in bytes. A removal first writes new content of a record. This content fits
+/// into the space of the reserve, unless the record has very many labels.
 const RESERVE_SIZE: usize = 64 << 10;
 
-/// The locked directory of a store. After a failed sync, [`Folder::check`] refuses all changes.
+/// The locked directory of a store. After a failed sync of a directory, [`Folder::check`] refuses
+/// all changes.
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
@@ -90,8 +91,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Creates the folders that every store has, so that a write creates only the folders of a
-    /// split name.
+    /// Creates the folders that every store has. A later write then creates folders only for an
+    /// object with a long name, which is split into folders.
     fn create_subfolders(&self) -> Result<()> {
         let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
         let tables = Table::ALL.map(|table| format!("records/{}", table.name()));
@@ -133,7 +134,7 @@ impl Folder {
         removed
     }
 
-    /// Checks that the directory can be written, and that every sync so far has succeeded.
+    /// Checks that the directory can be written, and that no sync of a directory has failed so far.
     ///
     /// # Errors
     /// `Denied` if the directory is read-only; `FailedPrecondition` after a failed sync.

@@ -98,8 +98,9 @@ impl Format {
     /// probe and the file `lock`.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the prefix contains other objects, or an object `format` that cannot
-    /// be parsed or is of another kind or a newer version; errors of the service.
+    /// `FailedPrecondition` if the prefix contains other objects but no object `format`, or if the
+    /// object `format` cannot be parsed or is of another kind or a newer version; errors of the
+    /// service.
     pub(crate) async fn load(prefix: &Prefix) -> Result<Option<Self>> {
         if let Some(found) = Self::read(prefix).await? {
             return Ok(Some(found));

@@ -10,7 +10,8 @@
 /// systems accept 255, and OpenDAL adds a suffix to a temporary file.
 const MAX_COMPONENT: usize = 200;
 
-/// Returns the name of `key`. The name of a prefix of the key is a prefix of the name.
+/// Returns the name of `key`. If a key begins with another key, its name begins with the name of
+/// the other key.
 pub(crate) fn escape(key: &str) -> String {
     let mut name = String::with_capacity(key.len() + key.len() / 4);
     let mut length = 0;

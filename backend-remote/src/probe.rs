@@ -115,7 +115,8 @@ async fn race(
 
 /// Writes a nonce. Returns the ETag, or `None` if the write was refused.
 ///
-/// If the reply to a successful write is lost, its retry is refused, so the object is compared.
+/// If the reply to a successful write is lost, its retry is refused. A refused write therefore
+/// counts as successful if the object contains the nonce.
 async fn write(prefix: &Prefix, path: &str, condition: Condition<'_>) -> Result<Option<String>> {
     let nonce = Bytes::from(nonce()?);
     let etag = match prefix.put_if(path, nonce.clone(), condition).await? {

@@ -43,7 +43,8 @@ impl Remote {
         }
     }
 
-    /// Makes a change. On a full disk, a change that frees space may use the reserve.
+    /// Makes a change. If the disk is full and `reclaims` is set, removes the file `reserve` to
+    /// make room for the change, and creates the file again afterwards.
     async fn change_or_reclaim(&self, change: &Change, reclaims: bool) -> Result<()> {
         let Some(folder) = self.cells.prefix().folder().filter(|_| reclaims) else {
             return self.change(change).await;
@@ -64,7 +65,8 @@ impl Remote {
             folder.create_reserve();
         }
         match done {
-            // The first attempt has probably changed the record, and only its sync failed.
+            // A later attempt did not find the expected record: the first attempt has probably
+            // changed it, and only the sync failed.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
                 Err(full)
             }

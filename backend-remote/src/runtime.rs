@@ -26,7 +26,8 @@ where
 }
 
 /// Polls a future outside of tokio's cooperative budget. When that budget is used up, tokio wakes
-/// a task only after it has yielded, which a caller in `cas_core::pool::wait` never does.
+/// the task only after the thread has returned to tokio. A thread that waits in
+/// `cas_core::pool::wait` does not return before it is woken, so it would wait forever.
 pub(crate) fn unconstrained<F: Future>(future: F) -> impl Future<Output = F::Output> {
     tokio::task::coop::unconstrained(future)
 }

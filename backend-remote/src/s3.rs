@@ -79,8 +79,8 @@ impl RemoteStore {
     /// `InvalidArgument` if the location has no bucket, has neither a region nor an endpoint while
     /// the environment sets no region, has an unknown option or a wrong value of `single`, or
     /// contains credentials; `FailedPrecondition` if the bucket does not exist, if the prefix
-    /// contains other objects, a store of another kind or of a newer format, or an object `format`
-    /// that cannot be parsed, or, without `single=true`, if the service does not evaluate
+    /// contains a store of another kind or of a newer format, an object `format` that cannot be
+    /// parsed, or objects but no store, or, without `single=true`, if the service does not evaluate
     /// conditions atomically; `Denied` if credentials or permissions are missing; `Unavailable` if
     /// the service does not answer or TLS cannot be set up; other errors of the service.
     pub async fn open_s3(location: &Location) -> Result<Self> {

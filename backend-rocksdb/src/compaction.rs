@@ -16,8 +16,7 @@ const TOTAL: &str = "rocksdb.live-blob-file-size";
 /// The property with the bytes of dead rows in blob files that compactions have found so far.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 
-/// Keys are compacted if the removed bytes are at least the bytes in blob files divided by this
-/// number.
+/// Keys are compacted if at least one byte was removed for each `COMPACT_PART` bytes in blob files.
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";
@@ -62,9 +61,9 @@ impl Compaction {
     }
 }
 
-/// Rewrites the live rows of the oldest blob files. A later run rewrites the other files. Stops when
-/// the disk has no room for old and new files together, because RocksDB accepts no writes after a
-/// full disk.
+/// Rewrites the live rows of the oldest blob files. A later run rewrites the other files. Stops
+/// when the disk has no room for old and new files together, because RocksDB accepts no writes
+/// after a full disk.
 fn rewrite_blob_files(database: &Database, space: &Space) -> Result<()> {
     for _ in 0..PASSES {
         let dead = database.rows_property(DEAD)?;

@@ -46,7 +46,7 @@ fn open_side(side: &Path, path: &Path, tuning: Tuning) -> Result<(Database, bool
     Ok((Database::open(side, OpenMode::Damaged, tuning)?, false))
 }
 
-/// Opens a database, or returns `None` if it is damaged.
+/// Opens a damaged database. Returns `None` if the damage prevents this.
 fn try_open(path: &Path, tuning: Tuning) -> Result<Option<Database>> {
     match Database::open(path, OpenMode::Damaged, tuning) {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),

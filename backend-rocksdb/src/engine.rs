@@ -80,8 +80,8 @@ impl RocksEngine {
     }
 }
 
-/// Moves the contents of the log to table files. The next opening does not move them, because the
-/// disk may be full by then.
+/// Writes the contents of the log to table files. This is done when the database is closed and not
+/// when it is opened again, because the disk may be full by then.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
         if self.writable

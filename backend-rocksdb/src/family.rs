@@ -9,8 +9,8 @@ use cas_kv::{BlobEntry, IngestEntry, Rows};
 
 use crate::error::corrupt;
 
-/// The format, the first unallocated number, the number of bytes that were removed since the last
-/// compaction, and notes. Every database has this family.
+/// The version of the format, the next free number for rows and revisions, how many bytes were
+/// removed since the last compaction, and notes. Every database of RocksDB has this family.
 pub(crate) const META: &str = "default";
 /// Entries of blobs.
 pub(crate) const CONTENT: &str = "content";
@@ -33,8 +33,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
 /// family.
 ///
 /// Notes have no family of their own. RocksDB does not open a database with families that the
-/// program does not name. If notes had a family, a release that reads only format 1 could therefore
-/// not open a newer database, and not report its format.
+/// program does not name. If notes had a family, a release that reads only format 1 could not open
+/// a newer database, so it could not report that the format is newer.
 fn record_prefix(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Notes => (META, "notes/"),
@@ -61,7 +61,7 @@ pub(crate) fn row_key(number: u64, offset: u64) -> [u8; 16] {
 
 /// Decodes the key of a row. Returns its number and its offset.
 pub(crate) fn decode_row_key(key: &[u8]) -> Result<(u64, u64)> {
-    let truncated = || corrupt("the key of a row is truncated");
+    let truncated = || corrupt("the key of a row does not have 16 bytes");
     let (number, offset) = key.split_first_chunk::<8>().ok_or_else(truncated)?;
     let offset = offset.try_into().map_err(|_| truncated())?;
     Ok((u64::from_be_bytes(*number), u64::from_be_bytes(offset)))

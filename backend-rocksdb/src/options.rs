@@ -13,8 +13,8 @@ use rocksdb::{
 use crate::error::classify;
 use crate::family::{self, CONTENT, ROWS};
 
-/// Number of compactions that run one after the other. Each rewrites the oldest quarter of the blob
-/// files that exist then, rounded down.
+/// Maximum number of compactions that rewrite blob files, one after the other. Each rewrites the
+/// oldest quarter of the blob files that exist when it starts. The number of files is rounded down.
 pub(crate) const PASSES: u64 = 4;
 /// The part of the blob files that one compaction rewrites, the oldest files first.
 const PASS_PART: f64 = 1.0 / PASSES as f64;
@@ -23,7 +23,7 @@ const BLOB_FILE_MIN: u64 = 1 << 10;
 /// Bits per key of the Bloom filters: about one in a hundred lookups of an absent key reads a
 /// block.
 const FILTER_BITS: f64 = 10.0;
-/// Size in bytes of each write buffer for records, ingests and the format.
+/// Size in bytes of the write buffer of each column family other than `CONTENT` and `ROWS`.
 const RECORDS_BUFFER: usize = 4 << 20;
 /// Size in bytes of the write buffer of blob entries. The buffer has room for about a hundred
 /// thousand entries.
@@ -117,8 +117,8 @@ impl Tuning {
         // After a crash, the unsynced end of the log may be damaged. Everything before the damage
         // is intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        // Also for a damaged database: without this, RocksDB crashes when it reads a manifest that
-        // names logs.
+        // This is set for a damaged database too. Without it, RocksDB crashes when it reads a
+        // manifest that names logs.
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));

@@ -1,5 +1,6 @@
-//! A directory next to a damaged database. RocksDB opens the database in this directory. It may
-//! change the copied files in it, and add files.
+//! A directory next to a damaged database. It has hard links to some files of the database, and
+//! copies of the other files. RocksDB opens these links and copies instead of the database itself.
+//! RocksDB may change the copies, and add files to the directory.
 
 use std::fs::{self, DirBuilder};
 use std::io;

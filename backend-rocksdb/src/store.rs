@@ -23,9 +23,10 @@ const NAMES: FileNames = FileNames {
     database: "db",
     new: "db.new",
 };
-/// What is reserved for a full disk. This is more than RocksDB writes and creates when it opens a
-/// database and removes a blob. Each opening for writing leaves another file, until a collection
-/// writes the removals to tables, so the files are enough for some commands.
+/// What is reserved for a full disk: more bytes than RocksDB writes, and more files than it
+/// creates, when it opens a database and removes a blob. Each opening for writing leaves one more
+/// file on the disk. These files remain until a collection writes the removals to tables. The
+/// reserved files are enough for several commands before that collection.
 const RESERVE: Reserve = Reserve {
     bytes: 8 << 20,
     files: 32,
@@ -156,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// Stores a blob whose rows are in a blob file.
+    /// Opens the store in `path`, and stores a blob with rows in a blob file. Returns the store.
     fn put(path: &Path, byte: u8) -> RocksStore {
         let store = RocksStore::open(path).unwrap();
         wait(store.content().put(vec![byte; 2 << 20].into())).unwrap();
@@ -254,7 +255,7 @@ mod tests {
             let found = repair(killed.path());
             let with_copy = found
                 .detail
-                .contains("a copy of its start from the last close");
+                .contains("a copy that was made when the database was last closed");
             assert_eq!(with_copy, lost == "MANIFEST", "{found:?}");
             assert_eq!(blobs(killed.path()), kept, "{found:?}");
         }

@@ -1,5 +1,5 @@
-//! A write transaction, which collects changes for one write. Reads in the transaction include its
-//! own changes, except of rows.
+//! A write transaction, which collects changes for one write. A read in the transaction includes
+//! earlier changes of the same transaction, but not its changes of rows.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
 //! Reads of the current state of the database, which may change between two reads. If the rows of a
-//! blob were removed, a read of them returns fewer bytes than requested. It never returns other
-//! bytes, because a number is not used twice.
+//! blob were removed, a read of them returns fewer bytes than requested. It never returns bytes of
+//! another blob, because the number that identifies the rows of a blob is not used again.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;
@@ -12,7 +12,8 @@ use crate::database::Database;
 use crate::error::{classify, corrupt};
 use crate::family::{self, CONTENT, INGESTS, META, ROW_SIZE};
 
-/// Maximum size in bytes of the buffer that a read allocates before it finds any rows.
+/// Maximum size in bytes of the buffer that a read allocates at first. The buffer grows if the read
+/// finds more bytes.
 const BUFFER_MAX: usize = 8 << 20;
 
 /// Calls `each` with the rows of an iterator, from its current position on, until `each` returns
@@ -82,7 +83,8 @@ impl View for Database {
     }
 
     fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
-        // Most rows start at a multiple of the row size. If this one does not, search for it.
+        // Most rows start at a multiple of the row size. If the row with the byte at `offset` does
+        // not, search for it.
         let row_size = ROW_SIZE as u64;
         let mut start = offset - offset % row_size;
         let mut found = self.row(number, start)?;

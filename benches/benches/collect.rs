@@ -1,7 +1,8 @@
 //! How long a publish of 4 KiB takes in the store `redb`, alone and during a collection that
-//! removes more than 100,000 blobs. The table has rows for the time of a collection.
+//! removes more than 100,000 blobs. `cargo xtask bench` measures how long a collection takes.
 //!
-//! `cargo bench -p oci-cas-benches --bench collect`, in `/dev/shm` if it exists.
+//! `cargo bench -p oci-cas-benches --bench collect`. The store is in `/dev/shm` if that directory
+//! exists.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -86,8 +87,8 @@ async fn fill_one(store: &Store, image: ImageBlobs) -> Result<()> {
     Ok(())
 }
 
-/// Publishes blobs while a collection removes all blobs that are older. Returns the time of each
-/// publish, and the time of the collection.
+/// Publishes blobs while a collection removes all blobs that were in the store when it began.
+/// Returns the time of each publish, and the time of the collection.
 fn during(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {

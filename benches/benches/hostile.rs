@@ -1,8 +1,9 @@
-//! The cost of layers whose paths are almost as deep as the bound allows, and of a layer of
-//! ordinary files. If the repeated part of a layer is twice as long, the layer must take less than
-//! 2.3 times as long.
+//! How long it takes to apply layers whose paths are almost as deep as the bound allows, and a
+//! layer of ordinary files. A layer repeats some members. With twice as many repetitions, it must
+//! take less than 2.3 times as long.
 //!
-//! `cargo bench -p oci-cas-benches --bench hostile`, in `/dev/shm` if it exists.
+//! `cargo bench -p oci-cas-benches --bench hostile`. The layers are applied in `/dev/shm` if that
+//! directory exists.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::fmt::Write as _;

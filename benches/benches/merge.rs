@@ -20,7 +20,8 @@ use oci_cas_benches::images;
 use oci_cas_benches::measure::{nine, place, print_floors, verdict};
 use oci_cas_benches::process::{as_child, measure, processor_time};
 
-/// Numbers of layers, of directories in a layer, and of files in a directory, of the large image.
+/// The large image: how many layers it has, how many directories each layer has, and how many files
+/// each directory has.
 const LAYERS: usize = 7;
 const DIRECTORIES: usize = 200;
 const FILES: usize = 100;
@@ -37,7 +38,8 @@ const GOAL: Duration = Duration::from_micros(1500);
 const METADATA_GOAL: f64 = 100.0;
 /// Peak memory of a process that merges the large image, in bytes.
 const MEMORY_GOAL: u64 = 64 << 20;
-/// Offset in the metadata of the number of inodes, 8 bytes of the superblock.
+/// Offset at which the metadata has the number of inodes. This is a field of 8 bytes in the
+/// superblock.
 const INODES: usize = 1024 + 16;
 /// The first argument of the process whose memory is measured. The directory of the tars follows.
 const CHILD: &str = "--merge";

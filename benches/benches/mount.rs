@@ -1,7 +1,7 @@
 //! Measures mounts of images that are already unpacked, with 6 and with 128 layers, in the
-//! snapshotters `overlay` and `erofs`. The time is from the call to the mounted directory. The goal
-//! for `erofs` is 1 ms. In contrast to the time that `peers mount` measures, this time does not
-//! include the start of a process.
+//! snapshotters `overlay` and `erofs`. The time begins with the call, and ends when the directory
+//! is mounted. The goal for `erofs` is 1 ms. In contrast to the time that `peers mount` measures,
+//! this time does not include the start of a process.
 //!
 //! This bench also measures how long it takes to prepare the root directory of a container. In an
 //! empty place, the goal is 10 ms. Over the mounted root directory of an earlier container, the

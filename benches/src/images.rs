@@ -117,7 +117,7 @@ pub fn fat(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Writes an image of `layers` layers with one file each to `layout`. Returns the image.
+/// Writes to `layout` an image of `layers` layers, each of which has one file. Returns the image.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -136,8 +136,8 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Writes an image with a layer for each of `sizes` to `layout`. Returns the image. A layer has one
-/// incompressible file of this size in MiB.
+/// Writes to `layout` an image with one layer for each of `sizes`. Returns the image. A layer has
+/// one incompressible file, whose size in MiB is the number in `sizes`.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -172,9 +172,9 @@ impl Read for Random {
     }
 }
 
-/// Writes an image to `layout` with the layers of `image`, compressed by zstd at its default level
-/// 3. Returns the new image. Its configuration has little more than the diff IDs. The layers of
-/// `image` must be compressed by gzip.
+/// Writes to `layout` an image that has the layers of `image`, but compressed by zstd at level 3,
+/// which is zstd's default. Returns the new image. Its configuration has little more than the diff
+/// IDs. The layers of `image` must be compressed by gzip.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

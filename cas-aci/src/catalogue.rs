@@ -313,7 +313,7 @@ fn name_key(name: &str, key: &Key) -> String {
     format!("name/{name}:{}", key.hex())
 }
 
-/// Returns the key of the note of a remote. The URL is hashed, because it may be longer than the
+/// Returns the key of the note of a remote. The URL is hashed, because it may be too long for the
 /// key of a note.
 fn remote_key(aci_url: &str) -> String {
     format!("remote/{}", Digest::sha256(aci_url.as_bytes()).hex())

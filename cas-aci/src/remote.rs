@@ -48,8 +48,8 @@ impl Remote {
         age.is_ok_and(|age| age < self.cache_max_age)
     }
 
-    /// Checks that the texts have at most [`limit::URL`] bytes and no control characters, and that
-    /// the URL of the ACI is not empty.
+    /// Checks that both URLs and the ETag have at most [`limit::URL`] bytes and no control
+    /// characters, and that the URL of the ACI is not empty.
     ///
     /// # Errors
     /// `InvalidArgument` otherwise.

@@ -42,7 +42,7 @@ impl NotedReads {
         lock(&self.0).remove(key);
     }
 
-    /// Returns `info` with the time of the last read in memory, if that is later.
+    /// Returns `info`. If a later read of the ACI is noted in memory, `last_used` is its time.
     pub(crate) fn merged(&self, mut info: AciInfo) -> AciInfo {
         if let Some(noted) = lock(&self.0).get(&info.key) {
             info.last_used = info.last_used.max(*noted);
@@ -51,8 +51,9 @@ impl NotedReads {
     }
 
     /// Writes the times to the catalogue. If the store is read-only or full, they stay in memory,
-    /// and this call does not fail. A time is dropped if the catalogue no longer has the ACI, or if
-    /// other writers change the ACI during both attempts.
+    /// and this call does not fail. If another writer changes an ACI meanwhile, the times of the
+    /// batch are written again, one by one. A time is dropped if the catalogue no longer has the
+    /// ACI, or if another writer changes the ACI during this second attempt.
     ///
     /// # Errors
     /// `FailedPrecondition` if the catalogue is closed; `Corrupt` if the information on an ACI does

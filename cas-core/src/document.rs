@@ -98,9 +98,9 @@ impl Document {
     /// # Errors
     /// `Unsupported` if `media_type` is neither an index nor a manifest; `Corrupt` if the document
     /// is invalid. A document is invalid if it does not parse, exceeds a bound of [`limit`], is in
-    /// Docker's schema 1, or lists other bytes than `{}` as OCI's empty document. A document is
-    /// also invalid if its media type or its members belong to another kind of document than
-    /// `media_type` (CVE-2021-41190).
+    /// Docker's schema 1, or has a child with the media type of OCI's empty document whose bytes
+    /// are not `{}`. A document is also invalid if its media type or its members belong to another
+    /// kind of document than `media_type` (CVE-2021-41190).
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data).map_err(|error| error.operation("parse document"))
     }

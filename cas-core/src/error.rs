@@ -259,7 +259,8 @@ fn names(subject: &str, thing: &str) -> bool {
 const ELOOP: i32 = 40;
 /// The `errno` of "too many open files in system".
 const ENFILE: i32 = 23;
-/// The `errno` of "resource temporarily unavailable", as for a thread beyond a limit.
+/// The `errno` of "resource temporarily unavailable". For example, the kernel reports it if a limit
+/// on the number of threads is reached.
 pub(crate) const EAGAIN: i32 = 11;
 /// The `errno` of "too many open files" in this process.
 const EMFILE: i32 = 24;
@@ -372,8 +373,8 @@ pub fn url_excerpt(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-    // If a password contains `/`, `\`, `?` or `#`, the text before this character looks like a
-    // port.
+    // If a password contains `/`, `\`, `?` or `#`, the part of the password before this character
+    // is now in the place of the port, but is usually not a number.
     if !host.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return excerpt(&format!("{scheme}://…"));
     }

@@ -35,9 +35,9 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns the weight that a job adds to its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether the job has low priority. By default, no job has low priority. Jobs of low
-    /// priority run only when no other job waits. After a group of other jobs, the first group of
-    /// low priority has only one job.
+    /// Returns whether the job has low priority. By default, all jobs have high priority. Jobs of
+    /// low priority run only when no job of high priority waits. The first group of low priority
+    /// after a group of high priority has only one job.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }
@@ -101,7 +101,8 @@ pub async fn join<G: Grouped, T>(
         }
         return outcome.await.map_err(lost);
     }
-    // Dropped after `turn`, so that a caller that has gone is not asked to lead.
+    // This is dropped after `turn`, so that the drop passes the lead on to another caller, never to
+    // this one.
     let _pass_on = PassOn(group);
     let turn = Arc::new(Notify::new());
     let mut has_leader = push(&**group, job, Arc::downgrade(&turn));
@@ -321,7 +322,7 @@ mod tests {
                 let lost = lost.map_err(|error| error.kind());
                 sender.send((lost, next.ok())).unwrap();
             };
-            // A thread of the pool leads, and then the caller.
+            // In the first line, a thread of the pool leads; in the second, the caller.
             ends([PANICS, 1].map(|number| runtime.block_on(job(&counter, number))));
             ends([PANICS, 1].map(|number| pool::wait(job(&counter, number))));
         });

@@ -44,8 +44,9 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
-/// On a snapshot: the digest of the layer that it was made of, if the layer was verified, and its
-/// blob was not stored or was removed because the snapshot has its tar.
+/// On a snapshot: the digest of the layer that it was made of. The snapshot has this label if the
+/// layer was verified, and the blob of the layer was not stored, or may have been removed because
+/// the snapshot has the tar of the layer.
 pub const VERIFIED_LAYER: &str = "cas.verified-layer";
 
 /// The prefix of the labels by which a manifest or an index keeps its referrers, the documents

@@ -2,11 +2,11 @@
 //! these traits. Except for the stores for tests in [`testing`], the crate contains no backend. It
 //! has no code for file systems, HTTP or compression formats.
 //!
-//! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
-//! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]
-//! keeps the directory trees into which layers are unpacked. [`lease`] protects content while a job
-//! works on it, [`gc`] removes content that no image, lease or label reaches, and [`transfer`]
-//! moves images between stores and registries.
+//! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`].
+//! [`dispatch`] visits an image, from its index or manifest to its layers, and calls a [`Handler`]
+//! for each descriptor. A [`Snapshotter`] keeps the directory trees into which layers are unpacked.
+//! [`lease`] protects content while a job works on it, [`gc`] removes content that no image, lease
+//! or label reaches, and [`transfer`] moves images between stores and registries.
 
 pub mod background;
 pub mod blob;

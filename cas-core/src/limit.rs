@@ -1,8 +1,8 @@
 //! The bounds on input, in one place.
 //!
-//! Sizes and lengths are in bytes unless stated otherwise. A constant names the main things that it
-//! bounds. A bound is checked while data is
-//! streaming. A size that data declares is checked before memory of this size is allocated.
+//! Sizes and lengths are in bytes unless stated otherwise. The comment of a constant names the main
+//! things that the constant bounds. The bound on a stream is checked while the stream is read. A
+//! size that data declares is checked before memory of this size is allocated.
 
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub const INDEX_DEPTH: usize = 4;
 pub const WALK: usize = 65_536;
 /// Maximum number of referrers of one manifest or index that are kept or listed. Also the maximum
 /// number of all referrers, including referrers of referrers, that one pull, push or copy takes
-/// with an image, or one export with all its images.
+/// with an image. For an export, this is the maximum number for all exported images together.
 pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each referrer refers to the referrer before it.
 /// Pulls, pushes and copies refuse a longer chain.
@@ -43,9 +43,8 @@ pub const REFERRER_ATTEMPTS: u32 = 16;
 /// Maximum total length of the warnings in one answer of a registry, as in the specification of
 /// registries.
 pub const REGISTRY_WARNINGS: usize = 4096;
-/// Maximum size of an answer from a token service or a credential helper, and of an answer from a
-/// registry that has no other bound here. Also the maximum size of one signature of an image that
-/// is read.
+/// Maximum size of an answer from a token service or a credential helper, and of an answer in which
+/// a registry reports an error. Also the maximum size of one signature of an image that is read.
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
@@ -104,13 +103,13 @@ pub const COMPONENT: usize = 255;
 pub const PATH_DEPTH: usize = 512;
 /// Maximum number of symbolic links that one path leads through, as in the kernel.
 pub const LINKS: usize = 40;
-/// Maximum number of entries of one layer. When a layer implies a directory, the implied
-/// directories so far count, too.
+/// Maximum number of entries of one layer. Also the maximum number of its entries and implied
+/// directories (see [`IMPLIED`]) together, which is checked whenever the layer implies a directory.
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories of all layers of an image that are merged in memory.
 pub const INODES: usize = 4_000_000;
-/// Maximum number of bytes of names, targets of links, extended attributes and incomplete blocks of
-/// all layers of an image that are merged in memory.
+/// Maximum total size of the names, targets of links, extended attributes, and incomplete last
+/// blocks of files, in all layers of an image that are merged in memory.
 pub const TREE: usize = 256 << 20;
 /// Maximum number of directories whose modes deny their owner some access, in an image that is
 /// unpacked without privileges.
@@ -138,8 +137,8 @@ pub const PAX_GLOBAL: u64 = 4 << 20;
 pub const GNU_LONG: u64 = 64 << 10;
 /// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Maximum number of different warnings that are reported for one layer, archive or registry. If
-/// there are more, one more line says how many.
+/// Maximum number of different warnings that are reported for one layer, archive or registry. If a
+/// layer or an archive has more, one further warning states how many were left out.
 pub const WARNINGS: usize = 32;
 /// Maximum size of the value of one extended attribute, as in the kernel. Larger values are left
 /// out.
@@ -151,12 +150,12 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Maximum size of the dictionary of an xz stream. `xz -9` uses half of it.
 pub const XZ_DICTIONARY: u64 = 128 << 20;
 /// Maximum number of bzip2 streams in one file, in addition to one for each [`BZIP2_STREAM`]
-/// decompressed bytes. A stream can have only 14 bytes, but to begin it, some MiB of memory are
-/// cleared.
+/// decompressed bytes. A stream can be as short as 14 bytes, but the decoder needs some MiB of
+/// cleared memory to begin it.
 pub const BZIP2_STREAMS: u64 = 1_000;
-/// Minimum number of decompressed bytes of the bzip2 streams that do not count for
-/// [`BZIP2_STREAMS`], on average. Programs that compress in parallel write streams of 100 kB or
-/// more.
+/// Number of decompressed bytes that allow a file one more bzip2 stream, in addition to
+/// [`BZIP2_STREAMS`]. Programs that compress in parallel write streams of 100 kB or more, so they
+/// do not reach this bound.
 pub const BZIP2_STREAM: u64 = 64 << 10;
 /// Maximum number of decompressed bytes of one layer, of one ACI, and of an image archive that is
 /// read as a stream.
@@ -167,8 +166,8 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
 /// after the first decompressed GiB.
 pub const RATIO: u64 = 10_000;
-/// Maximum number of members of an image archive. While a layer is applied, the paths that it
-/// changes are kept as hashes in a sorted list, and this is also the maximum number of new hashes
+/// Maximum number of members of an image archive. While a layer is applied, its changes are
+/// recorded as hashes in a sorted list. This is also the maximum number of new hashes that are kept
 /// before they are merged into the list.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read. Also the number of

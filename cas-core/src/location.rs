@@ -134,8 +134,9 @@ impl Location {
     }
 
     /// Returns the location of the member that an option of a composition names. The value of the
-    /// option is a URL or a scheme. If it is a scheme, the member is in the directory `OPTION`
-    /// below the place of the composition, or has an empty place if the composition has one.
+    /// option is a URL or a scheme. If it is a scheme, the place of the member is the directory
+    /// `OPTION` below the place of the composition, or empty if the place of the composition is
+    /// empty.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if the option is missing, or if its value is neither a

@@ -6,11 +6,11 @@
 //! opened in this way lists only the names of the owner. Each blob that is stored or pinned through
 //! it gets a claim of the owner.
 //!
-//! A claim keeps a blob. A garbage collection for the owner drops the claim once no name of the
-//! owner, no lease, no label and nothing that was stored in the last day reaches the blob. The
-//! bytes are removed when no owner claims the blob any more, and no image, lease or label keeps it.
-//! A store that is not opened for an owner may change every name. Its collections remove only blobs
-//! without a claim.
+//! A claim keeps a blob. A garbage collection for the owner drops the claim once none of these
+//! reaches the blob: a name of the owner, a lease, a label, and content that was stored without a
+//! lease in the last day. The bytes are removed when no owner claims the blob any more, and no
+//! image, lease or label keeps it. A store that is not opened for an owner may change every name.
+//! Its collections remove only blobs without a claim.
 
 use std::fmt;
 use std::str::FromStr;

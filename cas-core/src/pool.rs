@@ -31,7 +31,8 @@ thread_local! {
 /// Dropping the future does not stop work that was passed to the pool.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if `work` panicked on the pool, or if the pool has no thread.
+/// Errors of `work`; `Internal` if `work` panicked on the pool; `Busy` if no thread of the pool
+/// could be started.
 pub async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -142,8 +143,8 @@ pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Drives a future to its end on this thread and returns its output, for synchronous code over the
-/// async traits.
+/// Drives a future to its end on this thread and returns its output. Synchronous code uses this
+/// function to call the methods of async traits.
 ///
 /// Work that the future gives to [`run`] runs inline. If the future needs a tokio runtime, the
 /// caller must have entered the handle of the runtime.

@@ -31,8 +31,8 @@ pub struct Event<'a> {
     /// What happened.
     pub phase: Phase,
     /// The item: the digest of a blob, the key of an ingest whose digest is not known yet, the path
-    /// of a directory, or a snapshot as `snapshots/SNAPSHOTTER/KEY`. In the phase
-    /// [`Phase::Warning`], the text of the warning.
+    /// of a directory or a disk that an image is written to, or a snapshot as
+    /// `snapshots/SNAPSHOTTER/KEY`. In the phase [`Phase::Warning`], the text of the warning.
     pub item: &'a str,
     /// Bytes that are done since the last event of the item; 0 in every phase but
     /// [`Phase::Advanced`].

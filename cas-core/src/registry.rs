@@ -211,8 +211,8 @@ impl Registry {
         self
     }
 
-    /// Sets the Cargo features that error messages suggest for schemes that this build does not
-    /// have, as pairs of a scheme and a feature.
+    /// Sets the Cargo features that add schemes, as pairs of a scheme and its feature. If this
+    /// build does not have a scheme, the error message suggests the feature.
     #[must_use]
     pub fn with_features(mut self, features: &'static [(&'static str, &'static str)]) -> Self {
         self.features = features;
@@ -243,7 +243,7 @@ impl Registry {
     /// Returns the backend of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported` if no backend has the scheme, also if a kind of composition has it; the
+    /// `Unsupported` if no backend has the scheme, even if a kind of composition has it; the
     /// message lists the schemes that are compiled in, and the feature to enable if one is known.
     /// `AlreadyExists` if a scheme is registered twice.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {

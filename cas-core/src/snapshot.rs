@@ -260,9 +260,9 @@ pub enum LayerTarget {
     /// The uncompressed tar of the layer is stored in this empty directory, under the name
     /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
     /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
-    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the directory has files of a table of
-    /// contents instead, whose names and formats the crate `cas-lazy` defines. The directory must
-    /// contain nothing else when the snapshot is committed.
+    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the directory contains the files of a
+    /// table of contents instead. The crate `cas-lazy` defines the names and formats of these
+    /// files. The directory must contain nothing else when the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -317,7 +317,7 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Opens the tar of the layer that was committed as `key`. Returns `None` if the snapshot does
     /// not exist, or does not consist of a tar. Does not read or verify the tar. By default,
-    /// snapshots do not consist of tars.
+    /// returns `None` for every key.
     async fn open_tar(&self, _key: &str) -> Result<Option<File>> {
         Ok(None)
     }
@@ -402,9 +402,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
     /// Returns the space that the snapshot takes, without its parents. The space of an active
-    /// snapshot is measured again at each call, that of a committed snapshot at its commit. Files
-    /// that the snapshotter makes later to mount the children of the snapshot, such as an EROFS
-    /// image of its layers, are added.
+    /// snapshot is measured again at each call. For a committed snapshot, returns the space that
+    /// was measured at its commit, plus the space of the files that the snapshotter has made since
+    /// then to mount children of the snapshot, such as an EROFS image of its layers.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -422,7 +422,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Does the part of a commit that reads the files of the active snapshot `key`. The caller must
     /// not change the files afterwards. Returns the space that the snapshot takes, for
     /// [`Commit::usage`]. A caller that syncs several snapshots can call this during the sync. By
-    /// default, this is [`Snapshotter::usage`], also for a snapshot that is not active.
+    /// default, calls [`Snapshotter::usage`], and so does not fail for a snapshot that is not
+    /// active.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active.

@@ -88,7 +88,8 @@ impl Judge {
             Place::Forbidden => {
                 return Err(denied(format!(
                     "{host} has the address {address}, which is link-local, multicast, \
-                     reserved, or of a metadata service; cas does not connect to it, so check {}",
+                     reserved, or of a metadata service; cas does not connect to such addresses; \
+                     check the configuration of {}",
                     self.registry
                 )));
             }

@@ -139,7 +139,7 @@ impl Auth {
             let new = self.bearer(http, old.realm, old.service, &old.scope).await;
             if let Ok(answer) = new {
                 // If the new token is not valid in a header, the old token is sent. If the registry
-                // refuses the old token, `answer` reports the error.
+                // refuses the old token, the method `answer` reports an error.
                 let _ = state.show(answer);
             }
         }

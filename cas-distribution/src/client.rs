@@ -30,10 +30,10 @@ pub struct Options {
     /// registry's own host and its subdomains.
     pub token_hosts: Vec<Host>,
     /// The file of logins that is read first. The file must exist, except for
-    /// [`log_in`](crate::log_in), which creates it. If this is `None`, `$REGISTRY_AUTH_FILE` is
-    /// read first, if that variable is set, and otherwise podman's `containers/auth.json` in
-    /// `$XDG_RUNTIME_DIR`, or `/run/containers/UID/auth.json` without that variable. These files
-    /// may be absent.
+    /// [`log_in`](crate::log_in), which creates it. If this is `None`, the first file is
+    /// `$REGISTRY_AUTH_FILE` if that variable is set. Otherwise it is podman's file:
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if
+    /// `XDG_RUNTIME_DIR` is not set. All these files may be absent.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.
@@ -64,9 +64,9 @@ pub(crate) struct Inner {
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
     pub(crate) mount_from: Option<String>,
-    /// Whether ranges are better not requested: the registry has answered a request for a range
-    /// with anything but that range, such as the whole blob, or such requests failed too often, or
-    /// the bytes of ranges were wrong.
+    /// Whether a caller should no longer divide content into ranges. This is set if the registry
+    /// has answered a request for a range with anything else, such as the whole blob, if requests
+    /// for ranges failed too often, or if the bytes of ranges were wrong.
     pub(crate) ignores_ranges: AtomicBool,
     /// Whether the registry has answered a request for a range with that range, since its ranges
     /// were last found to be wrong.

@@ -62,7 +62,7 @@ impl Config {
         parsed.map_err(|error| unparsed(&error))
     }
 
-    /// Returns the login for these keys that the file itself has, or `None` if it has none.
+    /// Returns the login that the file itself has for these keys, or `None` if it has none.
     ///
     /// # Errors
     /// `InvalidArgument` if the entry does not decode.
@@ -78,7 +78,8 @@ impl Config {
         Ok(None)
     }
 
-    /// Returns the keys in the file whose logins helpers may keep, each with its helper.
+    /// Returns the keys in the file for which a helper may keep a login, each with the name of the
+    /// helper.
     pub(crate) fn helped(&self) -> Vec<(&str, &str)> {
         let own = self
             .cred_helpers
@@ -124,8 +125,8 @@ pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     bounded::read(path, "the file of logins", limit::LOGINS)
 }
 
-/// Returns the error for a file that does not parse. It has only the line, because the message of
-/// serde could contain a secret.
+/// Returns the error for a file that does not parse. The error names only the line, because the
+/// message of serde could contain a secret.
 pub(crate) fn unparsed(error: &serde_json::Error) -> Error {
     Error::invalid(format!(
         "line {} does not parse; correct the file",

@@ -42,7 +42,7 @@ async fn verified(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Piec
             Some(Ok(piece)) => {
                 reading.size += piece.len() as u64;
                 reading.hasher.update(&piece);
-                // Content that is too long may be endless.
+                // Content that is too long may be endless, so the reading ends here.
                 if reading.size > reading.expected.size {
                     return reading.check().err().map(|error| (Err(error), None));
                 }
@@ -68,7 +68,8 @@ pub(crate) async fn whole(
         let found = descriptor.size;
         return Err(Error::out_of_range(format!(
             "expected content of at most {allowed} bytes, found {found} bytes; check the digest, \
-             read it as a blob, or remove it if it is meant to sign an image"
+             read larger content with `Client::blob`, or remove the content from the registry if \
+             it should be a signature"
         ))
         .operation("fetch")
         .subject(descriptor.digest));

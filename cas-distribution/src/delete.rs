@@ -60,9 +60,9 @@ impl Inner {
         if self.referrers_by_api(&subject, None).await?.is_some() {
             return self.delete(url).await;
         }
-        // After a kill between the two requests, the manifest is still there, and can be deleted
-        // again. In the other order, the tag would list a manifest that is gone, and its subject
-        // could not be found any more.
+        // After a kill between the two requests, the manifest is still there, so the whole deletion
+        // can be repeated. In the other order, the tag would still list the manifest. A repetition
+        // could not find the tag: it is named after the subject, which only the manifest states.
         self.unlist_referrer(&subject, digest).await?;
         let deleted = self.delete(url).await;
         if deleted.is_err() {
@@ -99,8 +99,8 @@ impl Inner {
             // deletions.
             status @ (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED) => {
                 Err(Error::unsupported(format!(
-                    "{} answered {status}: the registry does not allow this deletion; if the name \
-                     has a tag, name the digest instead, or ask the operator of the registry",
+                    "{} answered {status}: the registry does not allow this deletion; if you gave \
+                     a tag, give the digest instead, or ask the operator of the registry",
                     shown(response.url())
                 ))
                 .backend(REGISTRY))

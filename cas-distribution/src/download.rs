@@ -46,12 +46,12 @@ pub enum Download {
 /// request is repeated if the connection fails, but not after an answer.
 ///
 /// # Errors
-/// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
-/// host that is not on loopback although `plain_http` is false, or if the environment names a proxy
-/// that cannot be used; `NotFound`, `Denied` or `Unavailable` if the server answers with a status
-/// other than 200, 304 and redirects; `Denied` for a redirect or an address that the rules of this
-/// crate forbid; `Unavailable` if the server cannot be reached, redirects too often or does not
-/// state where to.
+/// `InvalidArgument` if `url` is not an http or https URL, or contains a login; `InvalidArgument`
+/// if `url` uses http, its host is not on loopback, and `plain_http` is false; `InvalidArgument` if
+/// the environment names a proxy that cannot be used; `NotFound`, `Denied` or `Unavailable` if the
+/// server answers with a status other than 200, 304 and redirects; `Denied` for a redirect or an
+/// address that the rules of this crate forbid; `Unavailable` if the server cannot be reached,
+/// redirects too often, or redirects without a valid `Location`.
 pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
     let url = parse(url, plain_http)?;
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());

@@ -14,8 +14,8 @@ use crate::origin::{is_local, shown};
 use crate::retry::{self, Failure};
 use crate::{address, untrusted};
 
-/// The name of the backend in errors of a registry, its token service, a server of
-/// [`download`](fn@crate::download), or the connection to any of them.
+/// The name of the backend in errors that come from a registry, from its token service, from a
+/// server that [`download`](fn@crate::download) asks, or from the connection to any of them.
 pub const REGISTRY: &str = "registry";
 
 /// Maximum number of characters of a registry's own message that an error repeats.
@@ -49,7 +49,7 @@ pub(crate) struct Credit {
 impl Credit {
     /// Returns why the request may have been refused, and what to do.
     fn explain(&self, status: StatusCode) -> String {
-        let absent = "the name may be absent, or need other rights";
+        let absent = "the registry may not have this name, or may require other rights";
         match (&self.withheld, &self.login) {
             (Some(withheld), _) => format!("{absent}: {withheld}"),
             (None, None) => format!("{absent}: {LOG_IN}"),
@@ -69,7 +69,7 @@ impl Credit {
 
 /// What to do if a registry refuses a request without a login.
 const LOG_IN: &str =
-    "check the name, or use `cas login`; the logins of docker and podman are found, too";
+    "check the name, or use `cas login`; cas also uses the logins of docker and podman";
 
 /// Returns the failure for an answer that is not a success. `credit` describes the credentials of
 /// the request.

@@ -58,7 +58,8 @@ impl Inner {
         let patience = &mut self.http.patience();
         let asked = Ask::new(Method::HEAD, url.clone(), Action::Pull).with(ACCEPT, DOCUMENTS);
         let response = self.send(asked, patience).await?;
-        // A server that does not support HEAD may send any answer. GET follows if it is incomplete.
+        // A server that does not support HEAD may send any answer. GET is sent next, unless the
+        // status is 200 and the headers contain the whole descriptor.
         let is_answered = response.status() == StatusCode::OK;
         let headers = response.headers();
         let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

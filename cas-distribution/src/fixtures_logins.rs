@@ -1,7 +1,8 @@
-//! Files of logins as people have them, each with the login that docker or podman documents.
+//! Files of logins as people have them. For each, a test expects the login that the documentation
+//! of docker or podman describes.
 //!
-//! A row has a name, a file, and the expected sources of the login in their order: first helpers,
-//! then the file.
+//! A row has the name of an image, a file, and what is expected: the helpers to ask, in this order,
+//! and then the login that the file itself has.
 
 use cas_core::Result;
 use cas_core::image::FullName;
@@ -11,11 +12,12 @@ use crate::credentials::Credentials;
 use crate::hosts::Endpoint;
 use crate::keys::Keys;
 
-/// A name, a file, and the login that the file has for the name, in words, or a part of the error.
+/// The name of an image, a file, and what [`words`] returns for them: the text, or an error that
+/// contains this part.
 type Row<'a> = (&'a str, &'a str, Result<&'a str, &'a str>);
 
-/// Returns the login that a file has for a name, in words: `ask HELPER` for each helper in turn,
-/// then the login in the file.
+/// Returns in words where the login for the name of an image comes from: `ask HELPER` for each
+/// helper in turn, then the login that the file itself has.
 fn words(name: &str, file: &str, is_legacy: bool) -> Result<String> {
     let endpoint = Endpoint::of(&name.parse::<FullName>()?);
     let keys = Keys::new(&endpoint.base("https")?, endpoint.reference.repository());
@@ -58,7 +60,8 @@ fn docker_keeps_logins_by_host_or_by_url() {
     hold(
         false,
         &[
-            // The host itself comes before a URL with it, and a port is another registry.
+            // The host alone as a key takes precedence over a URL with the host. The same host with
+            // a port is another registry.
             ("x.test/app", two, Ok("me:pw")),
             ("x.test:5000/app", two, Ok("team:t")),
             ("x.test:5001/app", two, Ok("")),
@@ -116,7 +119,7 @@ fn an_entry_of_docker_has_one_of_several_logins() {
             r#"{"auth": "", "username": "me", "password": "pw"}"#,
             Ok("me:pw"),
         ),
-        // `auth` replaces the other two.
+        // `auth` takes precedence over `username` and `password`.
         (
             r#"{"auth": "bWU6cHc=", "username": "you", "password": "pw2"}"#,
             Ok("me:pw"),
@@ -166,7 +169,7 @@ fn docker_asks_the_helper_of_a_registry_or_the_one_for_all() {
             ),
             ("y.test:5000/app", helpers, Ok("ask gcr, ask secretservice")),
             ("y.test/app", helpers, Ok("ask secretservice")),
-            // An empty name means that the login is in the file.
+            // If the name of the helper is empty, the login is in the file.
             ("z.test/app", helpers, Ok("me:pw")),
             ("busybox", hub, Ok("ask hub")),
             ("gcr.io/team/app", hub, Ok("ask gcr")),

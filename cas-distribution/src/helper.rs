@@ -50,7 +50,7 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Returns the helper of this name, as a configuration has it.
+    /// Returns the helper that a configuration calls `name`.
     ///
     /// # Errors
     /// If the name is empty, or has a character that could lead to another program.
@@ -174,8 +174,9 @@ mod tests {
             };
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_all().build().unwrap();
-            // A program cannot be started while another thread starts one and still has the file
-            // open for writing.
+            // If another thread started a program while this file was open for writing, the new
+            // process has the file open for writing until it executes its program. Until then,
+            // this file cannot be executed.
             loop {
                 let got = runtime.block_on(helper.get("x.test"));
                 let is_busy = |failure: &Failure| failure.0.contains("os error 26");

@@ -66,7 +66,7 @@ fn parse(text: &str) -> Option<Host> {
     };
     // A final dot makes a name absolute.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    // A URL may have a host with empty parts.
+    // The parser of URLs, which is called below, accepts empty parts.
     if name.split('.').any(str::is_empty) {
         return None;
     }

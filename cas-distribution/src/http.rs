@@ -103,7 +103,8 @@ impl Http {
         Ok(kept.get_or_init(|| made))
     }
 
-    /// Sends a request with a short body once. Returns the answer, with any status.
+    /// Sends a request once. Returns the answer, with any status. The body of the request must be
+    /// short, because the time for the answer includes the sending of the body.
     ///
     /// # Errors
     /// As [`error::broken`] if the connection fails; a failure that may pass if no answer arrives

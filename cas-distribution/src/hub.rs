@@ -10,14 +10,14 @@ pub(crate) const TOKENS: &str = "auth.docker.io";
 /// The keys of a login for Docker Hub, best first: docker's and podman's.
 pub(crate) const KEYS: [&str; 2] = ["https://index.docker.io/v1/", "docker.io"];
 
-/// Returns whether a host means Docker Hub: one of [`HOSTS`] in any case, without a port or at the
-/// port 443.
+/// Returns whether a host means Docker Hub: one of [`HOSTS`], in upper or lower case, without a
+/// port or at the port 443.
 pub(crate) fn is_hub(host: &str) -> bool {
     let host = host.strip_suffix(":443").unwrap_or(host);
     HOSTS.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
-/// Returns the host to connect to, for the registry whose host is `host` in names.
+/// Returns the host to connect to for a registry that names of images call `host`.
 pub(crate) fn registry(host: &str) -> &str {
     if is_hub(host) { REGISTRY } else { host }
 }

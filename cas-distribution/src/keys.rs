@@ -76,7 +76,7 @@ impl Keys {
             Some(_) => return false,
             None => rest,
         };
-        // A URL has the host in lower case, and without the port if that is the usual one.
+        // The parser of URLs makes the host lower case, and removes the usual port of the scheme.
         let url = format!("{}://{host}/", self.scheme).parse::<Url>();
         url.is_ok_and(|url| self.hosts.contains(&origin::authority(&url)))
     }

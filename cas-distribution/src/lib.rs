@@ -86,8 +86,8 @@
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a lost or slow connection, and
-//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. [`Mirrors`] repeats requests
-//!   only at its last endpoint, and asks the next endpoint before that. An interrupted read
+//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. [`Mirrors`] repeats requests only at
+//!   its last endpoint. If an earlier endpoint fails, it asks the next one. An interrupted read
 //!   continues where it stopped. [`download()`] repeats a request only if no answer arrives, and
 //!   does not continue an interrupted read.
 //! - [`Timeouts`] has the deadlines of requests. A transfer that makes progress has no overall

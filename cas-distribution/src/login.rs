@@ -44,9 +44,10 @@ pub struct LoggedIn {
 /// is named and neither `$DOCKER_CONFIG` nor `$HOME` is set, or if the environment names a proxy
 /// that cannot be used; `Denied` if the registry or its token service refuses the name and the
 /// password, or if the token service may not get them; `Unavailable` if the registry does not
-/// answer, or answers a request of `/v2/` with another status of an error; errors of the files of
-/// certificates. In these cases, nothing is saved. `FailedPrecondition` if the helper fails; errors
-/// of the files of logins. After an error of another file of logins, the login is saved.
+/// answer, or answers a request of `/v2/` with any other status that is not a success; errors of
+/// the files of certificates. In these cases, nothing is saved. `FailedPrecondition` if the helper
+/// fails; errors of the files of logins. If the error is about another file than the one to save
+/// in, the login was saved nevertheless.
 pub async fn log_in(
     registry: &Host,
     name: &str,
@@ -160,8 +161,8 @@ fn keys(host: &str) -> Result<Keys> {
 /// Checks a login with the registry. Returns whether the registry asked for a login.
 ///
 /// # Errors
-/// `Denied` if the login is refused, or may not be sent; `Unavailable` if an answer has another
-/// status of an error; as [`client::reach`], [`Auth::answer`], [`Http::request`] and
+/// `Denied` if the login is refused, or may not be sent; `Unavailable` if an answer has any other
+/// status that is not a success; as [`client::reach`], [`Auth::answer`], [`Http::request`] and
 /// [`Http::send`].
 async fn is_accepted(
     host: &str,

@@ -35,8 +35,8 @@ pub(crate) struct Found {
     pub(crate) login: Option<Credentials>,
     /// The file that has the login, or names the helper that has it.
     pub(crate) source: Option<Source>,
-    /// A warning for each helper that was skipped, and for each file that was skipped outside
-    /// [`RUN`].
+    /// A warning for each helper that was skipped, and for each file outside [`RUN`] that was
+    /// skipped.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -142,7 +142,8 @@ async fn ask(name: &str, keys: &Keys) -> std::result::Result<Option<Credentials>
     Ok(None)
 }
 
-/// Where the files of the user are, by the environment. A variable that is empty counts as unset.
+/// The values of the variables that state where the files of the user are, and the user id. A
+/// variable that is empty counts as unset.
 #[derive(Default)]
 struct Places {
     registry_auth_file: Option<PathBuf>,

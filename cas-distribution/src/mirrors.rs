@@ -117,9 +117,8 @@ impl Mirrors {
     }
 
     /// Returns the number of blobs and documents that the caller reported as wrong with
-    /// [`Fetcher::distrust`], and that another endpoint could still have. If several endpoints sent
-    /// wrong bytes of a blob, the blob counts once for each of them, but not for the last endpoint
-    /// that was left.
+    /// [`Fetcher::distrust`]. If several endpoints sent wrong bytes of a blob, the blob counts once
+    /// for each of them. Wrong bytes do not count if no other endpoint was left to read from.
     pub fn distrusted(&self) -> usize {
         self.places
             .iter()
@@ -421,7 +420,8 @@ impl Listing {
     }
 }
 
-/// Returns the pages from the first page on that is not empty, or `None` if all pages are empty.
+/// Leaves out the empty pages at the beginning. Returns the other pages, or `None` if all pages are
+/// empty.
 async fn begun(pages: Result<ReferrerPages>) -> Result<Option<ReferrerPages>> {
     let mut pages = pages?;
     while let Some(page) = pages.next().await.transpose()? {

@@ -93,7 +93,7 @@ impl Inner {
             }
             self.ignores_ranges.store(true, Ordering::Relaxed);
         }
-        // The registry may have refused the range, sent another one, or failed at ranges only.
+        // If the registry has ignored the range, it already sends the whole content.
         let response = match response {
             Some(response) => response,
             None => self.expect(ask, &[StatusCode::OK], patience).await?,
@@ -108,7 +108,8 @@ impl Inner {
 }
 
 /// Checks that an answer is not encoded. Some servers declare a compressed blob as encoded, but
-/// send its bytes as they are. An answer of `size` bytes shows this.
+/// send its bytes as they are. So an answer whose length is `size`, the size of the content, is
+/// accepted.
 ///
 /// # Errors
 /// `Unsupported` if the answer is encoded. The request has asked for the bytes as they are.

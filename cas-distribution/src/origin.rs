@@ -51,8 +51,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Returns whether the host of a URL is on loopback, or has an unspecified or a link-local address.
-/// Requests to a registry on such a host do not use a proxy. Cloud providers serve secrets on
-/// link-local addresses.
+/// Requests to a registry on such a host do not use a proxy, because these addresses lead to other
+/// hosts if the proxy connects to them.
 pub(crate) fn is_local(url: &Url) -> bool {
     let is_link_local = |address: IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),

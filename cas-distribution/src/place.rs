@@ -45,7 +45,7 @@ impl Place {
             // The whole network 0 is this machine.
             0 | 127 => Place::Loopback,
             _ if address.is_private() => Place::Private,
-            // Shared by the customers of a provider, and for measurements.
+            // 100.64/10 is shared by the customers of a provider. 198.18/15 is for measurements.
             100 if second & 0xc0 == 64 => Place::Private,
             198 if second & 0xfe == 18 => Place::Private,
             _ => Place::Public,
@@ -71,7 +71,7 @@ impl Place {
 fn contained(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
-        // Loopback and unspecified have no other meaning.
+        // Loopback and unspecified do not contain an IPv4 address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // Compatible, mapped, and translated.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {

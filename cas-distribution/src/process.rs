@@ -134,7 +134,7 @@ async fn read(mut stdout: ChildStdout, output: Output) -> Result<Vec<u8>, String
 }
 
 fn lost(error: io::Error) -> String {
-    format!("cannot be waited for: {error}")
+    format!("cannot be read from or waited for: {error}")
 }
 
 /// The group of a program that has not ended. The processes of the group are killed when this is

@@ -13,7 +13,8 @@ use crate::request::{Action, Ask};
 use crate::retry::Patience;
 use crate::upload::{self, Upload};
 
-/// The header in the answer of a registry that lists a pushed referrer itself.
+/// The header with which a registry confirms that it lists a pushed referrer. Without this header,
+/// the client must list the referrer.
 const OCI_SUBJECT: &str = "oci-subject";
 
 #[async_trait]
@@ -93,7 +94,7 @@ impl Inner {
         if response.headers().contains_key(OCI_SUBJECT) {
             return Ok(());
         }
-        // Without this header, the registry does not list a referrer itself.
+        // If the document is a referrer, the registry does not list it, so this client does.
         let document = Document::parse(&descriptor.media_type, &data).ok();
         let subject = document.as_ref().and_then(Document::subject);
         match document.as_ref().zip(subject) {
@@ -106,7 +107,8 @@ impl Inner {
     }
 }
 
-/// Returns whether headers that state a size or a digest state those of `descriptor`.
+/// Returns whether the headers agree with the size and the digest of `descriptor`. A header that is
+/// absent agrees.
 fn describes(headers: &HeaderMap, descriptor: &Descriptor) -> bool {
     let states = |name: HeaderName, expected: String| {
         let found = headers.get(name);

@@ -98,7 +98,8 @@ impl Reading {
                 None => {}
                 Some(failure) if is_partial => match patience.wait_for_range(failure).await {
                     Err(error) if !patience.gave_up_ranges() => return Err(error),
-                    // If ranges were given up, the whole is requested without a pause.
+                    // After a pause, the range is requested again. If this client has stopped
+                    // asking for ranges, it requests the whole content, without a pause.
                     _ => {}
                 },
                 Some(failure) => patience.wait(failure).await?,
@@ -150,12 +151,12 @@ impl Reading {
             return;
         }
         self.rest.start += piece.len() as u64;
-        // If the receiver is gone, the reading is about to be dropped.
+        // If the receiver is gone, the task that `begin` has spawned ends.
         let _ = self.sender.send(Ok(piece)).await;
     }
 }
 
-/// Returns the part of `chunk`, which begins at the byte `at`, that lies within `kept`.
+/// `chunk` begins at the byte `at` of the answer. Returns the part of it that lies within `kept`.
 fn overlap<'a>(chunk: &'a [u8], at: u64, kept: &Range<u64>) -> &'a [u8] {
     let length = chunk.len() as u64;
     let within = |position: u64| position.saturating_sub(at).min(length) as usize;

@@ -13,8 +13,8 @@ use crate::retry::{self, Failure, Patience};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
-/// The maximum instead of [`REFUSALS`] for a request whose token may have expired: a token may be
-/// valid for a few requests only, and other requests may use it up.
+/// The same maximum for a request whose token may have expired. It is higher, because other
+/// requests may use up a token that is valid for only a few requests.
 const EXPIRIES: usize = 32;
 
 /// Returns how often a registry may ask for credentials for one request that sends `shown`.
@@ -124,7 +124,8 @@ impl Inner {
     /// response.
     ///
     /// # Errors
-    /// As [`Inner::send_once`]; the last failure if the patience ends, or if ranges are given up.
+    /// The error of the last attempt, as [`Inner::send_once`] or [`Inner::refused`], if `patience`
+    /// permits no other attempt.
     pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
         let mut tried = 0;
         loop {

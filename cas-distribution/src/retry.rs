@@ -16,8 +16,8 @@ use crate::timeouts::Timeouts;
 const CONNECTS: u32 = 5;
 /// Number of failures in a row after which the whole content is requested instead of a range.
 const RANGES: u32 = 4;
-/// Requests for ranges may take the time of all repetitions divided by this number. The rest of the
-/// time is for the whole content.
+/// The part of the time for repetitions that requests for ranges may take, as a divisor: 2 means
+/// one half. The rest is for requests for the whole content.
 const RANGES_PART: u32 = 2;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
@@ -98,7 +98,7 @@ pub(crate) fn passes(status: StatusCode) -> bool {
 
 /// Returns how long a registry asks to wait: a number of seconds, or until a date. The date is
 /// compared with the header `Date`, or with the clock of this machine if that header is absent.
-/// Returns `None` if the registry does not ask for a pause.
+/// Returns `None` if the header `Retry-After` is absent or invalid.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;
@@ -176,12 +176,13 @@ impl Patience {
         self.wait_within(failure, self.repeat).await
     }
 
-    /// Waits before the next attempt to request a range. If such attempts have failed too often, or
-    /// if the next one would begin in the part of the time that is for the whole content, ranges
-    /// are given up. Without any time for repetitions, they are not given up.
+    /// Waits before the next request for a range. If such requests have failed too often, or if the
+    /// next one would begin after the time for ranges ([`RANGES_PART`]), the caller must request
+    /// the whole content instead: [`Patience::gave_up_ranges`] then returns true. It returns false
+    /// if the failure would not pass, or if there is no time for repetitions at all.
     ///
     /// # Errors
-    /// As [`Patience::wait`], and if ranges are given up.
+    /// As [`Patience::wait`]. A range has fewer attempts and less time than the whole content.
     pub(crate) async fn wait_for_range(&mut self, failure: Failure) -> Result<()> {
         let may_pass = matches!(failure, Failure::Passes { .. });
         let waited = self
@@ -334,7 +335,7 @@ mod tests {
         assert!(slow.wait_for_range(passing(late)).await.is_err());
         assert!(slow.gave_up_ranges());
         slow.wait(passing(None)).await.unwrap();
-        // What does not pass is not repeated in another form.
+        // After a failure that does not pass, the whole content is not requested either.
         let mut refused = patience();
         let stays = Failure::Stays(Error::not_found("gone"));
         assert!(refused.wait_for_range(stays).await.is_err());

@@ -1,11 +1,11 @@
-//! Writes logins where docker writes them: into the helper that the file names for the registry or
-//! for all registries, or else into the file itself.
+//! Writes logins where docker writes them: into the credential helper that the file of logins names
+//! for the registry or for all registries, or else into the file itself.
 //!
 //! A file is replaced as a whole, so that a kill leaves the old or the new file. A kill may also
 //! leave a temporary file next to this file. Only the owner can read the temporary file, and the
-//! next change removes it. A full disk leaves the old file. If the directory cannot be synced, the
-//! file is new, but an error is returned. Changes by several processes wait for each other, unless
-//! the file system has no locks.
+//! next change removes it. A full disk leaves the old file. If the directory cannot be synced, an
+//! error is returned although the file has been replaced. Changes by several processes wait for
+//! each other, unless the file system has no locks.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -14,7 +14,7 @@ use crate::{hub, origin};
 /// valid in a URL may be a pattern, such as `*.HOST:*`. Only its case, its final dot and its usual
 /// port are changed.
 pub(crate) fn host(host: &str) -> String {
-    // Without the port of http, the host may be one of Docker Hub.
+    // Once the port 80 is removed, the host may be one of Docker Hub. So it is spelled again.
     exact(without_usual_port(&exact(host)))
 }
 

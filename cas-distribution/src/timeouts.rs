@@ -25,8 +25,8 @@ pub struct Timeouts {
     /// [`idle`](Self::idle). A slower connection is replaced. By default 1024. With 0, one byte is
     /// enough.
     pub min_speed: u64,
-    /// Maximum time from the last byte of an upload to its answer, because the registry may have to
-    /// copy and hash the blob. By default 10 minutes.
+    /// Maximum time from the last byte of an upload to its answer. In this time, the registry may
+    /// have to copy and hash the blob. By default 10 minutes.
     pub store: Duration,
     /// How long a request is repeated without progress, if it fails for a temporary reason. By
     /// default 60 s. With 0, nothing is repeated. Requests for ranges are repeated for at most half

@@ -26,10 +26,11 @@ pub(crate) fn unused() -> Result<ClientConfig> {
     Ok(roots.with_no_client_auth())
 }
 
-/// Returns the configuration for https. Servers are trusted by the root certificates of the system
-/// and by the authorities of `tls`. A file of authorities may also have the certificate of the
-/// server itself. `own` states whether the server is the registry's own host. Only this host may be
-/// trusted without verification, and only this host gets a client certificate, the first of `tls`.
+/// Returns the configuration for https. It trusts servers whose certificates come from an authority
+/// of the system or of `tls`. A file of authorities may also have the certificate of the server
+/// itself. `own` states whether the server is the registry's own host. Only this host may be
+/// trusted without verification, and only this host gets a client certificate: the first one of
+/// `tls`.
 ///
 /// # Errors
 /// `Unavailable` if the root certificates of this system cannot be read, or the TLS library fails;
@@ -134,8 +135,8 @@ impl ServerCertVerifier for OrTrusted {
     }
 }
 
-/// Returns whether a certificate was refused because of its issuer, or because it is one of an
-/// authority. The verifier checks the time before both.
+/// Returns whether a certificate was refused because of its issuer, or because it is the
+/// certificate of an authority. In both cases, the verifier has already checked its dates.
 fn is_of_issuer(problem: &CertificateError) -> bool {
     match problem {
         CertificateError::UnknownIssuer => true,

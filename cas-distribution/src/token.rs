@@ -15,8 +15,8 @@ use crate::retry::Failure;
 
 /// How long a token is valid, according to the specification, if its service does not state this.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// Maximum time between the replacement of a token and its expiry, because a request takes some
-/// time.
+/// How long before its expiry a token is replaced, because a request takes some time. A token with
+/// a short lifetime is replaced closer to its expiry: see [`renewal`].
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// A request for a token.

@@ -7,7 +7,8 @@
 //! - on a host that the configuration names for the registry.
 //!
 //! In each case, registry and token service must both use https, or both be on loopback. The token
-//! that the service issues goes to that registry, so it never leaves loopback over plain http.
+//! that the service issues for the login is sent to the registry. So neither the login nor this
+//! token leaves loopback over plain http.
 
 use reqwest::Url;
 

@@ -21,8 +21,9 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
     let host = authority(url);
     Some(match wrong {
         CertificateError::UnknownIssuer => format!(
-            "with --ca FILE, name a file that has the certificate of the authority; if this is the \
-             host of the registry, the file may also be /etc/containers/certs.d/{host}/ca.crt"
+            "use --ca FILE with the certificate of the authority that issued the server's \
+             certificate; for the host of the registry, this file may instead be \
+             /etc/containers/certs.d/{host}/ca.crt"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "ask the operator of the host to renew the certificate, and check the clock of this \
@@ -41,7 +42,8 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
 
 /// Returns what is wrong with a certificate, if that is the cause.
 fn certificate_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
-    // The source of an error of I/O is not the error that it wraps, but the source of that error.
+    // `io::Error::source` skips the wrapped error: it returns the source of the wrapped error.
+    // `get_ref` returns the wrapped error itself.
     while let Some(of_system) = cause.downcast_ref::<io::Error>() {
         cause = of_system.get_ref()?;
     }

@@ -15,8 +15,9 @@ const SHOWN: usize = 300;
 pub(crate) struct Warnings(Mutex<Vec<String>>);
 
 impl Warnings {
-    /// Keeps the warnings of an answer, up to the first one with which they would have more than
-    /// [`limit::REGISTRY_WARNINGS`] bytes together. That one and all later ones are left out.
+    /// Keeps the warnings of an answer in their order, as long as they have at most
+    /// [`limit::REGISTRY_WARNINGS`] bytes together. Drops the first one that exceeds this bound,
+    /// and all later ones.
     pub(crate) fn note(&self, headers: &HeaderMap) {
         let mut left = limit::REGISTRY_WARNINGS;
         for value in headers.get_all(WARNING) {
@@ -97,7 +98,7 @@ mod tests {
             warnings.note(&headers(&["a".into(), "b".into(), "a".into()]));
         }
         assert_eq!(warnings.all(), ["a", "b"]);
-        // Of one answer, 4096 bytes are read.
+        // At most 4096 bytes of warnings are kept from one answer, so the second one is dropped.
         warnings.note(&headers(&["c".repeat(4000), "d".repeat(100)]));
         assert_eq!(warnings.all().len(), 3);
         for number in 0..100 {

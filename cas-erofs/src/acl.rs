@@ -80,9 +80,9 @@ fn malformed() -> Error {
     )
 }
 
-/// Returns the entries of a list, or `None` for another version. A value of no bytes removes a
-/// list, as a list without entries does. Types of entries must be known, also in a list that the
-/// file cannot have.
+/// Returns the entries of a list, or `None` for another version. An empty value counts as a list
+/// without entries, because the kernel removes the list of the file in both cases. The types of the
+/// entries must be known, even if the file cannot have the list.
 fn parse(value: &[u8]) -> Result<Option<Vec<Entry>>> {
     if value.is_empty() {
         return Ok(Some(Vec::new()));

@@ -1,4 +1,5 @@
-//! Extended attributes as an image stores them: sets that several files share.
+//! Extended attributes in the form in which an image stores them. The files of a tree that have the
+//! same attributes share one set in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,7 +79,8 @@ impl Sets {
         if let Some(&id) = self.ids.get(&set[..]) {
             return id;
         }
-        // The number fits: every new set counts at least one byte of `limit::TREE`.
+        // The number fits in 32 bits: every new set adds at least one byte to the size of the tree,
+        // which is at most `limit::TREE`.
         let id = self.sets.len() as SetId;
         let set: Arc<[Attribute]> = set.into();
         self.sets.push(Arc::clone(&set));

@@ -36,9 +36,9 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Writes an image whose metadata is already in a file, and its data files, to `path`, as
-    /// [`Disk::write`] does. The data files must be in the order in which the image numbers them.
-    /// Returns the size of the new file.
+    /// Writes an image and its data files to `path`, as [`Disk::write`] does. The metadata of the
+    /// image is copied from the file `metadata`. The data files must be in the order in which the
+    /// image numbers them. Returns the size of the new file.
     ///
     /// # Errors
     /// As [`NewFile::begin`]; errors of the file system.

@@ -30,8 +30,8 @@ impl<'a> HeaderReader<'a> {
         }
     }
 
-    /// Returns the bytes of the block at `offset`, which are fewer at the end of the file. The
-    /// position stays.
+    /// Returns the block at `offset`, or only its beginning if the file ends within the block. The
+    /// position does not change.
     pub(crate) fn block(&mut self, offset: u64) -> io::Result<&[u8]> {
         if self.buffered(offset).len() < BLOCK as usize {
             self.fill(offset)?;

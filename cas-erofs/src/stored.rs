@@ -17,7 +17,7 @@ pub(crate) struct StoredReader<'a> {
     file: BufWriter<&'a File>,
     /// The error of a failed write, until a method returns it.
     failed: Option<io::Error>,
-    /// Number of bytes read and written.
+    /// Number of bytes that the caller has read.
     position: u64,
     /// Offset of the block that is kept.
     kept_at: u64,

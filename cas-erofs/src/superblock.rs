@@ -21,7 +21,7 @@ const FRAGMENTS: u32 = 0x20;
 const PREFIXES: u32 = 0x40;
 /// The length of an inode of the compact form in bytes.
 const COMPACT: u64 = 32;
-/// The bits of a mode with the type of the inode, and their value for a directory.
+/// The bits of an inode's mode that hold the type of the inode, and their value for a directory.
 const TYPE: u16 = 0o170_000;
 const DIRECTORY: u16 = 0o040_000;
 
@@ -108,8 +108,9 @@ pub fn check_image(file: &File) -> Result<()> {
     check_root(file, root.unwrap_or_default(), size)
 }
 
-/// Checks that each data file that an image lists is a part of the file of the image, which has
-/// `length` bytes. The kernel then looks for the data there, because the mount names no data files.
+/// Checks that each data file that an image lists is a part of the image's own file, which has
+/// `length` bytes. A mount of such an image names no other files, so the kernel reads all data from
+/// this file.
 fn check_devices(file: &File, found: &Superblock, block: u64, length: u64) -> Result<()> {
     let table = found.u16(88) * DEVICE;
     for index in 0..found.u16(86) {
@@ -117,7 +118,7 @@ fn check_devices(file: &File, found: &Superblock, block: u64, length: u64) -> Re
         if at + DEVICE > length {
             return Err(corrupt("its list of data files is outside the file"));
         }
-        // The two numbers follow the name of the data file, which has 64 bytes.
+        // `blocks` and `start` follow the name of the data file. The name has 64 bytes.
         let mut slot = Superblock([0; LENGTH]);
         file.read_exact_at(&mut slot.0, at)?;
         let (blocks, start) = (slot.u32(64), slot.u32(68));
@@ -256,7 +257,7 @@ mod tests {
         }
     }
 
-    /// The kernel may refuse such an image, too, but the check must end with an answer.
+    /// The check may accept a changed image, but it must not panic.
     #[test]
     fn every_byte_of_the_superblock_may_have_any_value() {
         let temp = tempfile::tempdir().unwrap();

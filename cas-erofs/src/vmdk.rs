@@ -1,8 +1,8 @@
 //! A disk for virtual machines in several files: the metadata, the data files, and a VMDK
 //! descriptor that joins them in this order.
 //!
-//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable, and none
-//! of the type `ZERO`. Therefore a file of zeros fills the gaps between the other files.
+//! Source: "Virtual Disk Format 5.0" of VMware. QEMU reads neither extents that are read-only nor
+//! extents of the type `ZERO`. Therefore a file of zeros fills the gaps between the other files.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -88,7 +88,7 @@ impl Extents {
         self.length += length;
     }
 
-    /// Adds zeros up to an offset, fewer than [`ALIGNMENT`].
+    /// Adds zeros up to the offset `end`. They must be fewer than [`ALIGNMENT`].
     fn fill(&mut self, end: u64) {
         self.add(ZEROS, end - self.length);
     }

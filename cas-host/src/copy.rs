@@ -63,7 +63,8 @@ impl Visit for Copier<'_> {
             kind => {
                 calls::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
                 self.copy_metadata_by_name(at)?;
-                // A change of the owner clears the set-id bits.
+                // The mode is set after the owner, because a change of the owner clears the set-id
+                // bits.
                 calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
             }
         }

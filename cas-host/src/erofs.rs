@@ -1,5 +1,5 @@
-//! Mounts of EROFS images from files. All snapshots that are mounted at a path share one mount of
-//! each image, because the kernel has a separate cache of files for each mount. A mount that
+//! Mounts of EROFS images from files. Snapshots that are attached to paths share one mount of each
+//! image, because the kernel has a separate cache of files for each mount. A mount that
 //! [`mount_image`] returns is not shared.
 //!
 //! The directory that contains the shared mounts is locked while a snapshot and its images are
@@ -181,7 +181,8 @@ pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
         .collect::<Result<_>>()?;
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
     let context = context.during("mount", path.display())?;
-    // A mount table shows this path. The other paths are never shown.
+    // A mount table shows the source, so this is the real path if it is possible. Mount tables do
+    // not show the paths of data files.
     let source = match (backing, path.as_os_str().len()) {
         (Backing::File, ..=VALUE) => path.as_os_str().to_owned(),
         _ => calls::proc_path(&metadata).into_os_string(),

@@ -15,12 +15,13 @@ use crate::snapshot_dirs::{TREE, was_replaced};
 /// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
 
-/// Maximum number of bytes at the end of a path by which a directory in use is recognized. The
-/// source of an overlay does not have space for a longer path.
+/// A directory in use is recognized by the end of its path. This is the maximum length in bytes of
+/// that end. The [source of an overlay](overlay_source) does not have space for a longer one.
 const COMPARED: usize = 190;
 /// Maximum numbers of bytes of the two parts of the [source of an overlay](overlay_source): the
-/// name, and the end of a path. The path leads to an entry of the directory that is looked for, so
-/// more bytes of it are needed than [`COMPARED`].
+/// name, and the end of a path. The path is that of an entry in a directory, such as `fs` in
+/// `snapshots/7`. A search is for the directory, so the source has space for [`COMPARED`] bytes of
+/// the path of the directory, and for the name of the entry.
 const SOURCE_NAME: usize = 32;
 const SOURCE_PATH: usize = 220;
 
@@ -58,7 +59,8 @@ impl MountedDirs {
             if tables.contains_key(&root) {
                 continue;
             }
-            // If the process has just ended, another process with its root has the same table.
+            // The table of a process that has just ended cannot be read. Then the next process
+            // with this root is tried: its table is the same.
             if let Ok(table) = fs::read_to_string(process.join("mountinfo")) {
                 tables.insert(root, table);
             }
@@ -126,8 +128,9 @@ impl MountedDirs {
         })
     }
 
-    /// Returns what each table shows at `directory`, except for what is mounted at `directory`
-    /// itself. Where mounts are shared, that is a copy of a mount that covers a bind mount of it.
+    /// Returns what each table shows at `directory`. Ignores mounts at `directory` itself, because
+    /// such a mount may be a copy: where mounts propagate, the kernel copies a mount that covers a
+    /// bind mount of `directory` to `directory` itself.
     fn inside(&self, directory: &Path) -> impl Iterator<Item = Inside> {
         self.0.iter().filter_map(move |table| {
             let above = table.lines().filter_map(|line| {
@@ -189,8 +192,10 @@ impl MountedDirs {
     }
 }
 
-/// Returns the tables that show all mounts of a namespace, of its tables by the root directories of
-/// processes. A process is shown only the mounts below its root directory, with paths from there.
+/// Returns those mount tables of a namespace that have to be searched to find all its mounts. Each
+/// table was read from a process, and its key is the root directory of that process. The table
+/// shows only the mounts below this directory, with paths from there. So the table of `/` is enough
+/// if there is one.
 fn whole(mut tables: BTreeMap<PathBuf, String>) -> Vec<String> {
     match tables.remove(Path::new("/")) {
         Some(table) => vec![table],
@@ -198,8 +203,9 @@ fn whole(mut tables: BTreeMap<PathBuf, String>) -> Vec<String> {
     }
 }
 
-/// A directory as a file system has it. Below a subvolume of btrfs or a bind mount, the path there
-/// may be quite another one than the path here.
+/// A directory, described by its file system and its path inside that file system. Below a
+/// subvolume of btrfs or a bind mount, this path may be quite different from the path at which
+/// processes find the directory.
 #[derive(PartialEq)]
 struct Inside {
     device: Vec<u8>,
@@ -241,7 +247,7 @@ fn field(line: &str, number: usize) -> Option<Vec<u8>> {
     line.split(' ').nth(number).map(unescape)
 }
 
-/// Returns a field of a line that is a path.
+/// Returns a field of a line as a path.
 fn path_field(line: &str, number: usize) -> Option<PathBuf> {
     field(line, number).map(|path| OsString::from_vec(path).into())
 }
@@ -290,9 +296,9 @@ fn seems(line: &str, mount: &Mount) -> bool {
     }
 }
 
-/// Returns whether a text has the path of a tree in a directory that a repair has replaced. The
-/// directory is next to the directory of `tree`. A view that was mounted before the repair still
-/// shows the old files.
+/// Returns whether a text contains the path of the tree of a snapshot whose directory a repair has
+/// replaced. `tree` is the path of the tree of any snapshot of the same snapshotter. A view that
+/// was mounted before the repair still shows the files of the replaced directory.
 fn has_replaced(text: &str, tree: &Path) -> bool {
     let mut parts = text.split("/snapshots/").skip(1);
     parts.any(|part| {
@@ -301,9 +307,10 @@ fn has_replaced(text: &str, tree: &Path) -> bool {
     })
 }
 
-/// Returns whether two paths, such as `erofs/snapshots/7/image.erofs`, differ at their ends at most
-/// in the number and the name of the file. A repair gives a layer another number, and an image has
-/// another name if other layers are read on demand. The old image may still be mounted then.
+/// Returns whether the ends of two paths, such as `erofs/snapshots/7/image.erofs`, differ at most
+/// in the number of the snapshot and in the name of the file before its extension. A repair gives a
+/// layer another number, and an image has another name if other layers are read on demand. The old
+/// image may still be mounted then.
 fn are_neighbors(one: &Path, other: &Path) -> bool {
     let above = |path: &Path| {
         let last = path.iter().rev().take(LAST).skip(2);
@@ -333,8 +340,8 @@ fn is_bound(line: &str, directory: &str) -> bool {
     above.any(|path| path.len() > 1 && directory.ends_with(path) && shares_names(path))
 }
 
-/// Returns a text without the escapes of overlayfs, which writes a backslash before a colon, a
-/// comma and a backslash.
+/// Returns a text without its backslashes. With overlayfs, a backslash is an escape before a colon,
+/// a comma and a backslash.
 fn without_backslashes(text: &str) -> String {
     text.replace('\\', "")
 }

@@ -145,7 +145,7 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     use std::io::Seek;
     let mut file = manifest;
     file.rewind()?;
-    // A line that is not UTF-8 is damaged. The lines end before it, as at the end of the file.
+    // A line that is not UTF-8 is damaged. The iterator ends before it, as if the file ended there.
     Ok(BufReader::new(file).lines().take_while(|line| {
         !line
             .as_ref()

@@ -151,8 +151,8 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// Returns the images that are mounted first, and the mount that shows the snapshot. This mount may
-/// be of one of the images.
+/// Returns the images that are mounted first, and the mount that shows the snapshot. If the only
+/// mount is an image, the image is in the list and is also that mount.
 fn split(mounts: &[Mount]) -> Result<(Vec<SharedImage<'_>>, &Mount)> {
     let images: Vec<_> = mounts.iter().filter_map(shared_image).collect();
     match mounts {

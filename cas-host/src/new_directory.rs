@@ -28,7 +28,8 @@ const UNFINISHED: &str = "user.cas.unfinished";
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
-    /// Locked, if the file system can lock directories. `None` once nothing is left to clear.
+    /// Locked, if the file system can lock directories. `None` after [`Self::keep`],
+    /// [`Self::clear`] or [`Self::remove_by`], so that a drop then does nothing.
     locked: Option<DirLock>,
 }
 
@@ -57,7 +58,8 @@ impl NewDirectory {
             Ok(Some(locked)) => locked,
             Ok(None) => return Ok(None),
             Err(error) => {
-                // If another caller has begun to fill it, it is not empty, or that caller fails.
+                // This removes only an empty directory. A caller that has locked the directory, but
+                // has not written to it yet, then fails.
                 if created {
                     let _ = fs::remove_dir(path);
                 }

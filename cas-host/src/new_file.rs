@@ -92,8 +92,8 @@ fn create(dir: &Dir) -> Result<(File, String)> {
     }
 }
 
-/// Removes the temporary files in the directory that no process has locked, because killed
-/// processes have left them. A file that cannot be locked or removed stays.
+/// Removes the temporary files that killed processes have left in the directory: the ones that no
+/// process has locked. A file that cannot be locked or removed stays.
 fn remove_leftovers(dir: &Dir, path: &Path) {
     let prefix = format!(".{PURPOSE}-");
     let entries = fs::read_dir(path).into_iter().flatten().flatten();

@@ -31,8 +31,9 @@ fn in_user_namespace() -> Result<bool> {
 /// # Errors
 /// Errors of reading `/proc`.
 pub fn options() -> Result<Vec<String>> {
-    // With an index, the kernel refuses an upper directory if its topmost lower directory is not
-    // that of its first mount. A repair may have replaced the lower directory.
+    // With an index, the kernel remembers the topmost lower directory of the first mount of an
+    // upper directory, and refuses later mounts on another one. A repair may have replaced the
+    // lower directory.
     let mut options = vec!["index=off".to_owned()];
     if in_user_namespace()? {
         options.push("userxattr".to_owned());

@@ -87,23 +87,24 @@ fn open(path: &Path, writable: bool) -> io::Result<File> {
         .open(path)
 }
 
-/// Returns the error for a file with another owner, with the owner's pid. The file may still
-/// have the pid of a crashed owner, which the new owner replaces at once.
+/// Returns the error for a file that another owner has locked, with the pid of the owner if the
+/// file names a running process. The file may still contain the pid of a crashed owner. The new
+/// owner replaces this pid at once, so the file is read again after a short wait.
 fn busy(file: &File) -> Error {
     for _ in 0..PID_READS {
         if let Some(pid) = read_pid(file)
             && Path::new("/proc").join(pid.to_string()).exists()
         {
             return Error::busy(format!(
-                "process {pid} has the store open; a process that can write to the store needs it \
-                 alone: wait until process {pid} ends, or end it"
+                "process {pid} has the store open; a process that can write to the store needs \
+                 exclusive access: wait until process {pid} ends, or end it"
             ));
         }
         thread::sleep(PID_DELAY);
     }
     Error::busy(
-        "another process has the store open; a process that can write to the store needs it alone: \
-         wait until the other process ends, or end it",
+        "another process has the store open; a process that can write to the store needs exclusive \
+         access: wait until the other process ends, or end it",
     )
 }
 

@@ -44,7 +44,8 @@ impl Visit for Remover {
         ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
     }
 
-    /// Without privileges, removing entries needs permissions that the directory may not grant.
+    /// If the permissions of the directory do not let this user remove its entries, first changes
+    /// the permissions.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if self.is_closed(at.stat) {
             // This call fails at a mount point, so that the mode of a mount point is not changed.

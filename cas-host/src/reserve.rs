@@ -13,7 +13,7 @@ const NAME: &str = "reserve";
 /// Size of the file in bytes. It is enough for the log of a few removals. Each removal frees more
 /// space than its log takes.
 const SIZE: u64 = 256 << 10;
-/// Number of bytes by which the file gets smaller until it fits on an almost full disk.
+/// If the file does not fit on the disk, its size is reduced by this many bytes until it fits.
 const STEP: u64 = 16 << 10;
 
 /// The file `reserve` in a directory, which takes the reserved space.
@@ -21,8 +21,8 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent or empty: 256 KiB, or less on an almost full disk. If this is not
-    /// possible, for example on a full disk, the file stays absent.
+    /// Allocates the file if it is absent or empty: 256 KiB, or less on an almost full disk. Leaves
+    /// no file on a full disk. Ignores errors.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         let Ok(found) = self.0.stat(NAME) else {

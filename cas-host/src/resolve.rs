@@ -78,8 +78,8 @@ pub(crate) fn open_unmounted(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) ->
     }
 }
 
-/// Opens a path in one call. Returns `None` if the kernel keeps refusing to resolve it, does not
-/// have the call, or forbids it.
+/// Opens a path in one call. Returns `None` if the call keeps failing with `EAGAIN`, `ESTALE` or
+/// `EINTR`, if the kernel does not have the call, or if a sandbox forbids it.
 fn open(
     dir: BorrowedFd<'_>,
     path: &[u8],

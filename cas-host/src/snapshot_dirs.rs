@@ -336,8 +336,8 @@ impl SnapshotDirs {
         write().during("write", path.display())
     }
 
-    /// Returns the key in the `.replaced` file of `id`, which is the key of the snapshot that had
-    /// the directory, and the time of the replacement. Returns `None` if the file is absent.
+    /// Returns the key of the snapshot that had the directory of `id` before a repair, and the time
+    /// of the repair. Returns `None` if the `.replaced` file of `id` is absent.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -407,7 +407,7 @@ impl SnapshotDirs {
         Ok(ids)
     }
 
-    /// Returns the open directory for a change.
+    /// Returns the open directory to a caller that changes it, or `Denied` if there is none.
     fn writable(&self) -> Result<&File> {
         self.dir.as_ref().ok_or_else(Error::read_only)
     }
@@ -488,8 +488,9 @@ fn not_a_directory(found: &str) -> Error {
     ))
 }
 
-/// Returns whether a repair has replaced, or tried to replace, the directory of `id` and this
-/// directory still exists. `tree` is the path of the tree of any snapshot of the same snapshotter.
+/// Returns whether the directory of `id` has a `.replaced` file. A repair writes this file before
+/// it replaces the directory. A removal of the directory also removes the file. `tree` is the path
+/// of the tree of any snapshot of the same snapshotter.
 pub(crate) fn was_replaced(tree: &Path, id: &str) -> bool {
     let root = tree.ancestors().nth(3).filter(|_| number(id).is_some());
     root.is_some_and(|root| root.join(MANIFESTS).join(replaced_name(id)).exists())

@@ -35,7 +35,8 @@ pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
              the directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition(
-            "nothing is mounted at this path; check the path",
+            "nothing is mounted at this path in this mount namespace, or the mount is locked; \
+             check the path",
         )),
         done => done.map_err(explain),
     }

@@ -113,8 +113,9 @@ impl Body {
         Ok(())
     }
 
-    /// Turns the ingest into a blob, unless the blob exists with the same size, and applies the
-    /// batch. Returns whether rows remain for `Engine::finish_removals`.
+    /// Turns the ingest into a blob. If the store already has the blob with the same size, removes
+    /// the rows of the ingest instead. Applies the batch in both cases. Returns whether rows remain
+    /// for `Engine::finish_removals`.
     pub(crate) fn publish(
         &mut self,
         tx: &mut Tx<'_>,

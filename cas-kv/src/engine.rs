@@ -55,7 +55,7 @@ pub trait Engine: Send + Sync + 'static {
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
     ) -> Result<(), Failed>;
 
-    /// Makes the rows that [`Transaction::stage_row`] wrote durable. The default does nothing. It
+    /// Makes durable the rows that [`Transaction::stage_row`] wrote. The default does nothing. It
     /// suits an engine in which the synced transaction that inserts a blob also makes these rows
     /// durable.
     ///
@@ -72,7 +72,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn sync(&self) -> Result<()>;
 
-    /// Removes the rows that [`Transaction::remove_rows`] left, in small transactions. The default
+    /// Removes, in small transactions, the rows that [`Transaction::remove_rows`] left. The default
     /// does nothing. It suits an engine that leaves no rows.
     ///
     /// # Errors
@@ -90,8 +90,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn compact(&self, removed: u64) -> Result<bool>;
 
-    /// Returns whether a damaged database is read with its [`Head`](crate::Head), so that changes
-    /// after the last close may be missing. The default is `false`.
+    /// Returns whether the database is damaged and is read with its [`Head`](crate::Head). Changes
+    /// after the last close may then be missing. The default is `false`.
     fn reads_head(&self) -> bool {
         false
     }

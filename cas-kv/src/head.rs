@@ -32,7 +32,7 @@ impl Head {
         let mut file = options.open(&new)?;
         let written = write(&mut file).and_then(|()| fs::rename(&new, &self.0));
         if written.is_err() {
-            // The write may have failed for lack of space.
+            // The disk may be full, so the unfinished copy must not take up space.
             let _ = fs::remove_file(&new);
         }
         written
@@ -58,8 +58,8 @@ impl Head {
 
 /// Returns the path of a directory next to a database. An engine may create it to open a damaged
 /// database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes it when the database is
-/// closed. If the process is killed before that, the next repair removes the directory, or the next
-/// opening by a process that can write to the directory of the store.
+/// closed. If the process is killed before that, the directory is removed by the next repair, or
+/// when a process that can write to the directory of the store opens the store.
 pub fn side_dir(database: &Path) -> PathBuf {
     beside(database, ".repair")
 }

@@ -1,7 +1,8 @@
 //! Writing a blob. The last bytes stay in memory, and all other bytes are written to rows.
 //!
-//! A blob of less than 1 MiB costs one transaction, its publish. The rows of a larger blob keep
-//! their number when it is published, so publishing writes only the last bytes and one entry.
+//! A blob of less than 1 MiB costs one transaction, its publish. A larger blob has rows that are
+//! stored under the number of the ingest. The published blob gets the same number, so publishing
+//! writes only the last bytes and one entry.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,8 +22,8 @@ use crate::tx::Tx;
 /// Maximum number of bytes of an ingest that wait in memory before they are written to rows.
 const TAIL_MAX: usize = 1 << 20;
 
-/// An open ingest. `body` is `None` while work on the pool uses it, and after that work failed or
-/// was cancelled.
+/// An open ingest. `body` is `None` while work on the pool uses it, and stays `None` if the work
+/// fails or is cancelled.
 pub(crate) struct KvIngest {
     key: String,
     offset: u64,

@@ -35,8 +35,8 @@ impl IngestLock {
         }
     }
 
-    /// Sets the number of bytes that `ContentStore::ingests` reports for this ingest, and sets the
-    /// time that it reports to the current time.
+    /// Sets what `ContentStore::ingests` reports for this ingest: `offset` as the number of bytes,
+    /// and the current time as `updated_at`.
     pub(crate) fn set_offset(&self, offset: u64) {
         lock(&self.kv.open_ingests).insert(self.key.clone(), (offset, SystemTime::now()));
     }

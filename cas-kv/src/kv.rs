@@ -22,7 +22,7 @@ use crate::tx::{Numbers, REMOVED, Tx};
 /// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
 /// The format that this version writes. Format 1 does not have the records table `notes`. Format 2
-/// does not have the notes that lead from targets to names.
+/// does not have the notes that lead from the target of an image name to the name.
 const VERSION: u64 = 3;
 /// Number of names that an upgrade reads at once.
 const PAGE: usize = 1000;
@@ -239,7 +239,8 @@ impl Kv {
             let (out, synced) = work(&mut tx)?;
             tx.count_removed()?;
             (done, left) = (Some(out), tx.numbers);
-            // If a crash lost the reservation, numbers of that block would be allocated twice.
+            // If a crash lost the reservation of a block, the block would be reserved again, and
+            // its numbers would be allocated twice.
             Ok(synced || tx.reserved)
         });
         if let Err(Failed::Broken(_)) = outcome {

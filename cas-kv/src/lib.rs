@@ -5,8 +5,8 @@
 //! way. The tables are:
 //!
 //! ```text
-//! meta              text -> number: the format, the first number that is not reserved, and the
-//!                   number of bytes removed since the last compaction
+//! meta              text -> integer: the version of the format, the first number (see below) that
+//!                   is not reserved, and how many bytes were removed since the last compaction
 //! content           digest -> size, number, and all bytes of a small blob
 //! rows              number, offset -> a piece of a blob or an ingest
 //! ingests           key -> number, bytes in rows, time

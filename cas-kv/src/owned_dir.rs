@@ -30,8 +30,8 @@ pub struct FileNames {
 /// Otherwise, it shares the directory with other processes that cannot write to it.
 ///
 /// The directory contains the database; its [`Head`], once the database was closed; `owner`, a
-/// locked file with the pid of the owner; and the files `reserve` and `reserve.N`, the disk space
-/// and the inodes that [`Space`](crate::Space) keeps for removals on a full disk.
+/// locked file with the pid of the owner; and the files `reserve` and `reserve.N`, with which
+/// [`Space`](crate::Space) keeps disk space and inodes for removals on a full disk.
 #[derive(Debug)]
 pub struct OwnedDir {
     path: PathBuf,
@@ -46,9 +46,9 @@ impl OwnedDir {
     ///
     /// # Errors
     /// `Busy` if another process or another value of this process owns the directory, or if it has
-    /// readers and this process can write to it, with the pid of the owner if the pid is known;
-    /// `FailedPrecondition` if `path` is a file, or a directory with other contents, or if the file
-    /// `owner` is a symbolic link; errors of the file system.
+    /// readers and this process can write to it (the message names the pid of the owner if the pid
+    /// is known); `FailedPrecondition` if `path` is a file, or a directory with other contents, or
+    /// if the file `owner` is a symbolic link; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(
@@ -93,7 +93,7 @@ impl OwnedDir {
     /// its head other names. Returns the new name of the old database.
     ///
     /// The new database first gets the name that the old database will have. So a kill never leaves
-    /// the old database under the temporary name, which the next opening removes.
+    /// the old database under the temporary name. The next opening removes what has that name.
     pub(crate) fn replace_database(&self) -> io::Result<String> {
         let FileNames { database, new, .. } = self.names;
         let dir = Dir::open(&self.path)?;

@@ -84,16 +84,17 @@ impl Space {
         })))
     }
 
-    /// Creates what is missing of the reserve. If the disk has no room for all of its bytes, creates
-    /// no file with bytes, and if it has no room for all of its files, creates no other files. The
-    /// store then works without them.
+    /// Creates the missing files of the reserve. The file with bytes is not created if not all its
+    /// bytes fit on the disk. If not all empty files fit, there are none. The store also works
+    /// without these files.
     pub(crate) fn create_reserve(&self) {
         let Reserve { bytes, files } = self.0.reserve;
         self.reserve(bytes, files);
     }
 
-    /// Creates what is missing of the reserve. On an almost full disk, the reserve is smaller. If
-    /// not even `bytes` bytes or `files` files fit, frees what it has of these.
+    /// Creates the missing files of the reserve. On an almost full disk, the reserve is smaller: a
+    /// new file with bytes has at least `bytes` bytes or is not created, and there are at least
+    /// `files` empty files or none.
     fn reserve(&self, bytes: u64, files: u32) {
         self.reserve_bytes(bytes);
         let is_there = |path: &PathBuf| path.exists() || create(path).is_ok();

@@ -13,8 +13,8 @@ const BLOCK: u64 = 1 << 32;
 /// Numbers for the rows and versions of blobs and for revisions of records. No number is
 /// allocated twice.
 ///
-/// A block of numbers is reserved durably before its first number is used, so no number is
-/// allocated again even if the transaction that used it is lost in a crash.
+/// The transaction that uses the first number of a block also reserves the block, and is synced. So
+/// if a crash loses a later transaction, the numbers that it used are not allocated again.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Numbers {
     next: u64,

@@ -42,9 +42,9 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change the directory meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount. The names of the overlay's attributes
-/// begin with `user.overlay.` if the process is in a user namespace, otherwise with
-/// `trusted.overlay.`.
+/// The overlay must be one that this process could mount. If the process is in a user namespace,
+/// this function reads attributes `user.overlay.*` as those of the overlay, otherwise
+/// `trusted.overlay.*`.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, an attribute with

@@ -2,7 +2,8 @@
 
 use cas_core::{Error, Result, limit};
 
-/// How many of the decompressed bytes before a checkpoint deflate may refer to.
+/// Maximum distance in bytes from which deflate copies earlier bytes. After a checkpoint, deflate
+/// therefore refers to at most this many of the decompressed bytes before the checkpoint.
 pub const WINDOW: usize = 32 << 10;
 
 /// Size in bytes of the two numbers before the checkpoints: how many there are, and the span size.
@@ -92,7 +93,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>)> {
         .is_some_and(|first| first.decompressed == 0);
     if !ordered || !begins || !checkpoints.iter().all(sound) {
         return Err(Error::corrupt(
-            "the checkpoints of the zTOC are not in order or out of range; create it again",
+            "the checkpoints of the zTOC are out of order or out of range; create the zTOC again",
         ));
     }
     Ok((span_size, checkpoints))
@@ -113,8 +114,8 @@ fn read(stored: &[u8; STORED]) -> Checkpoint {
 
 fn cut() -> Error {
     Error::corrupt(
-        "the checkpoints of the zTOC are incomplete or not of the stated number, or its span size \
-         is out of range; create it again",
+        "the zTOC does not have as many whole checkpoints as it states, or its span size is out of \
+         range; create the zTOC again",
     )
 }
 

@@ -19,7 +19,7 @@ const NAME: &[u8] = b"stargz.index.json";
 /// A gzip header with an extra field of 26 bytes, and that field's name and length.
 const HEAD: [u8; 4] = [0x1f, 0x8b, 8, 4];
 const EXTRA: [u8; 6] = [26, 0, b'S', b'G', 22, 0];
-/// The empty last block, and the checksum and length of no bytes.
+/// A last block without bytes, and the checksum and the length of its bytes, both zero.
 const TAIL: [u8; 13] = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns the offset of the
@@ -64,9 +64,9 @@ pub(crate) struct OwnFile {
 }
 
 impl OwnFile {
-    /// Checks the header of the file. Of all digests, only that of the whole layer covers it. It
-    /// must be the header that the writers of eStargz layers write: mode 0, owner 0, the beginning
-    /// of 1970, and no attributes.
+    /// Checks the header of the file. No digest that is verified here covers the header: only the
+    /// digest of the whole layer does. So the header must be the one that the writers of eStargz
+    /// layers write: mode 0, owner 0, the beginning of 1970, and no attributes.
     ///
     /// # Errors
     /// `Unsupported` for any other header.

@@ -28,12 +28,13 @@ pub(crate) struct Step {
 
 /// Where a call stopped.
 pub(crate) enum Stop {
-    /// Where the input ended, where the output was full, or at the end of the last block, before
-    /// the checksum of a member.
+    /// Where the input ended, where the output was full, or at the end of the last block. At the
+    /// end of the last block, further calls lead to [`Stop::End`].
     Within,
     /// Before a block. The block begins with this number of bits of the last byte that was read.
     Before { bits: u8 },
-    /// At the verified end of the member, or at the end of the last block.
+    /// At the end of the stream: after the checksum of the member, which was verified, or, for
+    /// [`Format::Raw`], after the last block.
     End,
 }
 
@@ -109,8 +110,9 @@ impl Inflate {
     }
 }
 
-/// Flags of `data_type`: the header or a block has just ended, and the last block has begun.
+/// The flag of `data_type` that the header or a block has just ended.
 const BEFORE_BLOCK: i32 = 128;
+/// The flag of `data_type` that the last block has begun.
 const AFTER_LAST: i32 = 64;
 
 impl Drop for Inflate {

@@ -1,6 +1,6 @@
 //! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON. A file
-//! that is not empty has one chunk or several. Each chunk has a digest, except chunks of zeros. The
-//! digest of a file may stand for that of its only chunk.
+//! that is not empty has one chunk or several. Each chunk has a digest, except chunks of zeros. If
+//! a file has only one chunk, the table may state the digest of the file instead of the chunk's.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub struct Chunk {
     /// Offset in the layer at which the compressed stream with the chunk begins. `None` for a chunk
     /// that has only zeros.
     pub compressed: Option<u64>,
-    /// Number of decompressed bytes of the stream before the chunk.
+    /// Number of bytes before the chunk in the decompressed stream.
     pub inner: u64,
     /// Offset of the chunk in the file in bytes.
     pub offset: u64,
@@ -114,7 +114,8 @@ struct Entry {
     chunk_type: String,
 }
 
-/// Reads the JSON of a table. The compressed streams of chunks must begin before `end`.
+/// Reads the JSON of a table. `end` is an offset in the layer. The compressed streams of all chunks
+/// must begin before it.
 ///
 /// # Errors
 /// `Corrupt` if the JSON does not parse, or has an invalid name, size, offset or digest;
@@ -154,8 +155,8 @@ pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
     Ok(LayerToc { files })
 }
 
-/// Returns the member of an entry that is not a further chunk. A file that is not empty has its
-/// first chunk.
+/// Returns the member that an entry describes. The entry must not have the type `chunk`. If the
+/// member is a file that is not empty, the same entry describes its first chunk.
 fn file(entry: &Entry, end: u64) -> Result<LayerFile> {
     let known = FileKind::ALL.into_iter();
     let kind = known
@@ -239,7 +240,7 @@ fn push(file: &mut LayerFile, entry: &Entry, end: u64) -> Result<()> {
         return Err(damaged("a chunk has no digest"));
     }
     if !zeros && entry.offset >= end || entry.inner_offset > limit::LAYER {
-        return Err(damaged("a chunk begins after the end of the layer"));
+        return Err(damaged("the offset of a chunk is out of range"));
     }
     file.chunks.push(chunk);
     Ok(())
@@ -253,7 +254,7 @@ fn complete(file: &LayerFile) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many bytes of a file its chunks have.
+/// Returns how many bytes of a file are in the chunks that were added so far.
 fn covered(file: &LayerFile) -> u64 {
     file.chunks.last().map_or(0, |last| last.offset + last.size)
 }

@@ -9,7 +9,7 @@ use crate::inflate::{Format, Inflate, Stop};
 
 /// Size in bytes by which the output grows.
 const PIECE: usize = 128 << 10;
-/// Size in bytes of the checksum and the length at the end of a member.
+/// Size in bytes of the checksum and the length at the end of a gzip member.
 const TRAILER: usize = 8;
 
 /// A part of a compressed layer. It is decompressed without the parts before it.
@@ -28,12 +28,12 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Compares `compressed`, the bytes of the span, with its digest, and decompresses them.
-    /// Returns the decompressed bytes.
+    /// Checks that `compressed` has the digest of the span, and decompresses it. Returns the
+    /// decompressed bytes.
     ///
     /// # Errors
     /// `Corrupt` if the bytes do not have the digest, do not decompress, or decompress to fewer
-    /// bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] bytes.
+    /// bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] decompressed bytes.
     pub fn inflate(&self, compressed: &[u8]) -> Result<Vec<u8>> {
         let found = Digest::sha256(compressed);
         if found != self.digest {
@@ -61,11 +61,13 @@ impl Span<'_> {
     }
 }
 
-/// Decompresses the rest of a member and the members after it, up to `wanted` bytes.
+/// Decompresses the rest of a gzip member and the gzip members after it, until the output has
+/// `wanted` bytes.
 fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Result<Vec<u8>> {
     let most = wanted.unwrap_or(limit::SPAN + 1) as usize;
     let mut bytes = Vec::new();
-    // The header and the trailer of the member are not part of a raw stream.
+    // The first member is decompressed from within, as raw deflate. In this mode, zlib does not
+    // read the trailer of the member. So the trailer is skipped here.
     let mut raw = true;
     while bytes.len() < most {
         let filled = bytes.len();

@@ -27,7 +27,7 @@ pub(crate) enum Arrival {
 }
 
 impl Arrival {
-    /// Returns the arrival of a piece with this checksum in the record.
+    /// Returns the arrival of a piece. `sum` is its checksum in the record, or 0 if there is none.
     fn of(sum: u64) -> Self {
         match sum {
             0 => Arrival::Missing,
@@ -40,7 +40,7 @@ impl Arrival {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) pieces: Vec<Arrival>,
-    /// The pieces that a thread fetches, and its attempt.
+    /// The pieces that threads are fetching, each with the attempt to fetch it.
     pub(crate) fetching: BTreeMap<usize, Arc<Attempt>>,
     /// The pieces that are present and not recorded, with their checksums.
     pub(crate) unrecorded: Vec<(usize, u64)>,
@@ -49,16 +49,17 @@ pub(crate) struct State {
     /// The members in ranges that were read, in the order of the first reads. Members of any type
     /// are listed. A member that an earlier process has listed may be listed again.
     pub(crate) read: Vec<usize>,
-    /// The numbers of arrived bytes that were last written.
+    /// The content of the file [`StoredTable::BYTES_FILE`].
     pub(crate) written: OnDemandBytes,
-    /// The number of members in `read` that were last written.
+    /// How many of the members in `read` the file [`StoredTable::READ_FILE`] lists.
     pub(crate) written_read: usize,
     /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
     /// they can still be read. Therefore nothing is read until the layer is opened again.
     pub(crate) has_failed: bool,
 }
 
-/// An attempt to fetch pieces: once it has ended, the error, if there was one.
+/// An attempt to fetch pieces. It is empty until the attempt ends. Then it has the error, or `None`
+/// if the attempt succeeded.
 pub(crate) type Attempt = OnceLock<Option<(ErrorKind, String)>>;
 
 /// Missing pieces that the owner of this value fetches with one request.
@@ -68,8 +69,8 @@ pub(crate) struct Claim {
 }
 
 impl State {
-    /// Returns the rest of `pieces` from the first piece that is not present and that no thread
-    /// fetches. Returns `None` if all are present or fetched.
+    /// Finds the first of `pieces` that is not present and that no thread is fetching. Returns this
+    /// piece and all of `pieces` after it, or `None` if all are present or being fetched.
     pub(crate) fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
         let missing = |piece: &usize| {
             self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
@@ -78,8 +79,8 @@ impl State {
         Some(begin..pieces.end)
     }
 
-    /// Claims `first` and the missing pieces after it, before `end`, that one request fetches.
-    /// `pieces` has all pieces of the layer.
+    /// Claims the piece `first`, and the missing pieces directly after it that the same request can
+    /// fetch. Stops before the piece `end`. `pieces` has all pieces of the layer.
     pub(crate) fn claim(&mut self, first: usize, end: usize, pieces: &[Piece]) -> Claim {
         let run = self.run_from(first, end, pieces);
         let attempt = Arc::new(Attempt::new());
@@ -88,7 +89,7 @@ impl State {
         Claim { run, attempt }
     }
 
-    /// Returns `first` and the missing pieces after it, before `end`, that one request fetches.
+    /// Returns the pieces that [`claim`](Self::claim) claims.
     fn run_from(&self, first: usize, end: usize, pieces: &[Piece]) -> Range<usize> {
         let begin = pieces[first].compressed.start;
         let mut last = first;

@@ -1,4 +1,5 @@
-//! What was read and what has arrived of a layer, in files that other processes read.
+//! Files that inform other processes about a layer: how much of it has arrived, and which of its
+//! members were read.
 
 use std::fs;
 use std::path::Path;
@@ -14,14 +15,14 @@ pub(crate) fn read<T: DeserializeOwned + Default>(directory: &Path, name: &str) 
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Replaces the file `name` in the directory of a snapshot. The file is not durable: after a power
-/// cut, only this information is lost.
+/// Replaces the file `name` in the directory of a snapshot. The file is not synced: a loss of power
+/// can lose the information in it, but nothing else.
 ///
 /// # Errors
 /// Errors of the file system.
 pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|error| {
-        let why = "what was read of a layer could not be serialized; please report it";
+        let why = "a file about a layer could not be serialized; please report it";
         Error::internal(why).source(error)
     })?;
     let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));

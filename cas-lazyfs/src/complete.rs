@@ -51,7 +51,7 @@ pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Re
     Ok(())
 }
 
-/// Makes the data file the complete tar.
+/// Checks that the data file has the diff ID, and renames it to the complete tar.
 fn publish_data(layer: &Layer, directory: &Path) -> Result<()> {
     let algorithm = layer.stored.diff_id.algorithm();
     let found = digest_of(&layer.data, algorithm, &mut Pace::new(None))?;
@@ -88,7 +88,8 @@ fn fetch_tar(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     written
 }
 
-/// Writes the decompressed layer to `file`. Compares the digests of the tar and of the layer.
+/// Writes the decompressed layer to `file`. Checks that this tar has the diff ID, and that the
+/// compressed layer has its digest.
 fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()> {
     let stored = &layer.stored;
     let mut decoder = Decoder::new(&mut *whole, layer.table.compression())?;

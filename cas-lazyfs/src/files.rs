@@ -25,8 +25,8 @@ const FINAL: Duration = Duration::from_secs(1 << 30);
 /// pull. They are in addition to the requests of readers.
 const FIRST: usize = PullLimits::DEFAULT_BLOBS;
 
-/// Default time after the last fetch for a reader until layers are completed. While a program
-/// starts, it needs bytes again and again, with pauses in between.
+/// Default time that must pass after the last fetch for a reader before layers are completed. While
+/// a program starts, it reads again and again, with short pauses. No layer is completed in these.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Time to wait while there is nothing to complete.
@@ -38,8 +38,8 @@ struct Paced<'a> {
     layer: &'a Layer,
     /// Maximum number of bytes that are fetched per second.
     speed: u64,
-    /// Whether each fetch waits until readers are quiet. A fetch that readers wait for must not
-    /// wait.
+    /// Whether each fetch waits until readers are quiet. If readers can wait for the pieces of a
+    /// fetch, the fetch must not wait for the readers.
     yields: bool,
 }
 
@@ -62,7 +62,7 @@ impl Fetch for Paced<'_> {
 }
 
 impl Paced<'_> {
-    /// Checks that the layer is still to be completed.
+    /// Fails if the session has ended, or if the layer was removed.
     fn check(&self) -> Result<()> {
         match self.files.has_ended() || self.layer.is_removed() {
             true => Err(Error::cancelled("the layer is no longer needed")),
@@ -101,16 +101,15 @@ impl Drop for Serving<'_> {
 /// The data files of the layers in a directory of snapshots. A layer is opened when it is first
 /// used.
 pub struct Files {
-    /// The directory of the directories of snapshots.
+    /// The directory in which each snapshot has its own directory.
     snapshots: PathBuf,
     fetch: Arc<dyn Fetch>,
     open: Mutex<BTreeMap<u64, Arc<Layer>>>,
     /// Maximum number of compressed bytes that are fetched per second to complete layers.
     speed: u64,
-    /// Time after the last activity until layers are completed.
+    /// Time that must pass after `active` before layers are completed.
     quiet: Duration,
-    /// When a layer was last opened, or a fetch for a reader or of the pieces that containers read
-    /// first has last ended.
+    /// When a layer was last opened, or when a fetch by [`Wanted`] last ended, whichever is later.
     active: Mutex<Instant>,
     /// Number of reads that are being served.
     reads: AtomicUsize,
@@ -121,8 +120,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Returns the data files of the layers in `snapshots`, the directory of the directories of
-    /// snapshots. Their bytes are fetched with `fetch`.
+    /// Returns the data files of the layers in `snapshots`, a directory in which each snapshot has
+    /// its own directory. Missing bytes are fetched with `fetch`.
     pub fn new(snapshots: PathBuf, fetch: Arc<dyn Fetch>) -> Self {
         Files {
             snapshots,
@@ -146,8 +145,8 @@ impl Files {
         self
     }
 
-    /// Sets how long to wait after a reader has needed the registry before layers are completed. By
-    /// default, a second.
+    /// Sets the time that must pass after the last fetch for a reader before layers are completed.
+    /// By default, a second.
     #[must_use]
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
@@ -172,19 +171,20 @@ impl Files {
         layer.read(&Wanted(self), offset, buffer)
     }
 
-    /// Returns the host of the registry that the bytes of a data file come from. Returns `None` if
-    /// none of them is missing, or if the layer cannot be opened.
+    /// Returns the host of the registry that has the `size` bytes at `offset` of a data file.
+    /// Returns `None` if none of these bytes is missing, or if the layer cannot be opened.
     pub(crate) fn registry_of_missing(&self, id: u64, offset: u64, size: u32) -> Option<String> {
-        // The read finds the reason again if the layer cannot be opened.
+        // If the layer cannot be opened, the read that follows returns the error.
         let layer = self.layer(id).ok()?;
         let end = offset.saturating_add(size.into()).min(layer.length());
         layer.is_missing(offset..end).then(|| layer.registry())
     }
 
-    /// Fetches the missing pieces that containers read first. If there are none, fetches the next
-    /// missing pieces of a layer whose data file is its tar, or completes it if none is missing.
-    /// Completes any other layer in one step, by fetching the whole layer. Completes nothing until
-    /// readers are quiet. Returns how long to wait before the next call.
+    /// Does the next part of the work in the background. Fetches the missing pieces that containers
+    /// read first. If there are none, and if readers are quiet, continues with one layer that is
+    /// not complete. If the data file of this layer is its tar, fetches the next missing pieces, or
+    /// completes the layer if no piece is missing. Otherwise, fetches the whole layer and completes
+    /// it. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.fetch_first() {
             return Duration::ZERO;
@@ -204,7 +204,7 @@ impl Files {
         };
         let advanced = match layer.missing_of_all().filter(|_| is_tar) {
             Some(pieces) => layer.want_some(&fetch, pieces).map(drop),
-            // Readers fetch the last pieces.
+            // Readers are still fetching the last pieces.
             None if is_tar && !layer.is_whole() => return IDLE,
             _ => complete::complete(&layer, &fetch, &self.directory(id)).map(|()| {
                 tracing::info!(id, arrived = ?layer.arrived(), "a layer is complete");
@@ -215,7 +215,7 @@ impl Files {
     }
 
     /// Fetches the missing pieces that containers read first, with several requests at the same
-    /// time, also while reads are served, because these reads are mostly for the same pieces.
+    /// time. Does not wait until readers are quiet, because they mostly need the same pieces.
     /// Returns whether any pieces were missing.
     fn fetch_first(&self) -> bool {
         let misses_first = |layer: &Layer| layer.misses_first() && !layer.is_removed();
@@ -239,8 +239,9 @@ impl Files {
         true
     }
 
-    /// If an attempt to fetch a layer in the background has failed, logs the error, unless the
-    /// attempt was cancelled, and notes when the next attempt may begin.
+    /// `advanced` is the result of an attempt to fetch a layer in the background. If it is an
+    /// error, notes when the next attempt may begin. Logs the error, unless the attempt was
+    /// cancelled.
     fn note_failure(&self, id: u64, advanced: Result<()>) {
         if let Err(error) = advanced {
             // Bytes that do not have the diff ID will not have it later either.
@@ -269,7 +270,7 @@ impl Files {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Returns an open layer that `suits` and that may be tried now.
+    /// Returns an open layer for which `suits` returns true, and whose next attempt may begin now.
     fn open_layer(&self, suits: impl Fn(&Layer) -> bool) -> Option<(u64, Arc<Layer>)> {
         let open = lock(&self.open);
         let failed = lock(&self.failed);
@@ -292,9 +293,9 @@ impl Files {
         self.snapshots.join(id.to_string())
     }
 
-    /// Closes the layers that were removed and those whose sync has failed. Records of all others
-    /// which pieces have arrived and what was read. Logs failures: pieces that are not recorded are
-    /// fetched again by the next process.
+    /// Closes the layers that were removed and those whose sync has failed. For all other layers,
+    /// records which pieces have arrived and what was read. A failure is only logged: the next
+    /// process fetches again what is not recorded.
     pub(crate) fn record(&self) {
         lock(&self.open).retain(|_, layer| !layer.is_removed() && !layer.has_failed());
         let layers: Vec<_> = (lock(&self.open).iter())

@@ -19,7 +19,8 @@ use cas_lazy::{LazyLayer, StoredTable};
 use crate::arrival::{Arrival, Claim, State, open_data};
 use crate::{Fetch, bytes, complete, read};
 
-/// Number of unrecorded pieces at which they are recorded at once. Fewer are recorded every second.
+/// As soon as this many pieces are present and not recorded, they are recorded. If there are fewer,
+/// they are recorded within a second.
 const UNRECORDED: usize = 16;
 /// Maximum number of attempts to fetch pieces, if their bytes are wrong.
 const ATTEMPTS: usize = 2;
@@ -46,9 +47,10 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Opens the layer of the snapshot whose directory is `directory`. If the complete tar is there
-    /// and has the offsets of the data file, uses it as the data file. Otherwise makes the data
-    /// file and its record if they are missing, and empties both if the data file is too short.
+    /// Opens the layer of the snapshot whose directory is `directory`. If the complete tar is
+    /// there, and if the data file of this layer is its tar, opens the tar as the data file.
+    /// Otherwise makes the data file and its record if they are missing, and empties both if the
+    /// data file is too short.
     ///
     /// # Errors
     /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt`, `OutOfRange` or
@@ -63,7 +65,7 @@ impl Layer {
         let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
         let tar = complete::existing(directory)?;
         let is_complete = AtomicBool::new(tar.is_some());
-        // If the data file is not a tar, its content has other offsets than that of the tar.
+        // A data file that is not a tar has the content of files at other offsets than the tar.
         let (data, pieces, arrived) = match tar.filter(|_| table.is_tar()) {
             Some(tar) => (tar, None, vec![Arrival::Present; table.pieces().len()]),
             None => {
@@ -122,8 +124,8 @@ impl Layer {
         Ok(buffer.len())
     }
 
-    /// Returns whether pieces of these bytes of the data file, or of the headers of their files,
-    /// are missing.
+    /// Returns whether a piece is missing that a read of this range of the data file needs: for the
+    /// bytes of the range, or for the headers of the files in the range.
     pub(crate) fn is_missing(&self, range: Range<u64>) -> bool {
         let headers = self.table.headers_before(range.clone()).into_iter();
         let ranges = headers.map(|(_, header)| header).chain([range]);
@@ -148,9 +150,9 @@ impl Layer {
     }
 
     /// Fetches as many of the missing pieces as one request may fetch. Waits for pieces that other
-    /// threads are fetching, and fails as [`Self::want`] does. Returns whether this call fetched
-    /// pieces. Pieces that an earlier process has recorded are compared with their checksums, and
-    /// are missing if they differ.
+    /// threads are fetching, and fails as [`Self::want`] does. Compares pieces that an earlier
+    /// process has recorded with their checksums. Pieces that do not match count as missing.
+    /// Returns whether this call fetched pieces.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
             let claim = {
@@ -211,7 +213,7 @@ impl Layer {
 
     fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
         let Claim { run, attempt } = claim;
-        // Other threads wait for the end of this attempt.
+        // Other threads wait until this attempt ends, so it must also end if the fetch panics.
         let fetched = catch_unwind(AssertUnwindSafe(|| self.fetch_run(fetch, run.clone())));
         let stored = fetched.unwrap_or_else(|_| {
             let why = "a fetch of bytes of a layer panicked; please report it";
@@ -245,7 +247,7 @@ impl Layer {
     fn check_recorded(&self, piece: usize, sum: u64) {
         let arrival = match self.sum(piece) {
             Ok(found) if found == sum => Arrival::Present,
-            // A file that cannot be read is written again.
+            // A piece that cannot be read is fetched and written again, too.
             found => {
                 let piece = &self.table.pieces()[piece];
                 tracing::warn!(
@@ -304,7 +306,8 @@ impl Layer {
             let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
             let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
             for part in self.table.decode(index, of_piece)? {
-                // The last piece of a tar may have padding after what is served.
+                // The last piece of a tar may continue after `length` with padding. Readers do not
+                // need the padding, but the diff ID covers it.
                 self.data.write_all_at(&part.bytes, part.offset)?;
             }
             sums.push((index, self.sum(index)?));
@@ -394,8 +397,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns whether some of the pieces that are fetched before all others are missing, or are
-    /// recorded and not compared yet, and no thread is fetching them.
+    /// Returns whether there is work for [`fetch_first`](Self::fetch_first): one of the pieces that
+    /// are fetched before all others is not present, and no thread is fetching it.
     pub(crate) fn misses_first(&self) -> bool {
         let state = lock(&self.state);
         self.first.iter().any(|all| state.missing(all).is_some())
@@ -449,8 +452,8 @@ impl Layer {
 }
 
 /// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
-/// the pieces before the landmark of an eStargz layer. A range that begins in the range before it,
-/// or where that range ends, is added to it, so that one request fetches neighbors.
+/// the pieces before the landmark of an eStargz layer. If a range begins within the range before it
+/// or directly after it, the two become one range, so that one request can fetch their pieces.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
     let bytes = match fs::read(&path) {
@@ -473,13 +476,13 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
     Ok(first)
 }
 
-/// Logs that it could not be recorded what has arrived or what was read. The next process fetches
-/// pieces that are not recorded again.
+/// Logs that a record could not be written: which pieces have arrived, or which files were read.
+/// The next process fetches unrecorded pieces again.
 pub(crate) fn warn_unrecorded(error: &Error) {
     tracing::warn!(
         %error,
-        "cannot record what of a layer has arrived or was read; pieces without a record are \
-         fetched again"
+        "cannot record which pieces of a layer have arrived or which files were read; pieces \
+         without a record are fetched again"
     );
 }
 

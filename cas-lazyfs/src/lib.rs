@@ -13,11 +13,11 @@
 //!   lazy.pieces         for each piece that is in the data file, the checksum of its bytes
 //!   lazy.bytes          how many bytes were read, fetched and verified
 //!   lazy.read           which files were read, in order
-//!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
+//!   layer.tar           the tar of the layer, once all of it has arrived and matches the diff ID
 //! ```
 //! The checksum of a piece is written after the piece is on the device, so a piece that has a
-//! checksum after a crash is whole. Another process compares a piece with its checksum before it
-//! serves the first byte of it. A piece is fetched again if it has no checksum, or if its bytes do
+//! checksum after a crash is whole. A later process compares each piece with its checksum before
+//! it serves bytes of the piece. A piece is fetched again if it has no checksum, or if its bytes do
 //! not match the checksum.
 //!
 //! A session belongs to a file descriptor. If the process that serves the session dies, another

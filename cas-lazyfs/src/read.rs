@@ -51,9 +51,9 @@ impl FilesRead {
     }
 }
 
-/// Returns the indexes of the members that were read, each once, as a process that serves the layer
-/// has last noted them in the directory of the snapshot. Returns none if the notes are missing or
-/// damaged.
+/// Returns the indexes of the members that were read, without repetitions. The process that serves
+/// the layer notes them in the directory of the snapshot. If the notes are missing or damaged,
+/// returns no indexes.
 pub(crate) fn members(directory: &Path) -> Vec<usize> {
     let mut indexes: Vec<usize> = bytes::read(directory, StoredTable::READ_FILE);
     let mut known = BTreeSet::new();

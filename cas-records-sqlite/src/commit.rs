@@ -19,7 +19,8 @@ const GROUP: u64 = 512;
 /// A batch, and the channel for its outcome.
 pub(crate) type Waiting = (Batch, oneshot::Sender<Result<()>>);
 
-/// The connections to one database. A reader does not wait for a commit that waits for the disk.
+/// The connections to one database. Reads have a connection of their own, so they need not wait
+/// while a commit waits for the disk.
 pub(crate) struct Connections {
     pub(crate) reader: Mutex<Connection>,
     writer: Mutex<Connection>,
@@ -66,8 +67,8 @@ impl Grouped for Connections {
     }
 }
 
-/// Writes the log to the database. SQLite itself does that on closing only if it also removes the
-/// log.
+/// Writes the log to the database. When a database is closed, SQLite would do this itself, but it
+/// would then also remove the log. So `connect` has switched this off.
 impl Drop for Connections {
     fn drop(&mut self) {
         if self.dir.is_some() {
@@ -78,8 +79,8 @@ impl Drop for Connections {
 
 impl Connections {
     /// Writes a batch in its own transaction. On a full disk, writes the log to the database to
-    /// reuse the space of the log, and tries again. If this fails, too, a batch that frees space
-    /// may use up the reserve.
+    /// reuse the space of the log, and tries again. If the disk is still full and the batch frees
+    /// space, removes the file `reserve`, tries once more, and makes the file again.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
         let write = || match self.try_write(batch) {
             Err(error) if error.kind() == ErrorKind::Full => {
@@ -94,8 +95,8 @@ impl Connections {
         }
     }
 
-    /// Writes the log to the database, as far as readers allow it. If all of it was written and no
-    /// reader uses the log, the next commit starts at its beginning. Failures are ignored.
+    /// Writes the log to the database, as far as readers allow it. If the whole log was written and
+    /// no reader uses it, the next commit overwrites the log from the beginning. Ignores failures.
     fn fold_log(&self) {
         let fold = "PRAGMA wal_checkpoint(PASSIVE)";
         let _ = lock(&self.writer).query_row(fold, (), |_| Ok(()));
@@ -147,7 +148,7 @@ impl Connections {
     /// Runs `work` in a transaction. `work` receives the last revision that a record was given, and
     /// advances it for each change. Returns the result of `work`.
     fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
-        // A panic drops its open transaction, which rolls it back.
+        // A panic drops the transaction, and the drop rolls it back.
         let mut connection = lock(&self.writer);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

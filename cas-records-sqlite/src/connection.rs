@@ -15,9 +15,9 @@ use rustix::fs::{IFlags, fstatfs, ioctl_setflags};
 
 use crate::error::classify;
 
-/// The format of databases that this release writes. A database has the number in SQLite's
-/// `user_version`. Format 1 has the same schema, but no records of the table `notes`. The format of
-/// the store of files (`backend-fs`) has the same number.
+/// The number of the format of databases that this release writes. In a database, SQLite's
+/// `user_version` holds this number. Format 1 has the same schema, but no records of the table
+/// `notes`. The store of files (`backend-fs`) uses the same number for its own format.
 pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,11 +61,11 @@ fn create_index(database: &Path, dir: &Dir) {
     if !fstatfs(dir).is_ok_and(|status| status.f_type == BTRFS) {
         return;
     }
-    // If this is the superuser, SQLite gives the file to the owner of the database.
+    // If this user is the superuser, SQLite gives the file to the owner of the database.
     let index = beside(database, "-shm");
     let created = File::options().write(true).create_new(true).open(index);
     if let Ok(file) = created {
-        // Without the flag, only a full disk is worse.
+        // Without the flag, SQLite works, except that a full disk may cause SIGBUS.
         let _ = ioctl_setflags(&file, IFlags::NOCOW);
     }
 }
@@ -93,8 +93,8 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 /// database, but SQLite may create the index of its log (`NAME-shm`) if the log has no index.
 ///
 /// # Errors
-/// `Corrupt` if SQLite cannot read the format because the database is damaged, or is not one; the
-/// records are not examined; errors of the file system and of SQLite.
+/// `Corrupt` if SQLite cannot read the format because the database is damaged, or because the file
+/// is not a database (damage of records is not found); errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
     if !path.try_exists()? {
         return Ok(None);
@@ -125,9 +125,9 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 }
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    // The log is read through its index, which SQLite makes in memory if it cannot lock the file. A
-    // database without log and index has no other users: older versions left closed databases like
-    // that.
+    // SQLite reads the log through its index. If it cannot lock the file of the index, it makes the
+    // index in memory. If the log is empty or absent and has no index, no process uses the
+    // database: older versions of `cas` left a closed database like that.
     let size = |suffix: &str| {
         let file = std::fs::metadata(beside(path, suffix));
         file.map(|file| file.len()).ok()

@@ -47,8 +47,9 @@ fn is_too_large(cause: &Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
 }
 
-/// Returns the error of opening a database in `dir`. On a disk without free inodes, SQLite cannot
-/// create its files, then tries to open them, and so hides the reason.
+/// Returns a `Full` error if a database in `dir` could not be opened because the disk has no free
+/// inodes, otherwise returns `error`. SQLite does not report this reason: if it cannot create a
+/// file, it tries to open the file, and reports only that this failed.
 pub(crate) fn without_inodes(error: Error, dir: &Dir) -> Error {
     let has_none = || {
         let found = calls::fstatvfs(dir);

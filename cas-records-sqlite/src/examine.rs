@@ -39,8 +39,8 @@ pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     examine().during("examine", path.display())
 }
 
-/// Examines the files that no repair of the database renames: the lock, the index of the log, and
-/// the log if the database is absent. Without a database, the log is of no use.
+/// Examines the lock and the index of the log. If the database is absent, also examines the log,
+/// which is then of no use. The log of an existing database is examined with the database.
 fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
     let (lock, index, log) = (
         places::lock(name),
@@ -105,7 +105,8 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
         .misplaced(dir)?
         .is_some()
     {
-        // SQLite cannot open the database before a repair, which examines it again.
+        // SQLite cannot open the database. A repair renames what is in the place of the index, and
+        // then examines the database again.
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -125,8 +126,8 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     }
 }
 
-/// Renames the database and its log. Returns the new name of the database, or `None` if another
-/// process has set it aside since.
+/// Renames the database, its log and the index of its log. Returns the new name of the database, or
+/// `None` if another process has set it aside since.
 fn set_aside(dir: &Dir, path: &Path, name: &str) -> Result<Option<PathBuf>> {
     let _lock = Lock::exclusive(dir, &places::lock(name))?;
     if dir.stat(name)?.is_some() && damage(dir, path, name)?.is_none() {

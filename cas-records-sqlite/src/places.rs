@@ -51,9 +51,9 @@ pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the expected and the found type of the entry at the name of the database if it is not a
-/// file, otherwise `None`. A user may have moved the database elsewhere and left a symbolic link,
-/// so only the target of a link counts. A link without a target is not a file.
+/// Checks that the database is a file or absent. If it is something else, returns the type that was
+/// expected and the type that was found. A user may have moved the database elsewhere and left a
+/// symbolic link, so only the target of a link counts. A link without a target is not a file.
 pub(crate) fn database(dir: &Dir, name: &str) -> Result<Option<Misplaced>> {
     Ok(Place::MovableFile(name).misplaced(dir)?)
 }

@@ -28,11 +28,11 @@ impl SqliteRecords {
     /// older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if what opening reads of the database is
-    /// damaged, or something else is in the place of the database, its lock, its log or the index
-    /// of its log; `Full` if the disk is full; `NotFound` if the directory does not exist;
-    /// `InvalidArgument` if `path` does not name a file in a directory, or the name is not UTF-8;
-    /// errors of the file system and of SQLite.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if a part of the database that this
+    /// function reads is damaged, or if something else is in the place of the database, its lock,
+    /// its log or the index of its log; `Full` if the disk is full; `NotFound` if the directory
+    /// does not exist; `InvalidArgument` if `path` does not name a file in a directory, or the name
+    /// is not UTF-8; errors of the file system and of SQLite.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -42,7 +42,8 @@ impl SqliteRecords {
         let dir = Dir::open(parent)?;
         places::refuse_misplaced(&dir, name)?;
         let lock = Lock::exclusive(&dir, &places::lock(name))?;
-        // Opening may use the reserve too, because only an open database can remove records.
+        // On a full disk, this removes the file `reserve`, opens the database, and makes the file
+        // again: records can be removed only if the database can be opened.
         let connect = || connect_both(path, &dir).map_err(|error| without_inodes(error, &dir));
         let (reader, writer) = Reserve(&dir).remove_with(connect)?;
         Reserve(&dir).allocate();
@@ -58,10 +59,10 @@ impl SqliteRecords {
     /// database, or one whose creation was interrupted, reads as an empty one.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if what opening reads of the database is
-    /// damaged, or something else is in the place of the database, its lock, its log or the index
-    /// of its log; `InvalidArgument` if `path` does not name a file in a directory, or the name is
-    /// not UTF-8; errors of the file system and of SQLite.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if a part of the database that this
+    /// function reads is damaged, or if something else is in the place of the database, its lock,
+    /// its log or the index of its log; `InvalidArgument` if `path` does not name a file in a
+    /// directory, or the name is not UTF-8; errors of the file system and of SQLite.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || {
             let (parent, name) = places::split(path)?;

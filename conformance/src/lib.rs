@@ -37,7 +37,7 @@
 //! 1. Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`.
 //! 2. List them in `laws/GROUP/mod.rs` with the `laws!` macro, which defines `NAMES`, `all()` and
 //!    the exported macro. Declare the module in `laws/mod.rs`.
-//! 3. Add `NAMES` to [`gap::KNOWN`], and the rules of `all()` to [`laws::book`].
+//! 3. Add `NAMES` to [`gap::KNOWN`], and the laws that `all()` returns to [`laws::book`].
 //! 4. Implement [`Promises`] for the kind of store that the group tests.
 
 // A law reports a failure by a panic.

@@ -43,8 +43,8 @@ pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let expected = Expected::exactly(digest, data.len() as u64);
     let writer = Writer::begin(store, &digest.to_string(), expected).await;
     let mut writer = writer.expect("begin must succeed");
-    // A killed process may have left a prefix.
-    let rest = data.slice(usize::try_from(writer.offset()).expect("it is short")..);
+    // A process that was killed may have written a prefix of `data` already.
+    let rest = data.slice(usize::try_from(writer.offset()).expect("the data must be short")..);
     writer.write(rest).await.expect("the write must succeed");
     let committed = writer.commit(&Batch::new(), Durability::Full).await;
     assert_eq!(committed.expect("the commit must succeed").digest, digest);

@@ -64,7 +64,8 @@ impl Sample {
         &self.parts
     }
 
-    /// Returns the digests of the shared layer, the own layer, the configuration and the manifest.
+    /// Returns the digests of the shared layer, the image's other layer, the configuration and the
+    /// manifest.
     pub fn digests(&self) -> Vec<Digest> {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }

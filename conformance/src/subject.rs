@@ -14,8 +14,8 @@ pub type Opening<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>>>>;
 /// A function that opens the store in a directory, and creates the store if there is none.
 pub type Open<S> = fn(PathBuf) -> Opening<S>;
 
-/// Calls `open`, the opener of a store, with `dir`. Returns its future. This is a function so that
-/// the compiler can infer the type of the closure's argument.
+/// Calls `open`, the opener of a store, with `dir`. Returns its future. If the macros called a
+/// closure directly, the closure might have to state the type of its argument.
 pub fn opening<S, O, F>(dir: PathBuf, open: O) -> Opening<S>
 where
     S: ?Sized,

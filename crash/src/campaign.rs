@@ -18,9 +18,10 @@ use crate::work::Work;
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
 /// The number of disks that a trial checks.
 const DISKS: u64 = 50;
-/// The store on a disk that several processes can open.
+/// The store on which two processes work in some trials of a loss of power.
 const SHARED: &str = "fs";
-/// The kinds of storms. The number of changes of each is divided by the number beside it.
+/// The kinds of storms, each with a divisor. The number of changes of a storm is `--changes`
+/// divided by its divisor.
 const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
 const KILLS: u64 = 500;
@@ -39,7 +40,7 @@ pub(crate) struct Counts {
     /// What is tried; by default everything
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// The stores; by default all of this build, and S3 for kills and storms
+    /// The stores; by default all that this build contains, and S3 for kills and storms
     #[arg(long)]
     store: Vec<String>,
     /// Number of disks to check for each store on each file system, rounded up to a multiple of 50
@@ -49,7 +50,7 @@ pub(crate) struct Counts {
     #[arg(long, default_value_t = 10_000)]
     kills: u64,
     /// Number of changes beside collections for each store on each snapshotter; a late storm makes
-    /// a tenth of them in addition
+    /// a tenth as many in addition
     #[arg(long, default_value_t = 10_000)]
     changes: u64,
     /// Chooses the images, the changes, the disks and the moments of the kills
@@ -122,7 +123,7 @@ fn trials(counts: &Counts) -> Vec<Trial> {
         false => counts.store.clone(),
     };
     let mut local: Vec<String> = stores(Stack::stores());
-    // The disk of a loss of power does not have the store.
+    // A store in S3 is not on the disk that loses power.
     local.retain(|store| store != S3);
     let every: Vec<String> = stores(&[Stack::stores(), &[S3]].concat());
     let wanted = |kind| counts.only.is_empty() || counts.only.contains(&kind);

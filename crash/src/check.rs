@@ -30,8 +30,9 @@ pub(crate) struct Place<'a> {
 /// The key of the view through which a check reads a committed snapshot.
 const LOOK: &str = "look";
 
-/// Findings of `fsck` that are not damage. A collection removes what interrupted jobs have left. A
-/// removed blob may be back without its record, and then `fsck` suspects that names were lost, too.
+/// Findings of `fsck` that are not damage. A collection removes what interrupted jobs have left.
+/// After a crash, the bytes of a removed blob may exist again without their record. Then `fsck`
+/// also suspects that names were lost.
 const LEFT: [Problem; 5] = [
     Problem::RecordMissing,
     Problem::NameMissing,
@@ -61,8 +62,8 @@ pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<S
     found
 }
 
-/// If the file with which the worker fills the disk exists, lists images and collects, and then
-/// removes the file.
+/// Lists images and collects while the disk is full. Then removes the file with which the worker
+/// has filled the disk. Does nothing if this file does not exist.
 fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     let filler = place.root.with_file_name(FILLER);
     if !filler.exists() {
@@ -81,7 +82,8 @@ fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     let collected = collect();
     fs::remove_file(filler)?;
     match collected {
-        // Power was lost while a removal used the reserve.
+        // A removal on a full disk deletes the file `reserve` to free space, and makes it again
+        // afterwards. If power was lost in between, the next removal may fail.
         Err(_) if !reserved => Ok(Vec::new()),
         collected => collected.map(|()| Vec::new()),
     }
@@ -98,7 +100,8 @@ fn repairs(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Compares everything that was promised, and checks that every image that has a name is complete.
+/// Compares the root with everything that was promised, and checks that each named image is
+/// complete.
 fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     let all: BTreeSet<Resource> = promise.0.keys().cloned().collect();
@@ -122,11 +125,11 @@ pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What was found about resources, except those about which nothing is promised, and
-/// [`Resource::Damage`].
+/// What was found about resources. [`Resource::Damage`], and resources about which nothing is
+/// promised, are left out.
 #[derive(Default)]
 pub(crate) struct Comparison {
-    /// The resources whose value was promised, with this value.
+    /// Each resource that has a promised value, with this value.
     pub(crate) values: Vec<(Resource, String)>,
     /// A line for each other resource.
     pub(crate) violations: Vec<String>,
@@ -196,9 +199,9 @@ fn image(cas: &Cas, name: &str) -> Result<String> {
     }
 }
 
-/// Returns the number of the image whose files a mount of the named image shows, or [`ABSENT`] if
-/// the image is absent, not unpacked or not one of the material. If a file differs, returns a text
-/// that names the file.
+/// Mounts a named image, and compares the files with those of the same image of the material.
+/// Returns the number of the image in the material, or [`ABSENT`] if the image is absent, not
+/// unpacked or not one of the material. If a file differs, returns a text that names the file.
 fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     let target = image(cas, name)?;
     for number in 0..IMAGES {

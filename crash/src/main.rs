@@ -1,4 +1,4 @@
-//! Loses power and kills processes while roots are at work, and checks what is left.
+//! Simulates losses of power and kills processes while they work on roots, and checks what is left.
 //!
 //! | module | contains |
 //! |---|---|
@@ -41,7 +41,7 @@ use crate::promise::Promise;
 use crate::stack::Stack;
 use crate::work::{Work, WorkArgs};
 
-/// Loses power and kills processes while roots are at work, and checks what is left.
+/// Simulates losses of power and kills processes while they work on roots, and checks what is left.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -66,7 +66,7 @@ enum Task {
     Check(CheckArgs),
 }
 
-/// Works that end, from which power can be lost.
+/// Works that end by themselves. Power can be lost while they run.
 const POWER_WORKS: [Work; 5] = [
     Work::Ingest,
     Work::Images,
@@ -76,7 +76,7 @@ const POWER_WORKS: [Work; 5] = [
 ];
 /// Works that only a kill ends.
 const KILL_WORKS: [Work; 2] = [Work::Load, Work::Early];
-/// Works beside collections.
+/// Works that run beside collections.
 const STORM_WORKS: [Work; 2] = [Work::Storm, Work::LateStorm];
 
 /// Returns a parser for some of the works.
@@ -101,8 +101,8 @@ struct PowerArgs {
     /// A fault of the disk while the worker runs
     #[arg(long, value_enum)]
     fault: Option<Fault>,
-    /// Number of processes that work at a time; `ingest` and `images` can have several, if the store
-    /// allows this
+    /// Number of processes that work at a time; `ingest` and `images` can have several, if the
+    /// store allows this
     #[arg(long, default_value_t = 1)]
     processes: u64,
     /// Number of disks to check

@@ -17,7 +17,7 @@ pub(crate) const IMAGES: u64 = 6;
 /// A file with the host and the port of the registry.
 const REGISTRY: &str = "host";
 
-/// A directory with a layout of each image, the files of each image, and a root with all of them.
+/// A directory with a layout of each image, the files of each image, and a root with all images.
 #[derive(Clone)]
 pub(crate) struct Material(PathBuf);
 
@@ -40,9 +40,9 @@ impl Material {
             let name = material_name(number).parse::<Reference>()?;
             let options = ImportOptions::default().with_name(name);
             let image = cas.import_with(Source::Path(material.layout(number)), options)?;
-            let image = &image.first().context("a layout has an image")?.image;
+            let image = &image.first().context("the layout has no image")?.image;
             cas.unpack(image, material.tree(number))?;
-            let chain_id = cas.snapshot(image)?.context("an image has layers")?;
+            let chain_id = cas.snapshot(image)?.context("the image has no layers")?;
             let facts = format!("{} {chain_id}", image.target.digest);
             fs::write(material.facts_file(number), facts)?;
         }
@@ -59,7 +59,8 @@ impl Material {
         &self.0
     }
 
-    /// Starts a registry, and pushes all images to it, for each of `owners` under another tag.
+    /// Starts a registry. For each of `owners`, pushes all images to it, under tags that name the
+    /// owner. Returns the registry.
     pub(crate) fn serve(&self, owners: impl Iterator<Item = String>) -> Result<Registry> {
         let registry = Registry::open(&self.0);
         let cas = Cas::open(self.root())?;
@@ -94,7 +95,7 @@ impl Material {
     /// Returns the digest of the manifest of an image, and the chain ID of its topmost layer.
     pub(crate) fn facts(&self, number: u64) -> Result<(String, String)> {
         let facts = fs::read_to_string(self.facts_file(number))?;
-        let (manifest, chain_id) = facts.split_once(' ').context("facts are two words")?;
+        let (manifest, chain_id) = facts.split_once(' ').context("facts are not two words")?;
         Ok((manifest.to_owned(), chain_id.to_owned()))
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 const OWN: &str = "CRASH_NAMESPACE";
 
 /// Arguments of `unshare` for a mount namespace in which nothing stays mounted that is unmounted
-/// outside. Otherwise, tests that run at the same time would find their mounts in use here.
+/// outside. Otherwise, this program would keep the mounts of other tests busy.
 pub(crate) const NEW: [&str; 3] = ["--mount", "--propagation", "slave"];
 
 /// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that

@@ -23,7 +23,7 @@ pub(crate) const ABSENT: &str = "-";
 /// The value of a resource of which only the existence is promised.
 pub(crate) const PRESENT: &str = "+";
 
-/// Stands for all values of a resource that is not damaged.
+/// Allows a resource to have any value, except a value that describes damage.
 pub(crate) const ANY: &str = "*";
 
 /// A resource whose state is promised.

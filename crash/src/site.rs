@@ -156,8 +156,8 @@ impl Site {
     }
 
     /// Removes all names and all snapshots that workers have committed or left active. Then
-    /// collects with a clock that is [`LATER`], so that all leases have expired. Forgets all
-    /// promises.
+    /// collects with a clock that is ahead by [`LATER`], so that all leases have expired. Forgets
+    /// all promises.
     fn clear(&mut self) -> Result<()> {
         let cas = Cas::open(&self.root)?;
         for image in cas.images()? {
@@ -181,7 +181,7 @@ impl Site {
     /// Returns a line for each process that names the root in its command line, such as a worker
     /// that still runs.
     fn processes_left(&self) -> Result<Vec<String>> {
-        let root = self.root.to_str().context("a path is UTF-8")?;
+        let root = self.root.to_str().context("the root is not UTF-8")?;
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();
@@ -200,7 +200,7 @@ impl Site {
 fn take_inventory(scratch: &Scratch) -> Result<Inventory> {
     let root = scratch.root();
     let cas = Cas::open(&root)?;
-    let around = root.parent().context("a root is in a directory")?;
+    let around = root.parent().context("the root has no parent directory")?;
     let snapshotter: &dyn Snapshotter = &**cas.snapshotter()?;
     let taken = pool::wait(Inventory::take(around, &root, cas.store(), snapshotter));
     cas.close()?;

@@ -26,7 +26,7 @@ pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Resul
         let output = worker.wait_with_output()?;
         let counted = work::printed(&output)?;
         let counted = counted.trim_end().split_once(' ');
-        let counted = counted.context("a worker prints two numbers")?;
+        let counted = counted.context("expected two numbers from a worker")?;
         collections += counted.0.parse::<u64>()?;
         lost += counted.1.parse::<u64>()?;
     }

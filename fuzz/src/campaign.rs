@@ -48,14 +48,13 @@ impl Done {
 }
 
 /// Checks that libFuzzer finds the planted faults, and then runs the chosen targets. A target runs
-/// until all its runs together, including those in the log, have had the CPU minutes, or until a
-/// finding. Prints a table of the chosen targets. Returns whether their runs, including those in
-/// the log, have no findings.
+/// until its runs together, including those in the log, have used the CPU minutes of `arguments`,
+/// or until there is a finding. Prints a table of the chosen targets. Returns true if their runs,
+/// including those in the log, have no findings.
 ///
 /// # Errors
 /// An error for an unknown target, if a planted fault is not found, or if the log has an unknown
-/// line; errors of starting
-/// the program and of the file system.
+/// line; errors of starting the program and of the file system.
 pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
     let targets = match arguments.targets.is_empty() {
         true => cas_fuzz::targets(),
@@ -113,7 +112,7 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
     row("in all", sum);
     if sum.findings > 0 {
         println!(
-            "findings count until the log is removed: {}",
+            "the log has findings; until it is removed, runs of these targets fail: {}",
             arguments.log.display()
         );
     }
@@ -250,8 +249,8 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Prints how the finding in the output of a target can be repeated, or where the output is if it
-/// does not name an input.
+/// Prints how the finding in the output of a target can be repeated. If the output does not name an
+/// input, prints the path of the output.
 fn report(target: &Target, output: &Path) -> Result<()> {
     let name = target.name;
     let said = String::from_utf8_lossy(&fs::read(output)?).into_owned();
@@ -261,7 +260,10 @@ fn report(target: &Target, output: &Path) -> Result<()> {
             "{name}: a finding; repeat it: cargo run -p oci-cas-fuzz --bin fuzz -- replay \
              {name} {input}"
         ),
-        None => println!("{name}: ended without an input; see {}", output.display()),
+        None => println!(
+            "{name}: failed, and libFuzzer wrote no input; see {}",
+            output.display()
+        ),
     }
     Ok(())
 }
@@ -276,7 +278,8 @@ fn line(name: &str, done: Done) -> String {
     format!("{name}: {seconds:.1} CPU seconds, {executions} executions, {findings} findings")
 }
 
-/// Returns the sum of the runs in the log for each target. Without a log, there are none.
+/// Returns the sum of the runs in the log for each target. If the log does not exist, the map is
+/// empty.
 fn read(log: &Path) -> Result<BTreeMap<String, Done>> {
     let text = match log.exists() {
         true => fs::read_to_string(log).context("cannot read the log")?,

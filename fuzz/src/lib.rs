@@ -1,10 +1,10 @@
 //! Targets that read any bytes with the parsers, decoders and readers of `cas`.
 //!
-//! A [`Target`] panics if the code under test panics or breaks a promise. For example, an error is
-//! `Internal`, a value changes when it is written and read again, or a second implementation reads
-//! the same bytes differently. The test `replay` runs all targets on their seeds, on changed seeds,
-//! and on the inputs that are kept in `corpus/`. `cargo xtask fuzz` looks for more inputs. See
-//! `docs/decisions/0037`.
+//! A [`Target`] panics if the code under test panics or breaks a promise. A promise is broken, for
+//! example, if an error is `Internal`, if a value changes when it is written and read again, or if
+//! a second implementation reads the same bytes differently. The test `replay` runs all targets on
+//! their seeds, on changed seeds, and on the inputs that are kept in `corpus/`. `cargo xtask fuzz`
+//! looks for more inputs. See `docs/decisions/0037`.
 
 pub mod planted;
 pub mod replay;

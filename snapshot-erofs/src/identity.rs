@@ -3,8 +3,8 @@
 //!
 //! A layer that was unpacked is committed under its chain ID. The chain ID is computed from the
 //! chain ID of the parent and the diff ID, which is the digest of the file. If this crate has
-//! packed a tar from the files of a snapshot, a file beside the tree of the committed snapshot has
-//! the digest of the tar.
+//! packed a tar from the files of a snapshot, the digest of the tar is recorded in a file beside
+//! the tree of the committed snapshot.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::native::LAYER_FILES;
 
-/// The name of the file with the digest of a packed tar.
+/// The name of the file in which the digest of a packed tar is recorded.
 const DIGEST: &str = "layer.digest";
 
 /// What identifies the bytes of the file of a layer.

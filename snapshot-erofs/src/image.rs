@@ -15,14 +15,14 @@ use cas_lazy::StoredTable;
 use crate::lazy;
 use crate::record::{Record, Seen, Stored};
 
-/// The names of the files of an image whose tars are all complete.
+/// The names of the files of an image that reads no layer on demand.
 const METADATA: &str = "image.erofs";
 const SPARSE: &str = "sparse";
 /// The name of the record of every image.
 const RECORD: &str = "image.json";
 /// The end of the names of all metadata.
 const METADATA_END: &str = ".erofs";
-/// Number of digits of a digest that tell images with different data files apart.
+/// Number of hexadecimal digits in a file name that identify which layers an image reads on demand.
 const SET_NAME: usize = 16;
 /// The name of the file that is locked while an image is made.
 const LOCK: &str = "image.lock";
@@ -98,7 +98,8 @@ impl Image {
     pub(crate) fn shared(&self, dirs: &SnapshotDirs) -> PathBuf {
         let name = &self.identity.hex()[..MOUNT_NAME];
         match self.session {
-            // A mount keeps the data files of its session for as long as it exists.
+            // A mount reads the data files of the session in which it was made, even if a later
+            // session has begun. So each session has its own mount.
             Some(session) => mounts(dirs).join(format!("{name}-{session}")),
             None => mounts(dirs).join(name),
         }
@@ -161,8 +162,9 @@ fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 }
 
 /// Checks that the files of a layer have not been changed since the commit, as far as their
-/// attributes show. Does not read their bytes. If the manifest of the layer is missing, only its
-/// directory is checked, and for a layer that was read on demand, the complete tar.
+/// attributes show. Does not read their bytes. If the manifest of the layer's tree is missing (see
+/// [`SnapshotDirs::check`]), checks only the directory of the layer. In both cases, also checks the
+/// complete tar of a layer that was read on demand.
 ///
 /// # Errors
 /// `NotFound` if the directory of the layer is missing; `Corrupt` if a file is missing or was
@@ -199,7 +201,7 @@ fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
 ///
 /// # Errors
 /// `Corrupt` if a tar does not have the length and the time that it had when the image was made.
-/// This is noticed even if the manifest of the layer was lost.
+/// This is noticed even if the manifest of the layer's tree was lost.
 fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
     let Some((record, text)) = read(dirs, chain) else {
         return Ok(None);
@@ -377,8 +379,8 @@ fn is_beside(name: &str) -> bool {
 
 /// Compares the bytes of the image in the directory of a layer with the record of the image.
 /// Returns the condition of the image. Returns `Sound` if the layer does not have an image, or if
-/// the image will be made again before its next use because its record does not parse or one of its
-/// files has another length or time.
+/// the record does not parse. Does not compare a file that has another length or time than in the
+/// record. In all these cases, the image is made again before its next use.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -395,7 +397,7 @@ pub(crate) fn check(directory: &Path) -> Result<Condition> {
     let sparse = (record.sparse.as_ref()).map(|(_, stored)| (sparse, stored));
     for (name, stored) in files.chain(sparse) {
         let path = directory.join(&name);
-        // An image with other files is not used, but made again.
+        // An image with a file of another length or time is not used, but made again.
         if stored.is_at(&path) && !stored.has_bytes(&path).during("read", path.display())? {
             return Ok(Condition::Damaged(format!(
                 "the bytes of {name} were changed after it was written"

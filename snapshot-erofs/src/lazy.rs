@@ -88,8 +88,9 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
         .take(most as u64 + 1)
         .read_to_end(&mut recorded)?;
     let data = opened(StoredTable::DATA_FILE)?;
-    // The data file has become the complete tar, or was removed because the tar is complete. A kill
-    // in between leaves the checksums, and another process may do it meanwhile.
+    // The data file has become the complete tar, or was removed because the tar is complete. The
+    // checksums were still found, because a kill came before their removal, or because this
+    // function opened them before another process removed them.
     if data.is_none() && opened(StoredTable::TAR_FILE)?.is_some() {
         return Ok(Condition::Sound);
     }
@@ -150,12 +151,12 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
     })
 }
 
-/// Returns how much of a layer has arrived, or `None` if the layer does not have a table of
-/// contents. The process that serves the layer writes these numbers from time to time.
+/// Returns how much of a layer has arrived, or `None` if the layer was never read on demand. The
+/// process that serves the layer writes these numbers from time to time.
 ///
 /// # Errors
-/// `Corrupt` if the written numbers are damaged; if there are none, `NotFound` for a missing table
-/// of contents, and as [`StoredTable::read`]; errors of the file system.
+/// `Corrupt` if the written numbers are damaged; if no numbers were written, `NotFound` if the
+/// table of contents is missing, and as [`StoredTable::read`]; errors of the file system.
 pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandBytes>> {
     let tree = dirs.path(id).join(TREE);
     if fs::symlink_metadata(tree.join(StoredTable::FILE)).is_err() {
@@ -255,7 +256,7 @@ pub fn check_served(served: &Path) -> Result<()> {
 pub(crate) fn add(dirs: &SnapshotDirs, id: u64, layers: &mut Layers) -> Result<Vec<String>> {
     let tree = dirs.path(id).join(TREE);
     let layer = table(&tree)?;
-    // The image needs only the length of the data file.
+    // The image needs only the length of the data file, so any file can take its place here.
     let table = tree.join(StoredTable::TABLE_FILE);
     let file = erofs::open_file(&table).during("open", table.display())?;
     let members = layer.members().iter();
@@ -310,7 +311,7 @@ mod tests {
         stored.read(&table).unwrap()
     }
 
-    /// As a kill leaves it after the data file has become the complete tar.
+    /// A kill leaves this state after the data file has become the complete tar.
     #[test]
     fn checksums_of_a_data_file_that_has_become_the_tar_are_no_damage() {
         let (temp, layer) = (tempfile::tempdir().unwrap(), layer());

@@ -119,8 +119,9 @@ impl SnapshotLayout for Erofs {
 
     fn open() -> Result<Self> {
         let mut options = overlay::options()?;
-        // A layer cannot express that a directory was renamed, or that only attributes changed. If
-        // a native layer has such marks, they are not followed.
+        // A layer cannot express that a directory was renamed, or that only attributes changed.
+        // With these options, the kernel does not write marks for either, and does not follow the
+        // marks that a native layer may have.
         options.extend(["redirect_dir=nofollow", "metacopy=off"].map(str::to_owned));
         Ok(Erofs {
             options,
@@ -169,7 +170,8 @@ impl SnapshotLayout for Erofs {
         let has_work = || directory.join(WORK).try_exists();
         if !is_view && !has_work().during("open", directory.display())? {
             return Err(Error::precondition(
-                "the snapshot contains the tar of a layer and cannot be mounted; commit it first",
+                "the snapshot was prepared to store a layer and cannot be mounted; commit it, then \
+                 prepare or view a snapshot on it",
             ));
         }
         if below.is_empty() {

@@ -65,7 +65,7 @@ fn backing(value: Option<&str>) -> Result<Backing> {
     }
 }
 
-/// Returns whether an option is set that is not set by default.
+/// Returns whether an option is `true`. An option that is not given is `false`.
 fn is_set(name: &str, value: Option<&str>) -> Result<bool> {
     match value {
         None | Some("false") => Ok(false),

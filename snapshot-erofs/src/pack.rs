@@ -43,7 +43,8 @@ pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<Digest> {
     finished.during("write", LAYER_TAR)
 }
 
-/// A file in which long runs of zeros are holes, because a tar has the zeros of sparse files.
+/// A file that stores long runs of zeros as holes. The tar contains the holes of a sparse file as
+/// zeros.
 struct WithHoles {
     file: File,
     length: u64,

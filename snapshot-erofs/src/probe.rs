@@ -16,15 +16,16 @@ use cas_layer::tar::{Entry, EntryKind, Writer};
 /// The names of the files in the image. The data of the second file is cut off.
 const WHOLE: &str = "whole";
 const CUT: &str = "cut";
-/// Length of each file in bytes. Both are in pages of their own.
+/// Length of each file in bytes, at least the size of a page.
 const LENGTH: usize = 64 << 10;
 
 /// The beginning of the name of the directory in which the image is.
 const SCRATCH: &str = "probe";
 
 /// Probes whether EROFS images can be mounted from files in `directory`. Creates the directory if
-/// it is absent. Mounts an image, reads it, and checks that reading data that was cut off fails.
-/// Removes the files that a killed probe has left in the directory.
+/// it is absent. Mounts an image, reads it, cuts off some of its data, and checks that the kernel
+/// reports an error when that data is read. Removes the files that a killed probe has left in the
+/// directory.
 ///
 /// # Errors
 /// `Full` if the disk is full; `Unsupported`, with the reason, for every other failure: the image
@@ -121,7 +122,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
         }
     }
-    /// The first answer is that of `mount_image` on a kernel that mounts no files.
+    /// The first error is like that of `mount_image` on a kernel that cannot mount files.
     #[test]
     fn an_image_that_cannot_be_mounted_is_told_with_the_reason() {
         let old = unusable(Error::unsupported("that needs Linux 6.12"));

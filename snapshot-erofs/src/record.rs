@@ -121,7 +121,7 @@ fn digest(path: &Path) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-/// Returns an offset of data or of a hole, or `None` if there is none before the end of the file.
+/// Returns the offset of the next data or of the next hole. Returns `None` if there is none.
 fn seek(file: &File, to: SeekFrom) -> io::Result<Option<u64>> {
     match calls::seek(file, to) {
         Ok(at) => Ok(Some(at)),

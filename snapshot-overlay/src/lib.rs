@@ -10,10 +10,11 @@
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
 //!   on a parent with ancestors is a read-only overlay of the `fs` of all of these snapshots.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
-//!   mounts them, and so can any other program that supports as many layers.
+//!   mounts them. Another program can also mount them, if it supports overlays with that many
+//!   layers.
 //!
-//! As on every overlay without an index, writing to a hard link of a file in a lower layer breaks
-//! the link.
+//! As on every overlay with the option `index=off`, writing to a hard link of a file in a lower
+//! layer breaks the link.
 
 use cas_core::Result;
 use cas_core::records::SnapshotRecord;

@@ -105,8 +105,8 @@ impl Drop for NewBundle {
         };
         let unpacked = self.unpacked;
         directory.remove_by(move |path, created| {
-            // The background jobs remove what they have unpacked or mounted there. Until these jobs
-            // end, the root file system may be in use, or may still be created.
+            // An unpack or a mount that was interrupted removes in the background what it has made
+            // there. Until it ends, the root file system may be in use, or may still be created.
             for _ in 0..ATTEMPTS {
                 if remove(path, created, unpacked).is_ok() {
                     break;

@@ -30,9 +30,8 @@ pub struct BundleOptions {
     /// namespace with these ids, so that this user can start the bundle. The root file system
     /// cannot be `mounted` then.
     pub rootless: Option<UserIds>,
-    /// Whether an unpacked root file system may be lost in a power failure, for a bundle that is
-    /// removed after its use. If so, the files of the root file system are not synced to the
-    /// device.
+    /// Whether a power failure may damage an unpacked root file system. If so, its files are not
+    /// synced to the device. Set this for a bundle that is removed after its use.
     pub temporary: bool,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,

@@ -37,7 +37,8 @@ pub(super) fn adapt(document: &mut Value, ids: &UserIds) {
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
         namespaces.push(json!({"type": "user"}));
     }
-    // This user may not set limits, and nobody in the namespace may make devices.
+    // This user may not set limits on resources. Rules for devices are not needed, because nobody
+    // in the namespace can make device nodes.
     if let Some(linux) = linux.as_object_mut() {
         linux.remove("resources");
     }

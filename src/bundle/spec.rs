@@ -29,7 +29,7 @@ const CAPABILITIES: &[&str] = &[
 ];
 
 /// Prefixes of the labels that become annotations. These labels describe the image, and no runtime
-/// acts on them. All other labels are left out, because runtimes act on annotations of their own.
+/// acts on them. All other labels are left out, because a runtime may act on some of them.
 const ALLOWED: &[&str] = &[
     "maintainer",
     "org.label-schema.",

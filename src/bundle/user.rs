@@ -95,9 +95,9 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// Returns the groups that the user `name` is a member of, and their primary group `own`. Without
-/// `own`, a program that changes its primary group could open files whose mode denies access to the
-/// old group.
+/// Returns the groups that the user `name` is a member of, and their primary group `own`. The
+/// mode of a file may deny access to `own`. If the list did not have `own`, a program could leave
+/// this group by changing its primary group, and then open the file.
 fn memberships(text: &str, name: &str, own: u32) -> Result<Vec<u32>> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
     let all = groups(text).filter(|(_, _, members)| member(members));
@@ -108,7 +108,8 @@ fn memberships(text: &str, name: &str, own: u32) -> Result<Vec<u32>> {
     if found > allowed {
         return Err(Error::out_of_range(format!(
             "{GROUP} of the image puts the user {} into {found} groups; at most {allowed} \
-             are supported; build the image with one group, as USER:GROUP",
+             are supported; build the image with a user of the form USER:GROUP, who is then \
+             only in GROUP",
             excerpt(name)
         ))
         .operation("find user"));
@@ -276,7 +277,7 @@ mod tests {
             }
             assert_eq!(find(&rootfs, "app:7").unwrap().user.additional_gids, [7]);
         }
-        // Many lines that put no user into more groups than there are.
+        // Long files that put the user into at most one group besides the primary group.
         let long = format!("g:x:9:{}app\n", "other,".repeat(50_000));
         for (text, expected) in [
             ("g:x:9:app\n".repeat(50_000), vec![9, 1001]),

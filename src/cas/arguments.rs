@@ -19,8 +19,8 @@ pub(super) enum Given {
 
 impl ImageRef {
     /// Returns the argument for text that a person typed: a digest, the first digits of a digest,
-    /// a name as in docker, such as `app` for `docker.io/library/app:latest`, or exactly a name in
-    /// the store, even if docker would not accept it.
+    /// or a name as in docker, such as `app` for `docker.io/library/app:latest`. A name that docker
+    /// would not accept must be exactly as the store has it.
     pub fn typed(text: impl Into<String>) -> Self {
         ImageRef(Given::Typed(text.into()))
     }
@@ -81,11 +81,14 @@ impl From<Reference> for ImageRef {
 }
 
 /// A name that a verb gives to an image. A string or a [`Reference`] is stored unchanged. If a
-/// string is not a name, the verb returns an error. A [`FullName`] is stored in full. Then
+/// string is not a name, the verb returns an error. A [`FullName`] is stored in full.
+///
+/// If the store has other spellings of a [`FullName`], the verbs differ:
 /// [`Cas::tag`](crate::Cas::tag), [`Cas::copy_with`](crate::Cas::copy_with) and `Cas::convert_soci`
-/// remove its other spellings from the store. [`Cas::create_image`](crate::Cas::create_image) and
-/// [`Cas::ingest_image`](crate::Cas::ingest_image) return an error if the store has any spelling.
-/// [`Cas::replace_image`](crate::Cas::replace_image) leaves the other spellings as they are.
+/// remove the other spellings. [`Cas::create_image`](crate::Cas::create_image) and
+/// [`Cas::ingest_image`](crate::Cas::ingest_image) return an error, as they do if the store has the
+/// full name. [`Cas::replace_image`](crate::Cas::replace_image) leaves the other spellings as they
+/// are.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 
 impl From<&str> for NewName {

@@ -140,8 +140,8 @@ impl Cas {
     /// Removes blobs with options. Returns what was removed.
     ///
     /// # Errors
-    /// As [`Cas::remove_blobs`]. With [`RemoveOptions::force`], a blob that is in use is not an
-    /// error, but if the handle is opened for an owner, `Denied` is returned. With
+    /// As [`Cas::remove_blobs`]; `Denied` if [`RemoveOptions::force`] is set and the handle is
+    /// opened for an owner. With `force`, a blob that is in use is not an error. With
     /// [`RemoveOptions::skip_absent`], an absent blob is not an error.
     pub async fn remove_blobs_with(
         &self,

@@ -30,8 +30,9 @@ impl Cas {
         self.bundle_with(image, directory, options).await
     }
 
-    /// Makes a bundle with options. Labels of the image that are left out, and a user of the image
-    /// that a rootless bundle cannot have, are reported to the progress as warnings.
+    /// Makes a bundle with options. The progress receives a warning for each label of the image
+    /// that is left out because a runtime would act on it, and a warning if a rootless bundle
+    /// cannot have the user of the image.
     ///
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for

@@ -20,8 +20,8 @@ pub struct CopyOptions {
     pub name: Option<NewName>,
     /// The platforms to copy, by default all that the source has.
     pub platforms: Platforms,
-    /// Receives the progress, and a warning for each platform that is left out. By default, neither
-    /// is reported.
+    /// Receives the progress, and a warning for each part of the image that is not copied because
+    /// the source does not have it. By default, neither is reported.
     pub progress: Arc<dyn Progress>,
 }
 

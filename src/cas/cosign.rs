@@ -32,7 +32,8 @@ pub(super) async fn verifier(
         async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>> {
             let Registries(settings, options, hosts) = self;
             let client = settings.connect(name, options.clone(), hosts).await?;
-            // A mirror may list other referrers of the image, but not the signature.
+            // A mirror may list other referrers of the image, but not the signature. So the
+            // referrers of all endpoints are listed, not only those of the first.
             Ok(Arc::new(client.with_all_referrers()))
         }
     }

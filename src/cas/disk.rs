@@ -91,8 +91,8 @@ impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
     /// and then the uncompressed tar of each layer. Linux 6.4 and later can mount the file. A block
     /// device with the bytes of the file must have sectors of 512 bytes. The same image always
-    /// gives the same bytes, except while a process serves a layer of the image that is read on
-    /// demand and not complete: the file then has the data file of this layer instead of its tar.
+    /// gives the same bytes, with one exception: if a layer of the image is not complete, and a
+    /// process serves this layer on demand, the file has the layer's data file instead of its tar.
     /// No privileges are needed. Returns the sizes of the file and of the metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
@@ -103,11 +103,12 @@ impl Cas {
     /// snapshots.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
-    /// machine, or if the directory of `file` does not exist; `OutOfRange` if the file would have
-    /// 2 TiB or more, or if the image exceeds another limit; `Corrupt` for damaged or hostile
-    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that
-    /// are EROFS images themselves. On an error, an existing file is unchanged.
+    /// `NotFound` if the store does not have the image or one of its layers, if the image has
+    /// nothing for the platform of this machine, or if the directory of `file` does not exist;
+    /// `OutOfRange` if the file would have 2 TiB or more, or if the image exceeds another limit;
+    /// `Corrupt` for damaged or hostile layers; `Unsupported` for an artifact, for a blob that is
+    /// not a layer, or for layers that are EROFS images themselves. On an error, an existing file
+    /// is unchanged.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }
@@ -124,12 +125,12 @@ impl Cas {
     /// call for the same directory removes the files, if the file system has extended attributes.
     ///
     /// # Errors
-    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk in the same
-    /// file, or for a size that is not a multiple of 4,096 bytes; for [`DiskFormat::Vmdk`],
-    /// `FailedPrecondition` for a directory that is not empty, and `InvalidArgument` for a path
-    /// that is not a directory; `OutOfRange` for a writable disk of less than 16 MiB or more than
-    /// [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable disk
-    /// if this machine does not have `mke2fs`.
+    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path
+    /// `file`, or for a writable disk whose size is not a multiple of 4,096 bytes; for
+    /// [`DiskFormat::Vmdk`], `FailedPrecondition` for a directory that is not empty, and
+    /// `InvalidArgument` for a path that is not a directory; `OutOfRange` for a writable disk of
+    /// less than 16 MiB or more than [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK);
+    /// `Unsupported` for a writable disk if this machine does not have `mke2fs`.
     pub async fn disk_with(
         &self,
         image: impl Into<ImageRef>,

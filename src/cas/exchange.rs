@@ -100,8 +100,8 @@ impl Cas {
         Ok(imported.into_iter().map(|stored| stored.image).collect())
     }
 
-    /// Imports with options. Names are written after all content is stored, and unpacked if it is
-    /// unpacked. Returns the images, sorted by name.
+    /// Imports with options. Writes the names last: after all content is stored and, with
+    /// [`ImportOptions::unpack`], unpacked. Returns the images, sorted by name.
     ///
     /// # Errors
     /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform;

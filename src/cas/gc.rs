@@ -46,9 +46,9 @@ impl Cas {
         Ok(removed)
     }
 
-    /// Removes what killed jobs have left next to the snapshotter, and unpack jobs that have
-    /// expired. Does nothing if the store is opened for an owner. A dry run removes nothing.
-    /// Returns what was found.
+    /// Removes what killed jobs have left: snapshots of incomplete mounts, lock files, and records
+    /// of unpacks that cannot continue. Does nothing if the store is opened for an owner. A dry run
+    /// removes nothing. Returns what was found.
     pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
         let mut left = Removed::default();
         if self.store.owner().is_none() {

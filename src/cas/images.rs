@@ -89,8 +89,8 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`
-    /// for a new name that is not a name, or that has the digest of another image; `Corrupt` for a
-    /// damaged document.
+    /// if the new name is not valid, or has the digest of another image; `Corrupt` for a damaged
+    /// document.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
@@ -114,10 +114,10 @@ impl Cas {
     /// the image.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name exists, or for a [`FullName`] any spelling of it; `NotFound` if
-    /// the store does not have `target`, or has lost a part of it; `InvalidArgument` if `target` is
-    /// neither a manifest nor an index, for text that is not a name, or for a name with a digest
-    /// that is not `target`; `Corrupt` for a damaged document.
+    /// `AlreadyExists` if the name exists, or if it is a [`FullName`] and another spelling of it
+    /// exists; `NotFound` if the store does not have `target`, or has lost a part of it;
+    /// `InvalidArgument` if `target` is neither a manifest nor an index, for text that is not a
+    /// name, or for a name with a digest that is not `target`; `Corrupt` for a damaged document.
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;

@@ -67,7 +67,8 @@ pub(super) fn check(
     .subject(reference))
 }
 
-/// Returns the lines of `[remote]` that would give the hosts of `cas.toml` the files of a pull.
+/// Compares the files that `cas.toml` names (`own`) with the files of a pull. Returns the lines for
+/// the table `[remote]` that name those files of the pull that differ.
 fn differences(own: &Hosts, pull: &Hosts) -> Vec<String> {
     let mut lines = Vec::new();
     let is_other = own.directories != pull.directories || own.certificates != pull.certificates;

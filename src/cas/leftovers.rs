@@ -1,4 +1,4 @@
-//! What killed jobs leave next to a snapshotter: incomplete mounts and lock files.
+//! What killed jobs leave: the snapshots of incomplete mounts, and lock files.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};

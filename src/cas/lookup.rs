@@ -85,8 +85,7 @@ pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Ima
 }
 
 /// Returns the image of a name in docker's notation, and the same image under other spellings. If
-/// the store has no spelling of a name with a digest, returns the images of the repository that
-/// have this digest.
+/// the store does not have any spelling of the name, returns the same as `by_name_and_digest`.
 ///
 /// # Errors
 /// `InvalidArgument` if spellings refer to different images, unless `typed` is the full form and
@@ -115,7 +114,8 @@ async fn by_exact_name(store: &Store, text: &str) -> Result<Vec<Image>> {
     Ok(store.images.get(&name).await?.into_iter().collect())
 }
 
-/// Returns the images of a repository that have the digest of the name, and its tag if it has one.
+/// If the name has a digest, returns the images of its repository that have this digest and, if the
+/// name also has a tag, this tag.
 async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>> {
     let Some(digest) = full.digest() else {
         return Ok(Vec::new());

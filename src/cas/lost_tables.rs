@@ -1,5 +1,5 @@
-//! Tables of contents of layers that are read on demand, fetched again after their snapshots were
-//! lost.
+//! Fetches again the table of contents of a layer that is read on demand, if the snapshot with the
+//! table was lost.
 
 use async_trait::async_trait;
 use cas_core::Result;
@@ -9,7 +9,7 @@ use cas_layer::unpack::TableSource;
 use super::Cas;
 use crate::on_demand::lost;
 
-/// Fetches from the registries that the descriptions name, with the settings in `cas.toml`.
+/// Fetches a table from the registry that its description names, with the settings in `cas.toml`.
 #[async_trait]
 impl TableSource for Cas {
     async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {

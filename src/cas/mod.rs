@@ -102,7 +102,7 @@ pub struct Cas {
     location: Arc<Location>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
-    /// Whether the root keeps only the tars of unpacked layers.
+    /// Whether the root keeps unpacked layers only as tars, without their blobs.
     only_tars: bool,
     /// Whether the threads that unpack images are confined.
     confine: bool,

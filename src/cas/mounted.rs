@@ -106,8 +106,9 @@ impl State {
 pub(super) struct NewSnapshot<'a> {
     pub(super) key: &'a str,
     pub(super) writable: bool,
-    /// The labels of the snapshot. With the label of a [`State`], collections keep it. Without this
-    /// label, they keep it for at least a day, which is enough for a short job.
+    /// The labels of the snapshot. If the label of a [`State`] is one of them, collections keep the
+    /// snapshot. Otherwise, a collection may remove the snapshot after a day, which is enough for a
+    /// short job.
     pub(super) labels: Labels,
 }
 
@@ -173,7 +174,7 @@ impl Mounted {
         }
     }
 
-    /// Returns the mounts that show the snapshot, until it is mounted.
+    /// Returns the mounts that show the snapshot. Returns none after the snapshot is mounted.
     #[cfg(feature = "erofs")]
     pub(super) fn mounts(&self) -> &[Mount] {
         &self.mounts
@@ -241,7 +242,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Checks that the directories and images that mounts show exist.
+/// Checks `mounts`: every directory and every image that they show must exist.
 ///
 /// # Errors
 /// `NotFound` if one of them does not exist; `FailedPrecondition` if no process serves the layers
@@ -315,7 +316,8 @@ pub(super) async fn detach(
     directory: PathBuf,
 ) -> Result<()> {
     let mounts = mounts(snapshotter, key).await?;
-    // The state matters only after a kill, and there may be no space to write it.
+    // An error is ignored: the state matters only after a kill, and the disk may be too full to
+    // write it.
     let _ = State::Unmounting.write(snapshotter, key).await;
     let unmounted = pool::run(move || unmount_only(&directory, &mounts, UnmountMode::default()));
     if let Err(error) = unmounted.await {

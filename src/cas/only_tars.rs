@@ -30,8 +30,8 @@ impl Cas {
         }
     }
 
-    /// Removes the blobs of the layers of an unpacked image for one platform, if the root keeps
-    /// only tars.
+    /// If the root keeps layers only as tars, removes the blobs of the layers of an image, for the
+    /// platform that was unpacked.
     ///
     /// # Errors
     /// As [`drop_blobs`].

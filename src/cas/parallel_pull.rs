@@ -9,13 +9,13 @@ use cas_layer::unpack::jobs::Jobs;
 
 use crate::root::{PullMode, PullModes};
 
-/// Maximum number of layers that one pull fetches in chunks at the same time. Memory holds one
-/// chunk of each layer while that chunk is written to the store, in addition to the chunks that the
-/// limit on requests allows.
+/// Maximum number of layers that one pull fetches in chunks at the same time. For each of these
+/// layers, memory may hold one chunk that is being written to the store. The limit on requests
+/// bounds how many other chunks are in memory.
 const CHUNKED: usize = 8;
 
-/// How pulls fetch and unpack in parallel. Pulls that use clones of one value share the limits on
-/// all images together. The limits on one image apply to each pull alone.
+/// How pulls fetch and unpack in parallel. Some of the limits apply to all images together. Pulls
+/// that use clones of one value share these limits. The other limits apply to each pull alone.
 #[derive(Clone, Debug)]
 pub struct ParallelPull {
     requests: Quota,
@@ -65,7 +65,7 @@ impl ParallelPull {
     }
 
     /// Returns the unpacker with the limit on unpacks, with the choice to discard layers, and with
-    /// jobs of the right lifetime.
+    /// `jobs`, whose lifetime the pull modes set.
     pub(super) fn limit<'a>(
         &self,
         unpacker: StreamingUnpacker<'a>,

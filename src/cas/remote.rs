@@ -49,9 +49,9 @@ impl Cas {
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
     /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
     /// signature is required, because signatures are fetched from the registry;
-    /// `FailedPrecondition` if layers are read on demand, but `cas.toml` lacks an option with which
-    /// the registry is reached. If all platforms are pulled, the image is unpacked after its name
-    /// is written, and keeps the name if the unpacking fails.
+    /// `FailedPrecondition` if layers are read on demand, but this pull reaches the registry with
+    /// an option that is not in `cas.toml`. If all platforms are pulled, the image is unpacked
+    /// after its name is written, and keeps the name if the unpacking fails.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,
@@ -89,7 +89,7 @@ impl Cas {
         Ok(pulled)
     }
 
-    /// Checks an image that the store has against the policy and the verifiers. A required
+    /// Checks whether the policy and the verifiers accept `image`, which the store has. A required
     /// signature is fetched again, because the image may have come from another source.
     async fn judge_stored(
         &self,
@@ -305,7 +305,7 @@ impl Cas {
     /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
     /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store has lost a part
     /// of the image, or if neither the store nor the registry has a part of it; `Corrupt` for
-    /// damaged content; `FailedPrecondition` if `hosts.toml` does not allow a push to any host;
+    /// damaged content; `FailedPrecondition` if `hosts.toml` allows pushes to none of the hosts;
     /// `Denied` if the registry denies access, or if a file of [`PushOptions::hosts`] blocks the
     /// name; `Unavailable` if the registry does not answer; `OutOfRange` for a document of more
     /// than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if the
@@ -358,7 +358,7 @@ impl Cas {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::NotFound)
         {
-            // The registry does not have a layer that this root keeps only as a tar.
+            // The blob that was not found may be a layer that this root keeps only as a tar.
             let again = async |images: Vec<Image>| match images.first() {
                 Some(whole) => transfer::push(&self.store, &client, &whole.target, &push).await,
                 None => pushed,

@@ -94,11 +94,11 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
-    /// the snapshot is mounted, or if something else is mounted where the snapshot was mounted
-    /// last, and [`Cas::unmount_snapshot`] was not called since; `InvalidArgument` if the path is
-    /// not a directory, or is not UTF-8; `FailedPrecondition` for a committed snapshot, or if the
-    /// snapshot has layers that are read on demand, and no process serves them; `Denied` without
-    /// the right to mount.
+    /// the snapshot is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
+    /// `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that are read
+    /// on demand, and no process serves them; `Denied` without the right to mount. A snapshot that
+    /// was not unmounted by [`Cas::unmount_snapshot`] also counts as mounted while something else
+    /// is mounted at its last directory.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,
@@ -191,7 +191,8 @@ impl Cas {
             };
             let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
-            // What other namespaces show of a mount that was unmounted here are copies.
+            // If the mount was unmounted here, other namespaces can only have copies of it, which
+            // do not count.
             let there = if unmounted {
                 MountedDirs::read_own()
             } else {

@@ -129,8 +129,8 @@ impl Cas {
         made.map(Mounted::keep)
     }
 
-    /// Returns all snapshots in the order of their keys: snapshots of layers, which have chain IDs
-    /// as keys, and snapshots of callers and mounts.
+    /// Returns all snapshots, sorted by their keys. These are the snapshots of layers, whose keys
+    /// are chain IDs, and the snapshots of callers and mounts.
     ///
     /// # Errors
     /// `FailedPrecondition` if the root was made without a snapshotter; errors of the records.
@@ -146,8 +146,8 @@ impl Cas {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
 
-    /// Returns the space that a snapshot takes, with options. Of all records, reads only those of
-    /// the snapshot and its parents.
+    /// Returns the space that a snapshot takes, with options. Reads only the records of the
+    /// snapshot and its parents.
     ///
     /// # Errors
     /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its

@@ -162,7 +162,7 @@ impl Cas {
     /// warning.
     ///
     /// # Errors
-    /// As [`Cas::manifest`]; `NotFound` if the store does not have one of the large layers, or has
+    /// As [`Cas::manifest`]; `NotFound` if a large layer is not in the store, or if the store has
     /// lost another part of the image; `FailedPrecondition` if no layer gets a zTOC; `Corrupt` for
     /// a damaged layer; `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store.
     /// After an error, the next collection removes what was stored.
@@ -277,11 +277,12 @@ pub(super) async fn tables(
     Ok(Tables { ztocs, prefetches })
 }
 
-/// The spans of each file of [`SociOptions::prefetch`] in one layer, if the layer has the file.
+/// For each file of [`SociOptions::prefetch`], the spans of the file in one layer. `None` if the
+/// layer does not have a regular file at this path, or if the file is empty.
 type FileSpans = Vec<Option<RangeInclusive<u32>>>;
 
-/// Makes and stores the prefetch artifacts. The spans of a file are in the highest layer that has
-/// the file.
+/// Makes and stores the prefetch artifacts. If several layers with zTOCs have a file, only its
+/// spans in the highest of these layers are listed.
 async fn prefetches(
     guard: &LeaseGuard,
     ztocs: &[LayerZtoc],

@@ -176,8 +176,9 @@ impl Cas {
         Ok(resolved.manifest)
     }
 
-    /// Returns the platforms for an image that is unpacked into snapshots: of several variants for
-    /// this machine, the snapshotter may prefer one.
+    /// Returns the platforms to use for an unpack into snapshots. If `platforms` selects the
+    /// platform of this machine, and the image has several variants for it, the snapshotter may
+    /// prefer one of them.
     pub(super) fn to_unpack(&self, platforms: &Platforms) -> Platforms {
         let snapshotter = self.snapshotter.as_ref();
         let features = snapshotter.map_or(&[][..], |one| one.os_features());
@@ -190,8 +191,8 @@ impl Cas {
         Jobs::new(Arc::new(DiskJobStorage::new(place)))
     }
 
-    /// Returns the snapshotter, the directory of the locks for unpacking, and where lost tables of
-    /// layers that are read on demand are fetched again.
+    /// Returns what an unpack into snapshots uses: the snapshotter, the directory of the locks, and
+    /// the source from which lost tables of contents are fetched again.
     pub(super) fn target(&self) -> Result<unpack::Target<'_>> {
         Ok(unpack::Target {
             snapshotter: self.snapshotter()?,

@@ -40,7 +40,8 @@ pub(crate) struct Bundle {
 /// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
     /// Program to run instead of the image's entrypoint and command

@@ -15,12 +15,12 @@ use super::{Context, names};
   cas copy 's3://bucket/p?endpoint=https://host#app:1' app:2
   cas copy /srv/a#app:1 /srv/b#                 # from root to root
 
-FROM and TO are URL#NAME, DIR#NAME for the root in a directory, or NAME in the store of this root or
-of --store. In place of a URL, you may write a scheme or the name of a table in cas.toml. In TO,
-NAME may be left out, as in redb#: the image then keeps its name. After a URL, and after a DIR that
-begins with / or ., the # may be left out, too. If the destination does not exist, it is created.
-Blobs that the destination already has are not copied, so a copy that was interrupted continues
-where it stopped.")]
+FROM and TO are URL#NAME, DIR#NAME or NAME. URL names a store, and DIR a root. NAME alone means the
+store of this root, or the store that --store names. In place of a URL, you may write a scheme or
+the name of a table in cas.toml. In TO, NAME may be left out, as in redb#: the image then keeps its
+name. After a URL, and after a DIR that begins with / or ., the # may be left out, too. If the
+destination does not exist, it is created. Blobs that the destination already has are not copied, so
+a copy that was interrupted continues where it stopped.")]
 pub(crate) struct Copy {
     /// Image to copy
     from: String,

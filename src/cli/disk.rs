@@ -21,7 +21,7 @@ The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 
 the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
 always gives the same bytes. No privileges are needed. While the file is written, its directory may
 need free space for twice the size of the file. If the image is unpacked into snapshots of the
-snapshotter `erofs`, and the root is not read-only, the format `erofs` copies the tars of these
+snapshotter `erofs`, and the root is not read-only, `--format erofs` copies the tars of these
 snapshots, and decompresses no layer. With `--format vmdk`, FILE is a directory, which must be empty
 or absent.
 
@@ -42,7 +42,8 @@ pub(crate) struct Disk {
     /// Size of the writable file system, at least 16MiB, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -75,7 +75,7 @@ impl Gc {
             list(out, &removed)?;
         }
         let done = match self.dry_run {
-            true if is_cache => "besides the content of these images, would free",
+            true if is_cache => "would also free",
             true => "would free",
             false => "freed",
         };
@@ -187,8 +187,8 @@ fn line(path: &RootPath) -> String {
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// Returns a resource in the form for people: with the familiar name of an image, and with a digest
-/// at the end in its short form.
+/// Returns a resource as people read it: an image has its familiar name, and a digest at the end is
+/// in its short form.
 pub(crate) fn shorten(resource: &str) -> String {
     let name = resource.strip_prefix("images/");
     if let Some(name) = name.and_then(|name| name.parse().ok()) {

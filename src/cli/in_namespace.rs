@@ -1,6 +1,7 @@
-//! Works on files that belong to other users of a user namespace. A short-lived child process
-//! enters a new user namespace with the same ids, because a process with several threads cannot
-//! enter one, and because no process can leave it again.
+//! Works on files of `cas run` that belong to other ids than the user's own. A short-lived child
+//! process enters a new user namespace, which has all ids of this user. The process that starts it
+//! does not enter the namespace, because a process with several threads cannot enter one, and
+//! because no process can leave one again.
 
 use std::path::{Path, PathBuf};
 
@@ -42,8 +43,9 @@ impl RemoveTree {
     }
 }
 
-/// Gives the files that were unpacked into `directory` without privileges to the owners that they
-/// have in the image. Files whose owners the user namespace does not have stay as they are.
+/// Gives the files in `directory`, an image that was unpacked without privileges, to the owners
+/// that they have in the image. A file stays as it is if the user namespace does not have its
+/// owner.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     let why = "files could not be given to their owners, for the reason above";
     call(GIVE, directory, why).await

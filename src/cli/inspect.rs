@@ -23,8 +23,8 @@ images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
-    /// Show the manifest of an image for this platform, as in linux/arm64 [default: this machine's;
-    /// without an index, the image's own]
+    /// Show the manifest of an image for this platform, as in linux/arm64 [default: this machine's,
+    /// or the image's own if the image is not an index]
     #[arg(long)]
     platform: Option<Platform>,
 }
@@ -99,8 +99,9 @@ impl Inspect {
     /// Returns the blob or the snapshot that `self.what` names, as JSON.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for the first digits of the digests of several blobs; as
-    /// [`blob::describe`]; errors of the store and the snapshotter.
+    /// `NotFound` if no blob or snapshot has this name or digest; `InvalidArgument` if the digests
+    /// of several blobs begin with it; as [`blob::describe`]; errors of the store and the
+    /// snapshotter.
     async fn other(&self, cas: &Cas) -> Result<Value> {
         let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
         let digest = if kind == "content" { rest } else { &self.what };
@@ -113,7 +114,8 @@ impl Inspect {
         if let Ok(snapshotter) = cas.snapshotter() {
             let named = format!("snapshots/{}/", snapshotter.name());
             let key = self.what.strip_prefix(&*named).unwrap_or(&self.what);
-            // Digits that stand for several blobs may still be a whole key, but do not shorten one.
+            // If several blobs have digests that begin with these digits, the digits may still be
+            // the whole key of a snapshot. They are not looked up as the first digits of a key.
             if !is_ambiguous || snapshotter.stat(key).await?.is_some() {
                 match snapshot::describe(&**snapshotter, key).await {
                     Err(error) if is_unknown(&error) => {}

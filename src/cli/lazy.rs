@@ -48,7 +48,8 @@ has such layers. The command has two processes. The first process mounts the fil
 process fetches the data. If the second process ends unexpectedly, the first process starts it
 again.")]
 pub(crate) struct Serve {
-    /// Serve the session that is the standard input (used by the process that holds it)
+    /// Serve the FUSE session whose device is the standard input (used by the process that holds
+    /// the session)
     #[arg(long, hide = true)]
     session: bool,
     /// Answer requests that an earlier process left unanswered (used by the process that holds the
@@ -123,7 +124,7 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
 ///
 /// # Errors
 /// `Denied` for a read-only root; `InvalidArgument` if `image` stands for several images; as
-/// [`cas::Cas::pull_with`]; errors of the files that give short names a meaning.
+/// [`cas::Cas::pull_with`]; errors of the files by which short names are looked up.
 pub(super) async fn pull_missing(
     context: &Context,
     image: &str,
@@ -169,7 +170,8 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
             .subject(log.display()));
         }
         thread::sleep(STEP);
-        // The process ends right away if the processes of an unmounted session have not ended yet.
+        // If an earlier session is unmounted, but its processes have not ended yet, the new process
+        // ends right away. It is then started again.
         if server
             .try_wait()
             .during("wait for", "cas lazy serve")?

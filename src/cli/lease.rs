@@ -30,8 +30,8 @@ pub(crate) enum Leases {
         /// End the lease after this time, as in 90s or 2h [default: never]
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expire: Option<Duration>,
-        /// Keep only the resources, the targets of images and the parents of snapshots, not what
-        /// else they refer to
+        /// Keep only the resources of the lease, the targets of its images and the parents of its
+        /// snapshots, and nothing else that these refer to
         #[arg(long)]
         flat: bool,
         /// Label of the lease; may be repeated

@@ -1,5 +1,5 @@
-//! Prints the warnings and errors that libraries log, on standard error, like the warnings of `cas`
-//! itself. Events of lower levels are dropped.
+//! Prints on standard error the warnings and errors that libraries log, in the same form as the
+//! warnings of `cas` itself. Drops events of lower levels.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::Arc;

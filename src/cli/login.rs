@@ -109,8 +109,8 @@ impl Login {
     /// or asked for at the terminal.
     ///
     /// # Errors
-    /// `InvalidArgument` for a password that is an argument, or without `--password-stdin` if
-    /// standard input is not a terminal; as [`read_password`] and [`prompt::ask_secret`].
+    /// `InvalidArgument` if the password is an argument, or if standard input is not a terminal and
+    /// `--password-stdin` is not given; errors of [`read_password`] and [`prompt::ask_secret`].
     async fn ask(&self) -> Result<(String, String)> {
         let refused = |why: &'static str| Err(Error::invalid(why).operation("log in"));
         if self.password.is_some() {

@@ -1,4 +1,5 @@
-//! `cas completions` and `cas man`: files that are made from the commands themselves.
+//! `cas completions` and `cas man`: make a completion script and man pages from the definitions of
+//! the commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};

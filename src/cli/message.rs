@@ -9,7 +9,7 @@ pub(crate) fn tell(line: impl Display) {
     print(format_args!("{line}\n"));
 }
 
-/// Prints a text without a line break at its end.
+/// Prints a text, and does not add a line break.
 pub(crate) fn print(text: impl Display) {
     let _ = write!(io::stderr(), "{text}");
 }

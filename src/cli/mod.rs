@@ -1,5 +1,5 @@
-//! The commands of the tool, with thin calls on [`cas::Cas`]: a file or a directory for each
-//! command, or for a few that belong together.
+//! The commands of the tool, which leave most of the work to [`cas::Cas`]. Each command, or a few
+//! that belong together, has its own file or directory.
 #![deny(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -189,7 +189,8 @@ enum Command {
     Man(manual::Man),
 }
 
-/// What every command receives: the root and its engines, and where results and progress are shown.
+/// What every command receives: the root, its store and its snapshotter, and where results and
+/// progress are shown.
 pub(crate) struct Context {
     /// The root, if one was given.
     root: Option<PathBuf>,
@@ -255,8 +256,8 @@ impl Context {
         Ok(cas)
     }
 
-    /// Opens the root, and checks as [`Cas::check_writable`] that it is not read-only. The verbs of
-    /// [`Cas`] that change the root make the same check. Commands that change the root without
+    /// Opens the root, and checks with [`Cas::check_writable`] that it is not read-only. The verbs
+    /// of [`Cas`] that change the root make the same check. Commands that change the root without
     /// these verbs call this method.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
@@ -288,7 +289,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             .run(context)
             .await
             .map_err(|error| context.explain(error));
-        // The last uses of images are written when the handle is dropped.
+        // When the command drops its `Cas`, the last uses of images are written in the background.
         stop::last_work().await;
         done
     };

@@ -41,7 +41,8 @@ pub(crate) struct Mount {
     /// in the mount; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
     /// If the image is not in the store, pull it first, as `cas pull --lazy` does
@@ -99,14 +100,14 @@ impl Umount {
     }
 }
 
-/// Checks that this user may change the root and mount, before the image is unpacked.
+/// Checks, before the image is unpacked, that this user may mount, and may change the root.
 pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas.check_writable()?;
     cas_host::mount::check_right().map_err(advise)
 }
 
-/// Returns the error. If it says that this user has no right to mount, and they are not the
-/// superuser, the message also says what they can do.
+/// Returns the error. If its cause is that this user has no right to mount, and the user is not the
+/// superuser, adds to the message what the user can do.
 pub(super) fn advise(error: Error) -> Error {
     if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;

@@ -158,7 +158,7 @@ fn unserializable(error: serde_json::Error) -> Error {
     Error::internal("the result cannot be written as JSON; please report it").source(error)
 }
 
-/// Returns a number of things, as in `1 blob` and `2 blobs`.
+/// Returns a number and the noun for what was counted, as in `1 blob` and `2 blobs`.
 pub(crate) fn count(number: u64, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),

@@ -25,8 +25,8 @@ pub(crate) enum At {
 }
 
 impl Place {
-    /// Parses what a user typed. Text without `#` is a URL, a path, or otherwise the name of an
-    /// image in the store of this root.
+    /// Parses what a user typed. Text without `#` that is neither a URL nor a path is the name of
+    /// an image in [`At::Here`].
     ///
     /// # Errors
     /// `InvalidArgument` if the text is empty, if nothing is before `#`, or if the text could be
@@ -48,7 +48,8 @@ impl Place {
             if Path::new(text).join("cas.toml").is_file() {
                 return refused(
                     "this could be the name of an image or the directory of a root; for the image, \
-                     write NAME:TAG; for the root, DIR#NAME, or ./DIR# to keep the name",
+                     write NAME:TAG; for the root, write DIR#NAME, or ./DIR# to keep the name of \
+                     the image",
                 );
             }
             let name = Some(text.to_owned());

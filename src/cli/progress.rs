@@ -1,5 +1,6 @@
-//! Progress on standard error: bars on a terminal that can show them; elsewhere a line for each item
-//! that took at least a second; none with `--quiet`, `--no-progress` or `--json`.
+//! Shows progress on standard error. On a terminal that can show bars, each item has a bar.
+//! Elsewhere, a line is printed for each item that took at least a second. With `--quiet`,
+//! `--no-progress` or `--json`, no progress is shown.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -33,8 +34,8 @@ impl Bars {
         let mode = if quiet || off {
             Mode::Off
         } else if screen.is_hidden() {
-            // A hidden screen shows neither bars nor warnings. It is hidden without a terminal, and
-            // on a terminal that cannot move its cursor, as `TERM=dumb` states.
+            // A hidden screen shows neither bars nor warnings. It is hidden if standard error is
+            // not a terminal, or if `TERM` is `dumb` or unset: the cursor cannot be moved then.
             Mode::Lines(Mutex::default())
         } else {
             Mode::Bars(screen, Mutex::default())

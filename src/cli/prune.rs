@@ -37,8 +37,8 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     }
     let images = count(pruned.images.len() as u64, "image");
     let (done, freed) = match dry_run {
-        true => ("would remove", "would be free"),
-        false => ("removed", "is free"),
+        true => ("would remove", "would be freed"),
+        false => ("removed", "is freed"),
     };
     let mut said = format!("{done} {images}: {} {freed} now", size(pruned.freed));
     if pruned.later > 0 {
@@ -51,9 +51,9 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "--max-size or --keep-free is not met: {} more would have to be removed, but {} in \
-             use, images that --keep-last keeps, and other files stay; unmount images, end leases, \
-             lower --keep-last or free other space, and try again",
+            "--max-size or --keep-free is not met: {} more would have to be removed, but these \
+             stay: {} in use, images that --keep-last keeps, and other files; unmount images, end \
+             leases, lower --keep-last or free other space, and try again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -224,7 +224,8 @@ impl Rm {
     }
 }
 
-/// Returns whether a person typed a tag. If not, the default tag must not be deleted by accident.
+/// Returns whether a person typed a tag. A [`FullName`] without a typed tag has the default tag,
+/// which must not be deleted by accident.
 fn names_tag(typed: &str) -> bool {
     typed
         .rsplit('/')

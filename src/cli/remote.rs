@@ -25,8 +25,9 @@ pub(crate) struct Pull {
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Pull only an image that this policy.json accepts; if the file requires a signature for
-    /// the image, the pull fails [default: the file in cas.toml, or podman's]
+    /// Pull only an image that this policy.json accepts; if the file requires a signature for the
+    /// image, the pull fails, because cas cannot verify signatures as this file prescribes
+    /// [default: the file in cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// Accept only an image with a signature of cosign that this public key verifies [default: the
@@ -208,8 +209,8 @@ fn limits(ranges: u64) -> PullLimits {
     PullLimits::default().with_per_layer(ranges as usize)
 }
 
-/// Pulls the first of these names that can be pulled, in order. Warns of each name that failed
-/// before it.
+/// Tries to pull these names in their order, and stops at the first that is pulled. Warns of each
+/// name that failed before it.
 ///
 /// # Errors
 /// The first error that no other registry can avoid, otherwise the error of the last name.

@@ -9,14 +9,16 @@ use cas::{Cas, Digest, DigestPrefix, Error, ErrorKind, ImageRef, Result};
 
 use super::blob;
 
-/// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY`,
-/// `snapshots/SNAPSHOTTER/KEY`, or the digest of a blob alone. The first digits of a digest are
-/// enough, except in the key of an ingest and in a key of another snapshotter than the root's. A
-/// name may be short, as docker accepts it. Whole digests and keys may be absent from the store.
+/// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY` or
+/// `snapshots/SNAPSHOTTER/KEY`. For a blob, `DIGEST` without `content/` is enough. The first digits
+/// of a digest are enough, except in the key of an ingest, and in the key of a snapshot that is not
+/// of the root's snapshotter. A name may be short, as docker accepts it. If the digest, key or name
+/// is complete, the resource does not have to exist.
 ///
 /// # Errors
-/// `InvalidArgument` for other text, or for text that stands for several resources; `NotFound` for
-/// the first digits of no blob; errors of the store and the snapshotter.
+/// `InvalidArgument` for other text, or for text that stands for several resources; `NotFound` if
+/// `text` has the first digits of a blob's digest, and no digest of a blob begins with them; errors
+/// of the store and the snapshotter.
 pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
         Some(("content", digest)) => content(cas, digest).await,

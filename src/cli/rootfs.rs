@@ -46,7 +46,8 @@ pub(crate) struct Prepare {
     /// Name or digest of the image
     #[arg(long, value_name = "REF")]
     image: String,
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -33,13 +33,13 @@ pub(crate) enum Snapshot {
     #[command(after_help = "Example:
   cas snapshot mounts work
 
-The lines do not have the directories to mount at. In the output of --json, `shared` is the
-directory at which an EROFS image must be mounted.")]
+To each line, add the directory to mount at. In the output of --json, `shared` is the directory at
+which an EROFS image must be mounted.")]
     Mounts(Key),
     /// Commit a writable snapshot under a new key
     #[command(after_help = "Example:\n  cas snapshot commit layer work")]
     Commit(CommitArgs),
-    /// Remove a snapshot without children
+    /// Remove a snapshot that has no children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
     /// Show the disk usage of a snapshot; with --parents, the usage of its parents is included
@@ -229,8 +229,8 @@ fn nested(infos: Vec<Info>) -> Vec<(usize, Info)> {
     }
 }
 
-/// Returns `key` if a snapshot has it. Otherwise returns the only key that begins with `key`. If
-/// `key` has no colon, `sha256:` is put before it first.
+/// Returns `key` if a snapshot has exactly this key. Otherwise returns the only key that begins
+/// with a prefix: `key`, or `sha256:` and `key` if `key` has no colon.
 ///
 /// # Errors
 /// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;

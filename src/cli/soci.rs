@@ -67,7 +67,8 @@ pub(crate) struct Convert {
 /// How zTOCs are made.
 #[derive(Args)]
 struct How {
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
     /// Begin a new span at the next DEFLATE block after this many decompressed bytes [default:
@@ -149,7 +150,7 @@ pub(crate) struct PrefetchList {
     image: String,
 }
 
-/// An index of an image, for one line.
+/// One line of the list: an index, and the image to which it belongs.
 #[derive(Serialize)]
 struct Row {
     image: String,

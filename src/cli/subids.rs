@@ -16,8 +16,8 @@ pub(super) fn mappers() -> Option<[PathBuf; 2]> {
     Some([on_path("newuidmap")?, on_path("newgidmap")?])
 }
 
-/// Returns the ids of this user. The result has only the user's own ids if the files list no
-/// further user ids or no further group ids, or if `newuidmap` or `newgidmap` is not installed.
+/// Returns the ids of this user. The result has only the user's own ids if `/etc/subuid` or
+/// `/etc/subgid` has no range for the user, or if `newuidmap` or `newgidmap` is not installed.
 pub(super) fn of_this_user() -> UserIds {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let name = name(&read("/etc/passwd"), uid);

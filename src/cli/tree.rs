@@ -44,12 +44,13 @@ struct Node {
     referrers: Vec<Node>,
 }
 
-/// How deep the tree may grow below a node.
+/// How deep the tree may grow at a node.
 #[derive(Clone, Copy)]
 struct Depth {
-    /// How many levels of indexes may follow.
+    /// How many levels of nested indexes are allowed. The node itself counts if it is an index.
     indexes: usize,
-    /// How many levels of referrers may follow: referrers, their referrers, and so on.
+    /// How many levels of referrers are allowed below the node: referrers, their referrers, and so
+    /// on.
     referrers: usize,
 }
 

@@ -32,7 +32,8 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
+    /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
+    /// an index]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -1,9 +1,9 @@
 //! `cas unshare`: runs a program in a user namespace. There, the program may mount, and may give
 //! files to the owners that they have in an image.
 //!
-//! The program replaces this process. If the user has more ids than their own, a child process
-//! outside the namespace maps the ids before that, because a process cannot map more than one id
-//! for itself. The superuser gets no user namespace.
+//! The program replaces this process. A process can map only one id for itself. So if the user has
+//! further ids, a child process outside the namespace first maps all of them. The superuser gets no
+//! user namespace.
 
 use std::ffi::OsString;
 use std::fs;
@@ -34,9 +34,9 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
 The program gets a user namespace, in which you are the superuser, and a mount namespace. Mounts
-that the program makes are not visible elsewhere, and end with the program. For other ids than your
-own, you need ranges of ids in /etc/subuid and /etc/subgid, and newuidmap and newgidmap (package
-uidmap). Without these, the namespace has only your own id.
+that the program makes are not visible elsewhere, and end with the program. To use other ids than
+your own, you need ranges of ids in /etc/subuid and /etc/subgid, and the programs newuidmap and
+newgidmap (package uidmap). Without these, the namespace has only your own id.
 If the superuser runs this command, the program gets only the mount namespace.
 
 Unmount with `cas umount` before you leave. Otherwise, the snapshot and the files written to it stay
@@ -61,7 +61,7 @@ pub(crate) struct Unshare {
 /// unshare`)
 #[derive(Args)]
 pub(crate) struct MapIds {
-    /// Id of the process in the namespace
+    /// Id of the process whose namespace is mapped
     process: u32,
     /// Program that maps user ids
     #[arg(long)]

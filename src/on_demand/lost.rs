@@ -9,7 +9,7 @@ use cas_lazy::StoredTable;
 use super::registry::read;
 
 /// Fetches the table of contents that `description` describes. Returns the files for the snapshot
-/// of the layer. The list of the spans that are fetched first is not one of them.
+/// of the layer, except the list of the spans to fetch first.
 ///
 /// # Errors
 /// `Corrupt` if the description does not parse, or names a table that is not in the layer; as
@@ -29,7 +29,7 @@ pub(crate) async fn fetch(
     ])
 }
 
-/// Returns the reference of the image that had the layer when it was pulled.
+/// Returns the reference of the image with which the layer was pulled.
 ///
 /// # Errors
 /// `Corrupt` if the description does not parse; `InvalidArgument` if the reference does not.

@@ -59,7 +59,8 @@ impl OnDemand {
     ///
     /// # Errors
     /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter;
-    /// `InvalidArgument` for a speed in `cas.toml` that is not a size, or is 0.
+    /// `InvalidArgument` for a speed in `cas.toml` that is not a size, or is 0, unless `complete`
+    /// is false there.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let root = Root::open(root.as_ref(), &crate::registry())?;
         let directory = root.snapshots(snapshot_erofs::NAME);
@@ -143,7 +144,8 @@ impl OnDemand {
 
     /// Returns the paths of the files of these layers that were read on demand, in all sessions so
     /// far, each once. The files of the first layer come first, in the order in which they were
-    /// first read. Only layers with a zTOC have such files. The list is a second old at most.
+    /// first read. Reads are recorded only for layers with a zTOC. The list is a second old at
+    /// most.
     ///
     /// # Errors
     /// `Corrupt` if the table of contents of any layer of the root is damaged; errors of the file
@@ -158,7 +160,7 @@ impl OnDemand {
         for snapshot in snapshots {
             let path = snapshot.during("list", directory.display())?.path();
             match FilesRead::of_snapshot(&path) {
-                // Another layer, or the snapshot was just removed.
+                // The layer is not read on demand, or the snapshot was just removed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 read => found.push(read?),
             }
@@ -178,7 +180,7 @@ impl OnDemand {
         &self.directory
     }
 
-    /// Returns the directory of the directories of snapshots.
+    /// Returns the directory that has one directory for each snapshot.
     fn snapshots(&self) -> PathBuf {
         self.directory.join("snapshots")
     }

@@ -22,8 +22,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::registry::read;
 use crate::root::PullModes;
 
-/// Maximum number of requests at the same time. When the layers are served later, as many reads may
-/// wait for the same registry.
+/// Maximum number of requests for tables at the same time. The process that later serves the layers
+/// has the same limit on the reads that wait for one registry.
 const REQUESTS: i64 = 8;
 
 /// The tables of contents of the layers of one image in its registry. Layers in the formats eStargz
@@ -31,9 +31,9 @@ const REQUESTS: i64 = 8;
 /// lists.
 pub struct RegistryTables {
     client: Mirrors,
-    /// The requests of this value.
+    /// Limits the requests that this value makes at the same time.
     slots: Slots,
-    /// The requests of the whole pull.
+    /// Limits the requests that the whole pull makes at the same time.
     quota: ImageQuota,
     /// The content that the pull has stored.
     content: Arc<dyn ContentStore>,
@@ -128,8 +128,8 @@ impl RegistryTables {
         self
     }
 
-    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. `root` is
-    /// the descriptor of the index of the image or, without an index, of the manifest.
+    /// Returns the SOCI index for `manifest`. `own` is the descriptor of `manifest`. `root` is the
+    /// descriptor of the image's index, or of `manifest` if the image has no index.
     ///
     /// If `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index,
     /// returns that index, which the index of the image must list. In all other cases, looks for
@@ -255,7 +255,7 @@ impl RegistryTables {
             diff_id,
             format,
         };
-        // This finds a layer that cannot be read on demand before the layer is mounted.
+        // If the layer cannot be read on demand, this fails now, and not only after a mount.
         let (stored, bytes) = pool::run(move || {
             stored.read(&bytes)?;
             Ok((stored, bytes))
@@ -277,8 +277,9 @@ impl RegistryTables {
         Ok(Some(table))
     }
 
-    /// Returns the spans of a layer that are fetched first, or `None` if the index does not list
-    /// any. Warns of an artifact that cannot be used, because the layer can be read without it.
+    /// Returns the spans of a layer to fetch first, or `None` if the index lists no usable prefetch
+    /// artifact for the layer. An artifact that cannot be used only causes a warning, because the
+    /// layer can be read without it.
     async fn prefetch(
         &self,
         layer: &Descriptor,

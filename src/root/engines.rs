@@ -33,7 +33,8 @@ pub struct Engines {
     /// `erofs`, and a store in the root.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: Keep,
-    /// The tables `[stores.NAME]` by name. Compositions and stores with options need a table.
+    /// The tables `[stores.NAME]` by name. A composition or a store with options may have a table
+    /// instead of a URL.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
     /// The tables `[registries."HOST[:PORT]"]`, by the host and port that references of images

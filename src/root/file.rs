@@ -14,7 +14,7 @@ pub(super) const NAME: &str = "cas.toml";
 /// Parses `cas.toml` of the root `path`.
 ///
 /// # Errors
-/// `Corrupt` if the text does not parse; `FailedPrecondition` for another format.
+/// `Corrupt` if the text does not parse; `FailedPrecondition` if its `format` is not [`FORMAT`].
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Engines> {
     #[derive(Deserialize)]
     struct Format {

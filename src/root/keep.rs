@@ -24,8 +24,8 @@ pub enum Keep {
 }
 
 impl Engines {
-    /// Checks that a root at `path` with these engines may have this `keep`. [`Keep::Blob`] is
-    /// always allowed.
+    /// Checks that a root at `path` with these engines can keep what `keep` states. [`Keep::Blob`]
+    /// is always allowed.
     ///
     /// # Errors
     /// For [`Keep::Tar`], `InvalidArgument` if the snapshotter does not keep tars, or if the store

@@ -50,8 +50,8 @@ impl Root {
         Ok(new)
     }
 
-    /// Adds those of the directories `new` that have files now to the list, unless the root is
-    /// read-only. If that fails, for example because the disk is full, the next opening adds them.
+    /// Adds to the list each directory of `new` that has files now, unless the root is read-only.
+    /// If that fails, for example because the disk is full, the next opening adds them.
     pub(crate) fn note_made(&self, new: &[PathBuf]) {
         let made = new.iter().filter(|place| !is_lost(place));
         let names: Vec<String> = made.filter_map(|place| self.listed_name(place)).collect();
@@ -82,8 +82,8 @@ impl Root {
     }
 }
 
-/// Removes the directories that are missing or empty from the list of the root `root`, whose lock
-/// the caller has.
+/// Removes from the list of `root` each directory that is missing or empty. The caller must hold
+/// the lock of the root.
 pub(super) fn forget_lost(root: &Path) -> Result<()> {
     let listed = read(root);
     let kept = |name: &String| !is_lost(&root.join(name));

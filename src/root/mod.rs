@@ -56,7 +56,7 @@ pub(crate) use self::snapshotter::parse as parse_snapshotter;
 /// The table of `cas.toml` about parallel pulls, and about the SOCI indexes that are used.
 const PULL_MODES: &str = "pull_modes";
 
-/// The file that is locked while `cas.toml` or the list of directories is written.
+/// The file that is locked while `cas.toml` or `local/made.json` is written.
 const LOCK: &str = ".lock";
 
 /// An open root directory.
@@ -72,8 +72,8 @@ impl Root {
     /// Opens a root. Makes a root with the default engines if there is none.
     ///
     /// # Errors
-    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format; as
-    /// [`Root::init`] if there is none; errors of the file system.
+    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format; if
+    /// `cas.toml` does not exist, as [`Root::init`]; errors of the file system.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match fs::read_to_string(path.join(file::NAME)) {
             Ok(text) => Self::new(path, file::parse(&text, path)?),
@@ -85,18 +85,19 @@ impl Root {
         }
     }
 
-    /// Makes a root with these engines. If the root exists with the same engines and its store is
-    /// lost, the next opening makes the store again. A setting that `engines` leaves at its default
-    /// counts as the same, except the store. Returns the root. If `engines` has no snapshotter and
-    /// the preferred snapshotter does not work on this machine, also returns the reason.
+    /// Makes a root with these engines. If the root exists with the same engines, keeps it. If its
+    /// store is lost, the next opening then makes the store again. A setting other than the store
+    /// counts as the same if `engines` leaves it at its default. Returns the root. If the root is
+    /// new, `engines` has no snapshotter, and the preferred snapshotter does not work on this
+    /// machine, also returns the reason.
     ///
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
     /// `cas.toml` does not parse; `InvalidArgument` for a store with a secret in its URL, a store
     /// that cannot be located, or engines that do not allow their `keep`; the error of the
-    /// preferred snapshotter if none works; errors of the file system. After any other error than
-    /// one of the file system, no root was made.
+    /// preferred snapshotter if none works; errors of the file system. After an error of the file
+    /// system, the root may have been made. After any other error, it was not made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -216,7 +217,7 @@ impl Root {
 }
 
 /// Returns the engines `found` in an existing root, if they are the same as the `chosen` engines.
-/// A setting that `chosen` leaves at its default counts as the same, except the store.
+/// A setting other than the store counts as the same if `chosen` leaves it at its default.
 ///
 /// # Errors
 /// `AlreadyExists` if the engines differ.

@@ -1,9 +1,9 @@
 //! Which entries of a root must be files, and which must be directories. The store of the root is
 //! checked elsewhere.
 //!
-//! A repair renames what is misplaced. The directories are then made again when they are needed. A
-//! lost snapshot of a layer is unpacked again with its image, if the store has the layer. Other
-//! snapshots stay lost.
+//! A repair renames a misplaced entry. The right entry is made again when it is needed, but empty:
+//! if it is a directory of snapshots, these snapshots are lost. A lost snapshot of a layer is
+//! unpacked again with its image, if the store has the layer. Other snapshots stay lost.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,12 +49,12 @@ impl Root {
         Ok(findings)
     }
 
-    /// If `error` may come from a misplaced entry of this root, returns an error that names the
-    /// entry. Otherwise returns `error`.
+    /// If `error` may come from a misplaced entry, and this root has one, returns an error that
+    /// names the entry. Otherwise returns `error`.
     pub(crate) fn explain(&self, registry: &Registry, error: Error) -> Error {
         let mut found = None;
         if Error::of_system(&error).is_some_and(|cause| may_be_of_a_place(cause.kind())) {
-            // If the search fails, the first error is more helpful than the error of the search.
+            // If the search fails, `error` is more helpful than the error of the search.
             let _ = self.each_place(registry, |dir, place, path| {
                 if found.is_none() {
                     found = place.misplaced(dir)?.map(|what| (path.to_owned(), what));
@@ -108,7 +108,7 @@ impl Root {
     }
 }
 
-/// Returns whether a misplaced file may cause a system error of this kind.
+/// Returns whether a misplaced entry may cause a system error of this kind.
 fn may_be_of_a_place(kind: ErrorKind) -> bool {
     use ErrorKind::{AlreadyExists, FailedPrecondition, NotFound, Unavailable};
     matches!(

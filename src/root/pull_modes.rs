@@ -41,7 +41,7 @@ pub enum PullMode {
     /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
     Parallel,
     /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
-    /// In `cas`, the options of a pull decide this in every mode.
+    /// In `cas`, the options of a pull decide in every mode whether layers are read on demand.
     ParallelAsFallback,
 }
 
@@ -61,16 +61,16 @@ pub struct PullModes {
     /// The size in bytes of the ranges in which a layer is fetched. If `chunk` is `None`, the
     /// options of the pull set the ranges.
     pub chunk: Option<u64>,
-    /// Maximum number of layers that all pulls that share the limits unpack concurrently.
+    /// Maximum number of layers that are unpacked concurrently by all pulls that share the limits.
     pub unpacks: i64,
     /// Maximum number of layers of one image that are unpacked concurrently.
     pub unpacks_per_image: i64,
     /// Whether a pull discards the layers that it unpacks, instead of storing them.
     pub discard_unpacked_layers: bool,
-    /// Whether the SOCI index that an annotation of the manifest names is used to read layers on
-    /// demand. By default, true. The digest of the image covers this index.
+    /// Whether to read layers on demand with the SOCI index that an annotation of the manifest
+    /// names. By default, true. The digest of the image covers this index.
     pub soci_v2: bool,
-    /// Whether a SOCI index that is a referrer of the manifest is used to read layers on demand. By
+    /// Whether to read layers on demand with a SOCI index that is a referrer of the manifest. By
     /// default, false. The digest of the image does not cover this index: anyone who can push to
     /// the repository can add one.
     pub soci_v1: bool,
@@ -147,7 +147,7 @@ impl PullModes {
     /// effect or is replaced.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or
+    /// `InvalidArgument` for text that is not TOML, a value of a wrong type, a malformed size, or
     /// limits that contradict each other.
     pub fn from_toml(text: &str) -> Result<(Self, Vec<String>)> {
         let invalid = |error: toml::de::Error| {
@@ -239,7 +239,7 @@ impl PullModes {
     }
 }
 
-/// Returns the warning about a key of a mode that does not exist.
+/// Returns the warning about an unknown key in the table of a mode.
 fn unknown(key: &str, mode: &str) -> String {
     format!("{key} of [pull_modes.{mode}] has no effect: no such key exists; remove the key")
 }
@@ -270,7 +270,7 @@ fn parse_chunk(text: &str) -> Result<Option<u64>> {
     let number = digits.parse::<f64>().ok().filter(|_| is_number);
     let (Some(number), Some(unit)) = (number, unit) else {
         return Err(Error::invalid(
-            "expected a size such as \"8mb\": a number, and b, kb, mb or gb; correct \
+            "expected a size such as \"8mb\": a number, alone or with b, kb, mb or gb; correct \
              concurrent_download_chunk_size",
         )
         .subject(format!("{:?}", excerpt(text))));

@@ -48,7 +48,8 @@ pub(crate) fn of_host<'a>(
     tables.find_map(|(name, table)| is_of(name).then_some(table))
 }
 
-/// Returns the hosts of token services that the tables of `file` name for the registry at `host`.
+/// Returns the hosts of token services that the tables name for the registry at `host`. Errors name
+/// `file`, from which the tables were read.
 ///
 /// # Errors
 /// `InvalidArgument` if the name of any table, or of a token service in it, is not a host.

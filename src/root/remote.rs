@@ -73,8 +73,9 @@ pub struct PolicyTable {
     /// verifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
-    /// Maximum number of programs that are run for an image, in the order of their names. By
-    /// default, 10. If the number is below zero, all programs are run.
+    /// Maximum number of programs that are run for an image. By default, 10. If the directory has
+    /// more, only the first in the order of their names are run. If the number is below zero, all
+    /// programs are run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
     /// Maximum time for each program in seconds, by default 10.

@@ -24,7 +24,7 @@ pub struct RemoteSettings {
 }
 
 impl RemoteSettings {
-    /// Reads the settings of the root in a directory. Without a root, returns empty settings.
+    /// Reads the settings of the root `root`. Returns empty settings if the root does not exist.
     ///
     /// # Errors
     /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format;
@@ -66,9 +66,9 @@ impl RemoteSettings {
         table.is_some_and(|table| table.private_addresses)
     }
 
-    /// Returns the files that name mirrors of registries, trusted certificates and the policy for
-    /// images. If the table `[remote]` does not name a file, returns the usual file of this
-    /// machine.
+    /// Returns the files that state the mirrors of registries, the trusted certificates and the
+    /// policy for images. For each file that the table `[remote]` does not name, returns the usual
+    /// file of this machine.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();
@@ -140,9 +140,9 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. The
-    /// client also has the settings of the registry and of each mirror in `cas.toml`. If `options`
-    /// names no file of logins, the client reads the file that `cas.toml` names.
+    /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. For the
+    /// registry and for each mirror, the client also uses the settings in `cas.toml`. If `options`
+    /// does not name a file of logins, the client reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].

@@ -5,8 +5,9 @@ use std::path::Path;
 use cas_core::{Error, Location, Registry, Result};
 
 /// Returns the scheme of the first snapshotter of `registry` that works in the directory
-/// `snapshots`, or an empty text if `registry` has no snapshotters. Also returns an error if the
-/// preferred snapshotter, which is the first of `registry`, does not work.
+/// `snapshots`, or an empty text if `registry` has no snapshotters. If the preferred snapshotter,
+/// which is the first of `registry`, does not work, but another one does, also returns the error of
+/// the preferred one.
 ///
 /// # Errors
 /// The error of the preferred snapshotter, if none works.

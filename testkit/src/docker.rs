@@ -12,7 +12,7 @@ pub const PROGRAM: &str = "docker-registry";
 pub const USER: &str = "me";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "pass:word";
-/// Options of `openssl req` for a certificate that is not one of an authority.
+/// Options of `openssl req` for the certificate of a server, not of an authority.
 const LEAF: &[&str] = &["-addext", "basicConstraints=critical,CA:FALSE"];
 
 /// Runs a program that must succeed. Returns what it printed.
@@ -55,8 +55,8 @@ impl Registry {
         Self::start(place, &tls, "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own
-    /// certificate from its clients, too. The key is `key.pem`.
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does. Its clients must also present a
+    /// certificate: the registry's own one, whose key is `key.pem`.
     pub fn mutual(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         let certificate = place.join("certificate.pem");
@@ -140,8 +140,8 @@ fn tls(place: &Path, host: &str, options: &[&str]) -> String {
     format!(", tls: {{certificate: {certificate}, key: {key}}}")
 }
 
-/// Replaces the certificate below `place` with one for the same key that was valid on one day only,
-/// in the past.
+/// Replaces the certificate below `place`. The new certificate is for the same key, and was valid
+/// only on one day in the past.
 fn expire(place: &Path) {
     let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\n\
                   serial = serial\ndefault_md = sha256\npolicy = names\nx509_extensions = host\n\
@@ -159,7 +159,7 @@ fn expire(place: &Path) {
     }
 }
 
-/// Creates the file with the name and the password below `place`. Returns the part of the
+/// Creates a file below `place` with [`USER`] and a hash of [`PASSWORD`]. Returns the part of the
 /// registry's configuration that names this file.
 fn login(place: &Path) -> String {
     let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));

@@ -8,11 +8,13 @@ use std::path::Path;
 use cas_core::records::Table;
 use cas_core::{Snapshotter, Store, snapshot};
 
-/// How many bytes larger a root may be than a root on which no process was killed. Databases keep
-/// pages for later use, and redb shrinks its file once a quarter of it is free.
+/// How many bytes more the files may occupy than those of the inventory with which they are
+/// compared. Databases keep free pages for later use, and redb shrinks its file only once a quarter
+/// of it is free.
 const SLACK: u64 = 2 << 20;
 
-/// What exists, by default nothing. Numbers in names are left out, because they differ.
+/// A list of what exists. By default, it is empty. A part of a file's path that consists of digits
+/// and dots is listed as `N`, because the same file may have another number in another run.
 #[derive(Default)]
 pub struct Inventory {
     things: BTreeMap<String, usize>,
@@ -76,8 +78,8 @@ impl Inventory {
         }
     }
 
-    /// Returns a line for each thing of which this and `before` do not have the same number, and
-    /// one if the files of this are more than 2 MiB larger.
+    /// Returns a line for each thing that this inventory and `before` do not contain equally often.
+    /// Returns one more line if the files of this inventory occupy over 2 MiB more.
     pub fn differences(&self, before: &Inventory) -> Vec<String> {
         let mut found = Vec::new();
         let names = self.things.keys().chain(before.things.keys());
@@ -120,7 +122,7 @@ fn is_changing(path: &str) -> bool {
     engine.iter().any(|end| name.ends_with(end)) || rocks.iter().any(|one| name.starts_with(one))
 }
 
-/// Replaces the numbers of snapshots and of the parts of blobs.
+/// Replaces the numbers of snapshots and of the parts of blobs by `N`.
 fn without_numbers(path: &str) -> String {
     let is_number = |part: &str| {
         part.bytes()

@@ -23,11 +23,12 @@ use cas_core::testing::memory::MemoryStore;
 use cas_core::{ErrorKind, Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
-/// The environment variable that names the snapshotter's directory to the process that is killed.
+/// The environment variable with the snapshotter's directory. If it is not set, [`task`] does
+/// nothing.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The environment variable that makes the process that is killed collect garbage, instead of doing
-/// the work of its [`Scenario`].
+/// If this environment variable is set, [`task`] collects garbage instead of doing the work of the
+/// [`Scenario`].
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
@@ -96,8 +97,9 @@ pub fn acknowledge(step: &str) {
     out.flush().unwrap();
 }
 
-/// Does the work or the collection in the process that is killed. Does nothing in any other
-/// process. All work runs on one thread, because strace counts the calls of each thread separately.
+/// Does the work or the collection in a process that [`kill_everywhere`] or [`kill_collections`]
+/// starts. Does nothing in any other process. All work runs on one thread, because strace counts
+/// the calls of each thread separately.
 ///
 /// # Panics
 /// If the work fails.
@@ -242,7 +244,8 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
 /// left. If strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is lost or left behind, or if the task never makes one of the calls.
+/// If something is lost or left behind, or if the task does not make every call of
+/// [`Scenario::CALLS`].
 pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
@@ -280,7 +283,8 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
 /// leaves nothing. If strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is left, or if the collection never makes one of the calls.
+/// If something is left, or if the collection does not make each of its calls (`unlinkat`, `unlink`
+/// and `pwrite64`) at least once.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");

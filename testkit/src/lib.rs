@@ -9,7 +9,7 @@
 //! | [`inventory`] | a list of what exists in and around a root |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
 //! | [`layout`] | image layouts |
-//! | [`program`] | a program for images |
+//! | [`program`] | a program that tests put into images |
 //! | [`random`] | random numbers that can be repeated |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |

@@ -1,4 +1,4 @@
-//! A program for images that needs no libraries.
+//! A program that tests put into images. It does not need libraries.
 
 /// Returns a program that ends at once with the exit code 0, as an ELF file with one segment. It is
 /// for the processor of this build, which is an x86-64 or an AArch64.

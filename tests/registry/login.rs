@@ -96,35 +96,35 @@ fn a_refused_login_is_told_from_no_login_and_from_missing_rights() {
     const BASIC: &str = "Basic realm=\"x\"";
     const BEARER: &str = "Bearer realm=\"REALM\",service=\"fake\"";
     let login = json!({"auth": AUTH});
-    let no_login = "use `cas login`; the logins of docker and podman are found, too";
+    let no_login = "use `cas login`; cas also uses the logins of docker and podman";
     for (challenge, token_status, credentials, expected, unexpected) in [
         (
             BASIC,
             401,
             &login,
             "the registry refused the login of me: ",
-            "absent",
+            "other rights",
         ),
         (
             BEARER,
             401,
             &login,
             "the registry refused the login of me: ",
-            "absent",
+            "other rights",
         ),
         (
             BEARER,
             401,
             &json!({"identitytoken": "i"}),
             "refused the saved token: ",
-            "absent",
+            "other rights",
         ),
         (
             BASIC,
             401,
             &json!({"registrytoken": "r"}),
             "refused the saved token: ",
-            "absent",
+            "other rights",
         ),
         // The token service has accepted the login.
         (

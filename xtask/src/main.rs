@@ -23,18 +23,18 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
-  kills    kill every verb 300 times on each local store and each snapshotter; takes hours; can be
+  kills    kill every verb 300 times on each local store with each snapshotter; takes hours; can be
            resumed
   faults   make every system call of every verb fail once, on each local store and each snapshotter;
            takes a day; can be resumed
-  crashes  lose power, kill processes and collect while each store is at work, and check what is
-           left; takes a day; can be resumed
+  crashes  for each store, kill processes at work, run collections during changes, and, except for
+           S3, simulate losses of power; check what is left; takes a day; can be resumed
   fuzz     look for input that breaks a parser, one CPU minute for each target; can be resumed;
            --minutes N for more
   long     run `check`, `rocksdb`, and checks that are too slow for CI: release build, all real
            images, licenses, benches, and `fuzz`; --fuzz-minutes N for more of `fuzz`
-  setup    install programs that builds and tests call, and make the small image; elsewhere than
-           as the superuser on Debian, list the missing Debian packages
+  setup    install programs that builds and tests call, and make the small image; if you are not
+           the superuser on Debian, list the missing Debian packages instead of installing them
   bench    measure the backends except dir and s3 (writes docs/BACKENDS.md and docs/plots), and
            compare the tool with peers
   report   run the conformance tests of every store and snapshotter, and write the results to
@@ -86,14 +86,14 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Feature sets that must build in addition to the set of the tests.
+/// Sets of features that must build, besides the set that the tests use.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "redb"],
     &["--no-default-features", "--features", "fs,native,registry"],
 ];
 
-/// The whole workspace but RocksDB, as it is linted, documented and tested.
+/// Cargo's options for the whole workspace except RocksDB. Lints, documentation and tests use them.
 const WORKSPACE: &[&str] = &[
     "--workspace",
     "--features",
@@ -130,7 +130,8 @@ const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
 fn check() -> Result<()> {
     let mut stages = Stages::default();
-    // The set-up waits for the network most of the time, and only the tests need the set-up.
+    // Only the tests need the set-up, and it mostly waits for the network. So it runs while the
+    // other stages run.
     let checked = thread::scope(|scope| check_stages(&mut stages, scope.spawn(peers::set_up)));
     let finished = stages.finish();
     checked.and(finished)
@@ -234,8 +235,8 @@ fn long(fuzz_minutes: f64) -> Result<()> {
     bench()
 }
 
-/// The logs of the kills and of the faults. A run skips the verbs that left nothing according to the
-/// log. Without the file, a run begins with the first verb.
+/// The logs of the kills and of the faults. A run skips a verb of which nothing was left according to
+/// the log. Without a log, a run takes every verb.
 const KILLED: &str = "target/kills.log";
 const FAILED: &str = "target/faults.log";
 

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Makes this program run where mounts are shared, as on a machine with systemd, if it may. If
-/// mounts were private, a test that creates a namespace would keep the mounts of all other tests
-/// busy until the test ends.
+/// Makes this program run where mounts are shared, as on a machine with systemd, if it has the
+/// right to do so. A test that creates a mount namespace gets a copy of the mounts of all other
+/// tests. If mounts were private, an unmount by another test would not remove the copy. The copy
+/// would keep the mount busy until the test that created the namespace ends.
 ///
 /// If mounts are private and `unshare` can create a mount namespace, this call runs the program
 /// again in a new one, and does not return. If `unshare` cannot, mounts stay private.
@@ -22,7 +23,8 @@ pub(crate) fn share() -> Result<()> {
     let unshare = ["--mount", "--propagation", "shared"];
     let mut probe = Command::new("unshare");
     let probed = probe.args(unshare).arg("true").stderr(Stdio::null());
-    // Without the right to create a mount namespace, no test mounts anything in this one.
+    // A user who may not create a mount namespace may not mount anything in this one either. So
+    // no test does, and shared mounts are not needed.
     if !probed.status().is_ok_and(|status| status.success()) {
         return Ok(());
     }

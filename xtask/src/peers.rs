@@ -45,7 +45,7 @@ const SMALL: &[&str] = &["small"];
 /// All images. Making them takes some minutes.
 pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 
-/// The S3 service for tests of the store in a bucket, a Python package.
+/// The Python package of the S3 service with which the store in a bucket is tested.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
 /// Installs missing programs, and makes the small image. Only the superuser on a system with
@@ -100,8 +100,8 @@ fn install_moto() -> Result<()> {
     Ok(())
 }
 
-/// Makes missing images in `target/images`. If this is not the superuser or there are no scripts,
-/// prints a note for each missing image instead.
+/// Makes missing images in `target/images`. If the user is not the superuser or there are no
+/// scripts, prints a note for each missing image instead.
 ///
 /// # Errors
 /// Errors of the scripts, and of creating the directory.
@@ -150,8 +150,9 @@ pub(crate) fn can_build_rocksdb() -> bool {
     can
 }
 
-/// Returns whether a package is installed. For most packages, checks that the program exists. Two
-/// packages only add to a program of another package, so what they add is checked.
+/// Returns whether a package is installed. For most packages, checks that the program exists. The
+/// programs listed for `python3-venv` and `libclang-dev` belong to other packages. So for these
+/// two, checks that the modules or the library of the package exist.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)

@@ -51,11 +51,12 @@ impl Stages {
         outcome
     }
 
-    /// Prints the seconds of each stage, their sum, and the errors of the stages that failed. The
-    /// errors come last because CI shows only the end of a long output.
+    /// Prints the seconds of each stage, their sum, and the errors of the stages that failed in
+    /// [`Stages::try_run`] or [`Stages::try_time`]. The errors come last because CI shows only the
+    /// end of a long output.
     ///
     /// # Errors
-    /// Names the stages that failed in [`Stages::try_run`] or [`Stages::try_time`].
+    /// An error that names these stages, if there are any.
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\nseconds  stage");
         for (name, seconds) in &self.seconds {

@@ -16,10 +16,12 @@ use crate::stage::{cargo, step};
 /// the tests wait for something other than a core.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Number of lines that are repeated of a binary that ended before its summary.
+/// If a binary ended before it printed its summary, the error repeats this number of lines from the
+/// end of its output.
 const LAST_LINES: usize = 20;
 
-/// A binary of tests, with facts about its package that cargo also passes to tests.
+/// A binary of tests. Like `cargo test`, [`Binary::run`] passes the name and the directory of its
+/// package to the tests in environment variables.
 struct Binary {
     program: PathBuf,
     name: String,
@@ -31,8 +33,9 @@ struct Binary {
 /// documentation. If the tests build, all of them are run, even if some fail.
 ///
 /// # Errors
-/// An error if the tests do not build. Otherwise, names the binaries that failed, with the output
-/// of the tests that failed, and the command that tests the documentation if it failed.
+/// An error if the tests do not build. Otherwise, an error that names each binary that failed, with
+/// the output of its failed tests. If the tests in the documentation failed, the error names the
+/// command that ran them.
 pub(crate) fn run(selection: &[&str]) -> Result<()> {
     let mut waiting = binaries(selection)?;
     waiting.reverse();
@@ -130,8 +133,8 @@ impl Binary {
     }
 }
 
-/// Returns what a binary of tests printed of the tests that failed. If the binary ended before it
-/// could print that, returns the last of what it printed.
+/// Returns what a binary of tests printed about the tests that failed. If the binary ended before
+/// it could print that, returns the last [`LAST_LINES`] lines that it printed.
 fn failures(printed: &str) -> &str {
     let last = || printed.rmatch_indices('\n').nth(LAST_LINES);
     let begins = printed.find("\nfailures:\n");

@@ -11,7 +11,7 @@ const WORDS: &[(&str, &str)] = &[
     ("whoever", "\"a caller that\" or \"anyone who\""),
     ("has it not", "\"does not have it\""),
     ("shall", "\"must\" or \"will\""),
-    ("aloud", "nothing, or \"explicitly\""),
+    ("aloud", "\"explicitly\", or leave the word out"),
     ("is no", "\"is not a\", or \"there is none\""),
 ];
 

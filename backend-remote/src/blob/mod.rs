@@ -77,8 +77,8 @@ impl Blobs {
     }
 
     /// Stores `pointer` in the blob's cell. `found` is the result of [`Blobs::pointer`]: `None`, or
-    /// a pointer to a damaged blob. If the cell was changed, deletes the parts of the damaged blob.
-    /// Returns false if another writer changed the cell first.
+    /// a pointer to a damaged blob. Afterwards deletes the parts of the damaged blob. Returns
+    /// false, and deletes nothing, if another writer changed the cell first.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,

@@ -93,9 +93,9 @@ impl ConditionalSwap {
         Err(contended(path))
     }
 
-    /// If the object still has the ETag `etag`, writes a cell with `value` in its place, or a
-    /// deleted cell if `value` is `None`. Then deletes the object of a deleted cell if the service
-    /// has conditional deletes. Returns whether the object was replaced.
+    /// If the object still has the ETag `etag`, replaces it with a cell that contains `value`. If
+    /// `value` is `None`, replaces it with a cell that is marked as deleted, and then deletes the
+    /// object if the service has conditional deletes. Returns whether the object was replaced.
     async fn replace(
         &self,
         prefix: &Prefix,

@@ -97,7 +97,8 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing. The cell of a record whose mark is damaged would count as deleted.
+    /// Found by fuzzing. If damage turns the `+` of a cell into a `-`, the cell must not count as
+    /// deleted.
     #[test]
     fn a_deleted_cell_with_a_value_is_damaged() {
         let nonce = nonce().unwrap();

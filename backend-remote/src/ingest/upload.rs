@@ -128,8 +128,10 @@ impl Upload {
                 Ok(true) => return Ok(true),
                 Ok(false) => self.maybe_published = false,
                 Err(error) => {
-                    // Only a directory has a full disk, and a write that failed there does not
-                    // take effect later. The parts must not keep the disk full.
+                    // Only a store in a directory fails because a disk is full. There, a write
+                    // that failed does not take effect later, so the cell already shows whether it
+                    // points to this upload. If it does not, the parts can be deleted, so that they
+                    // do not keep the disk full.
                     if error.kind() == ErrorKind::Full
                         && let Ok(found) = blobs.pointer(digest).await
                     {

@@ -20,7 +20,8 @@ pub(crate) enum Condition<'a> {
 
 /// The outcome of a conditional request.
 pub(crate) enum Outcome {
-    /// The service carried out the request. A write has the new ETag, if the service returned one.
+    /// The service carried out the request. After a write, this contains the new ETag, if the
+    /// service returned one.
     Done(Option<String>),
     /// The condition did not hold.
     Refused,

@@ -97,7 +97,7 @@ fn record(size: u64) -> String {
     format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
 }
 
-/// Returns the error of a database that is called directly as an error of `cas`.
+/// Converts an error of SQLite, redb, RocksDB or cacache. Returns it as an error of `cas`.
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal(error.to_string()).source(error)
 }

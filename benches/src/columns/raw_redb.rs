@@ -1,5 +1,6 @@
 //! redb called directly: a row of bytes and a record in one transaction. Large blobs are cut into
-//! rows of the best size. Every transaction is committed in two phases, as in our store.
+//! rows of the same size as in our store. Every transaction is committed in two phases, as in our
+//! store.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -238,7 +239,7 @@ impl Column for Raw {
         let mut read = 0;
         for offset in offsets {
             let mut data = Vec::with_capacity(length);
-            // The row with the offset is the last one that begins at or before it.
+            // The byte at `offset` is in the last row that begins at or before `offset`.
             let upto = (Bound::Unbounded, Bound::Included((&key[..], *offset)));
             let mut before = bytes.range(upto).map_err(failed)?;
             let first = before.next_back().transpose().map_err(failed)?;
@@ -247,7 +248,7 @@ impl Column for Raw {
                 let (at, row) = row.map_err(failed)?;
                 let (of, at) = at.value();
                 if of != key {
-                    // The blob ends before this row, which belongs to another one.
+                    // This row belongs to another blob: the blob that is read has no more rows.
                     break;
                 }
                 let row = row.value();
@@ -264,7 +265,7 @@ impl Column for Raw {
     }
 }
 
-/// Returns the seed in the record of a large blob.
+/// Returns the seed of a large blob. `put_large` writes it to the record in place of the size.
 fn seed(record: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(record).ok()?;
     text.strip_prefix(r#"{"size":"#)?

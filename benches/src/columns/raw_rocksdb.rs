@@ -17,7 +17,7 @@ const BYTES: &str = "bytes";
 const NAMES: &str = "names";
 /// Size of a row of a large blob in bytes.
 const ROW: usize = 256 << 10;
-/// Size of the buffer for rows of bytes.
+/// Size in bytes of each of the buffers in which RocksDB collects rows before it writes a file.
 const BUFFER: usize = 16 << 20;
 /// Number of blobs in one write.
 const TOGETHER: usize = 256;
@@ -117,8 +117,8 @@ impl Column for Raw {
     }
 
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
-        // The digest is known after the last write, so the seed is the key of the rows. A thread
-        // hashes in parallel, as in our store.
+        // The digest is known only after the last write, so the seed is the key of the rows. A
+        // thread hashes in parallel, as in our store.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
             let hashed = scope.spawn(|| data::hash(seed, size));

@@ -1,10 +1,10 @@
 //! The format of the catalogue, and the migration from an older format.
 //!
-//! The room `aci`, a namespace of [`Notes`], has a note with the number of the format. The first
-//! format has its other notes in this room, too, and each later format in a room of its own. A
-//! migration writes the notes of the new format and then the number, and never changes the older
-//! notes: they are the backup, which the next migration removes. While a migration runs, the note
-//! with the number also has, after the number, the id of the lease of the migration.
+//! The room `aci`, a namespace of [`Notes`], has a note with the number of the format. The other
+//! notes of the first format are also in this room. Each later format has a room of its own for its
+//! notes. A migration writes the notes of the new format and then the number, and never changes the
+//! older notes: they are the backup, which the next migration removes. While a migration runs, the
+//! note with the number also has, after the number, the id of the lease of the migration.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -139,8 +139,8 @@ async fn migrate(
     guard.finish_with(outcome.and(released)).await
 }
 
-/// Writes the number `next` if the note with the number still is `mine`, as this migration wrote
-/// it.
+/// Writes the number `next` if the note with the number still has the content `mine`, which this
+/// migration wrote.
 ///
 /// # Errors
 /// `Conflict` if another migration has changed the note; errors of the store.
@@ -156,8 +156,9 @@ async fn release(notes: &Notes, mine: &Bytes, next: u32) -> Result<()> {
     }
 }
 
-/// Writes the notes of format `from` as the newest format has them. Before that, removes the notes
-/// of all other formats: older backups, and the notes that a killed migration has left.
+/// Converts the notes of format `from` to the newest format, and writes the results. Before that,
+/// removes the notes of all other formats: older backups, and the notes that a killed migration has
+/// left.
 async fn copy(store: &Store, formats: &Formats, from: u32) -> Result<()> {
     for unused in formats.first..=formats.newest() {
         if unused != from {
@@ -174,7 +175,7 @@ async fn copy(store: &Store, formats: &Formats, from: u32) -> Result<()> {
     write(store, formats.newest(), migrated).await
 }
 
-/// Returns the removals of all notes of a format.
+/// Returns the changes that remove all notes of a format, for the function `write`.
 async fn clear(store: &Store, format: u32) -> Result<Vec<(String, Option<Bytes>)>> {
     let notes = list(store, format).await?.into_iter();
     Ok(notes.map(|note| (note.key, None)).collect())
@@ -210,7 +211,8 @@ impl State {
     /// Parses the content of the note.
     ///
     /// # Errors
-    /// `Corrupt` if the content is neither a number nor a number, a space and the id of a lease.
+    /// `Corrupt` if the content is not a number. A space and the id of a lease may follow the
+    /// number.
     fn parse(value: &[u8]) -> Result<Self> {
         let text = str::from_utf8(value).map_err(|_| unknown(value))?;
         let (number, lease) = match text.split_once(' ') {

@@ -8,7 +8,7 @@ use cas_core::testing::memory::MemoryStore;
 
 use super::*;
 
-/// Writes a value in upper case.
+/// Converts a note of format 0. Returns it with its value in upper case.
 ///
 /// # Errors
 /// `Corrupt` if the value has an upper-case letter already, or is empty.
@@ -41,7 +41,8 @@ fn put(store: &Store, key: &str, value: &'static str) {
     wait(store.records.commit(&batch)).unwrap();
 }
 
-/// Returns the notes of the store whose keys begin with `prefix`, and how many have each value.
+/// Returns the values of the notes whose keys begin with `prefix`, each value once, with the number
+/// of notes that have it.
 fn values(store: &Store, prefix: &str) -> Vec<(usize, Bytes)> {
     let notes = wait(store.records.scan(Table::Notes, prefix, None, 10_000)).unwrap();
     let mut values: Vec<(usize, Bytes)> = Vec::new();
@@ -71,7 +72,7 @@ fn an_older_catalogue_is_migrated_once_and_kept_as_a_backup() {
     assert_migrated(&store);
     let (value, _) = wait(notes.load("image/007")).unwrap().unwrap();
     assert_eq!(value, "INFO");
-    // A second migration would fail, because the values are in upper case now.
+    // A second migration would write the notes again, and so change their revisions.
     let before = wait(store.records.scan(Table::Notes, "", None, 10_000)).unwrap();
     wait(open(&store, &TWO)).unwrap();
     let after = wait(store.records.scan(Table::Notes, "", None, 10_000)).unwrap();

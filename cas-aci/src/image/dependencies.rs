@@ -13,7 +13,8 @@ use crate::store::AciStore;
 pub(super) struct Part {
     pub(super) info: AciInfo,
     pub(super) manifest: ImageManifest,
-    /// The whitelists of this ACI and of all ACIs above it. A path must be in each whitelist.
+    /// The whitelists of this ACI and of each ACI through which the image depends on it. A path
+    /// must be in each whitelist.
     pub(super) whitelists: Vec<Arc<Whitelist>>,
 }
 

@@ -34,7 +34,8 @@ impl AciStore {
     /// or if the key of a dependency belongs to an ACI with another name or other labels;
     /// `OutOfRange` for more than [`limit::ACI_DEPTH`] levels, [`limit::LAYERS`] layers or
     /// [`limit::ACI_PORTS`] ports; `Unsupported` for content that an OCI image cannot express;
-    /// errors of the store. After an error, the name is as before as far as possible.
+    /// errors of the store. After an error, a name that was already written is restored or deleted
+    /// as far as possible.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS

@@ -26,8 +26,8 @@ impl Whitelist {
         (!list.paths.is_empty()).then_some(list)
     }
 
-    /// Returns whether the layer may have a directory (if `is_directory` is set) or another file at
-    /// `path`, which has neither empty names nor `.`.
+    /// Returns whether the layer may have a member at `path`. The member is a directory if
+    /// `is_directory` is set. `path` must not have empty names or `.`.
     pub(super) fn allows(&self, path: &[u8], is_directory: bool) -> bool {
         self.paths.contains(path)
             || is_directory && (path.is_empty() || self.parents.contains(path))

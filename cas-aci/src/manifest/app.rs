@@ -31,7 +31,7 @@ pub struct App {
     /// Programs that run before and after the main program.
     #[serde(default, deserialize_with = "null_is_default")]
     pub event_handlers: Vec<EventHandler>,
-    /// The directory that the program starts in. Empty for the root.
+    /// The directory that the program starts in. If this is empty, the program starts in `/`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub working_directory: String,
     /// Environment variables.
@@ -84,7 +84,7 @@ pub struct Port {
     pub protocol: String,
     /// The number of the first port, at least 1.
     pub port: u16,
-    /// The number of ports: 1 if the manifest states none or 0.
+    /// The number of ports. If the manifest does not state a number, or states 0, this is 1.
     #[serde(default = "one", deserialize_with = "one_if_zero")]
     pub count: u16,
 }

@@ -90,8 +90,8 @@ impl ImageManifest {
     ///
     /// # Errors
     /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes or does not parse, if
-    /// a list other than [`EventHandler::exec`] has more than [`limit::ACI_LIST`] members, if a
-    /// member has an invalid value, or if the image depends on itself.
+    /// a list has more than [`limit::ACI_LIST`] entries, if a value is invalid, or if the image
+    /// depends on itself.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let parsed = Self::parse_checked(data);
         parsed.map_err(|error| error.operation("read image manifest"))
@@ -172,8 +172,8 @@ impl ImageManifest {
         self.app.as_ref().map_or(Ok(()), App::check)
     }
 
-    /// Returns whether a dependency is the image itself: it is given without a key, and the image
-    /// has the name and the labels of the dependency.
+    /// Returns whether a dependency is the image itself: the dependency states no key, and the
+    /// image has the name and the labels that the dependency states.
     fn is(&self, dependency: &Dependency) -> bool {
         let same = dependency.image_name == self.name && self.has_labels(&dependency.labels);
         same && dependency.image_id.is_empty()

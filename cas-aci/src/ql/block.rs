@@ -11,9 +11,10 @@ use super::zappy;
 
 /// The first bytes of a file.
 const MAGIC: &[u8] = b"\x60\xdbql";
-/// Size of an atom in bytes, and of the header with the magic number.
+/// Size of an atom in bytes. The header, which begins with the magic number, has the same size.
 const ATOM: usize = 16;
-/// Number of atoms in the table of free blocks, minus one, because the first block has handle 1.
+/// Number of atoms between the header and the atom that would have handle 0. The seven atoms after
+/// the header are the table of free blocks. Then the first block begins, which has handle 1.
 const FREE_LISTS: usize = 6;
 /// The first byte of a block whose content is too long for a length of one byte.
 const LONG: u8 = 0xfc;
@@ -23,7 +24,7 @@ const MOVED: u8 = 0xfd;
 /// The blocks of a file.
 pub(super) struct Blocks<'a> {
     blocks: &'a [u8],
-    /// Number of bytes that the values which are still to be read may take in memory.
+    /// Maximum number of bytes of memory for the values that were not read yet.
     left: Cell<u64>,
 }
 
@@ -38,8 +39,9 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Returns the values in a block. All values that are read together are bounded, so following a
-    /// chain of blocks that leads back to itself ends with an error.
+    /// Returns the values in a block. The values of all calls together may take at most
+    /// [`limit::QL_TABLES`] bytes. So a caller that follows a circular chain of blocks receives an
+    /// error in the end.
     pub(super) fn values(&self, handle: u64) -> Result<Vec<Value>> {
         let content = self.content(handle)?;
         let values = values(&content)?;
@@ -96,7 +98,7 @@ impl<'a> Blocks<'a> {
         let block = offset.and_then(|offset| self.blocks.get(offset..));
         block
             .filter(|block| block.len() >= ATOM)
-            .ok_or_else(|| damaged("a handle names a block after the end of the file"))
+            .ok_or_else(|| damaged("a handle does not name a block of the file"))
     }
 }
 

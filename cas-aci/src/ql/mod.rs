@@ -2,9 +2,8 @@
 //!
 //! A file is a magic number, a table of free blocks, and blocks of 16-byte atoms. A block is named
 //! by its handle, the number of its first atom (the first block has handle 1). A block contains a
-//! list of values, which may be compressed.
-//! Block 1 leads to the tables, and each table to a chain of rows. Indexes and free blocks are not
-//! read.
+//! list of values, which may be compressed. Block 1 leads to the tables, and each table to a chain
+//! of rows. Indexes and free blocks are not read.
 
 mod block;
 mod value;
@@ -30,8 +29,8 @@ impl Table {
     }
 
     /// Returns the value that a row has in the first of `columns` that exists in the table. Returns
-    /// `Null` if none of them exists, if the row does not have the value, or if the table has
-    /// fewer rows.
+    /// `Null` if none of them exists, if the row does not have the value, or if the table does not
+    /// have the row.
     pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
         let named = |name: &&str| self.columns.iter().position(|column| column == name);
         let value = columns.iter().find_map(named).and_then(|column| {
@@ -78,12 +77,16 @@ pub(crate) fn tables(file: &[u8]) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Returns the rows of the table whose first row the block `head` names.
+/// Returns the rows of a table. The block `head` contains the handle of its first row.
 fn rows(blocks: &Blocks<'_>, head: u64) -> Result<Vec<Vec<Value>>> {
     let mut rows = Vec::new();
     let mut next = match &*blocks.values(head)? {
         [first] => handle(first)?,
-        _ => return Err(damaged("a table has no first row")),
+        _ => {
+            return Err(damaged(
+                "the handle of the first row of a table is malformed",
+            ));
+        }
     };
     while next != 0 {
         let row = blocks.values(next)?;
@@ -98,7 +101,7 @@ fn handle(value: &Value) -> Result<u64> {
         Value::Integer(handle) => u64::try_from(*handle).ok(),
         _ => None,
     }
-    .ok_or_else(|| damaged("a handle is not a number"))
+    .ok_or_else(|| damaged("a handle is negative or not a number"))
 }
 
 /// Returns the error of a database that cannot be read. `what` says why.

@@ -11,7 +11,7 @@ const MOST: u64 = 65_787;
 pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     let length = unsigned(&mut data)?;
     if length > MOST {
-        return Err(damaged("a compressed block is too long"));
+        return Err(damaged("a compressed block states too large a length"));
     }
     let length = usize::try_from(length).unwrap_or_default();
     let mut out = Vec::with_capacity(length);
@@ -45,7 +45,7 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     Err(damaged("a compressed block is shorter than it states"))
 }
 
-/// Reads a number of seven bits per byte, lowest first.
+/// Reads a number that is split into groups of seven bits, one in each byte, lowest bits first.
 fn unsigned(data: &mut &[u8]) -> Result<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {

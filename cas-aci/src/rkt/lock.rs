@@ -27,9 +27,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct ReadLock(File);
 
 impl ReadLock {
-    /// Locks the file or directory at `path`. Returns `None` if `path` does not exist: rkt creates
-    /// the file or directory before it locks it. If `flock` fails with an error, for example
-    /// because the file system has no locks, returns a value that excludes no other process.
+    /// Locks the file or directory at `path`. Returns `None` if `path` does not exist. rkt does not
+    /// have the lock then, because it creates the file or directory before it locks it. If `flock`
+    /// fails with an error, for example because the file system has no locks, returns a value that
+    /// excludes no other process.
     ///
     /// # Errors
     /// `Busy` if another process has an exclusive lock for longer than a second; errors of the file
@@ -92,7 +93,7 @@ mod tests {
         writer.try_lock().unwrap();
         let error = ReadLock::new(&path).unwrap_err();
         assert_eq!(error.kind(), cas_core::ErrorKind::Busy);
-        // A writer that ends within this time does not cause an error.
+        // A writer that releases the lock within `PATIENCE` does not cause an error.
         thread::scope(|scope| {
             let reader = scope.spawn(|| ReadLock::new(&path).map(|lock| lock.is_some()));
             writer.unlock().unwrap();

@@ -45,7 +45,8 @@ pub struct ImportedStore {
     pub refused: Vec<(String, Error)>,
     /// The number of imported remotes.
     pub remotes: usize,
-    /// URLs of remotes that exceed the bounds of [`AciStore::write_remote`], each with the reason.
+    /// URLs of remotes that [`AciStore::write_remote`] refuses with `InvalidArgument`, each with
+    /// the reason.
     pub refused_remotes: Vec<(String, Error)>,
 }
 
@@ -186,7 +187,8 @@ fn read(directory: &Path) -> Result<Found> {
         .map(|row| remote(remotes, row))
         .collect::<Result<_>>();
     drop(database_lock);
-    // rkt writes an archive before its row, so an archive that rkt imports now has no row here.
+    // rkt writes an archive before its row. So an archive that rkt imports after the rows were read
+    // may be among `blobs` without a row.
     Ok(Found {
         rows: rows.map_err(named)?,
         remotes: remotes.map_err(named)?,
@@ -250,9 +252,7 @@ fn remote(table: &Table, row: usize) -> Result<(Remote, String)> {
 fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
     match table.value(row, columns) {
         Value::Text(text) => Ok(text.clone()),
-        _ => Err(damaged(
-            "a row has a value that is not a text in a column of texts",
-        )),
+        _ => Err(damaged("a row does not have a text in a column of texts")),
     }
 }
 

@@ -18,8 +18,8 @@ impl AciStore {
     /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
     /// memory until [`AciStore::flush`]. When the times of
     /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call flushes,
-    /// and ignores errors. If the times could not be written, the uses of further ACIs are not kept
-    /// until a later flush writes times.
+    /// and ignores errors. If it cannot write the times, the times of uses of other ACIs are lost
+    /// from then on, until a later flush writes times.
     ///
     /// # Errors
     /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob.
@@ -74,8 +74,8 @@ impl AciStore {
     }
 }
 
-/// Adds an ACI to an error about one of its blobs. Returns the new error. If the blob is missing,
-/// the message asks the user to import the ACI again.
+/// Adds the key of the ACI to an error about one of its blobs. Returns the new error. If the blob
+/// is missing, the message asks the user to import the ACI again.
 fn import_again(error: Error, key: &Key) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {

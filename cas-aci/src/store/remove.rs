@@ -30,8 +30,8 @@ impl AciStore {
         let mut left = Vec::new();
         let blobs = [info.blob.digest, info.manifest.digest];
         if self.remove_blobs(&blobs).await.is_err() {
-            // Another ACI may have the same manifest. No blob is then removed, so each is tried
-            // alone.
+            // Another ACI may have the same manifest. The call above has then removed neither blob,
+            // so each is tried alone.
             for digest in blobs {
                 match self.remove_blobs(&[digest]).await {
                     Err(error) if error.kind() != ErrorKind::Busy => left.push((digest, error)),
@@ -121,11 +121,12 @@ impl AciStore {
     }
 }
 
-/// The blobs of an ACI whose removal failed. Blobs that are still in use are not among them.
+/// The error if an ACI was removed, but not all of its blobs could be removed. Blobs that are still
+/// in use do not cause this error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StoreRemovalError {
-    /// The blobs that are still there, each with the reason.
+    /// The blobs that could not be removed, each with the reason.
     pub left: Vec<(Digest, Error)>,
 }
 

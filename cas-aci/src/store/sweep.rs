@@ -19,17 +19,19 @@ use crate::key::Key;
 pub struct Swept {
     /// Ids of leases that no ACI in the catalogue refers to.
     pub leases: Vec<String>,
-    /// Entries of names that lead to no ACI in the catalogue: the name and the key of each.
+    /// Entries that led to no ACI, of those with which the catalogue finds ACIs by name: the name
+    /// and the key of each.
     pub names: Vec<(String, Key)>,
     /// Temporary files and directories.
     pub files: Vec<PathBuf>,
 }
 
 impl AciStore {
-    /// Removes what killed processes left: leases that keep blobs for no ACI, entries of names
-    /// without an ACI, and temporary files. Leases and files that are at most a day old at `now`
-    /// stay, because a job may still use them. Adds missing entries of names. The next collection
-    /// removes the blobs that the removed leases kept.
+    /// Removes what killed processes left: leases that keep blobs for no ACI, and temporary files.
+    /// Leases and files that are at most a day old at `now` stay, because a job may still use them.
+    /// The next collection removes the blobs that only the removed leases kept. Also corrects the
+    /// entries with which the catalogue finds ACIs by name: removes those that lead to no ACI, and
+    /// adds missing ones.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`]; errors of the store and of the file system.
@@ -55,8 +57,8 @@ impl AciStore {
         Ok(swept)
     }
 
-    /// Removes the entries of names that lead to no ACI, unless they are written again meanwhile.
-    /// Adds missing entries. Returns the removed entries.
+    /// Removes the entries under `name/` that lead to no ACI, unless they are written again
+    /// meanwhile. Adds missing entries. Returns the removed entries.
     async fn correct_names(
         &self,
         names: Vec<(String, Key, Revision)>,

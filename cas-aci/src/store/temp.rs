@@ -26,15 +26,15 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // A file that cannot be removed is removed by a later sweep.
+        // If this fails, a later sweep removes the file.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl AciStore {
     /// Creates an empty directory for temporary files. Returns its path. The caller must remove the
-    /// directory. If a file was last created, renamed or removed directly in it more than a day
-    /// ago, an [`AciStore::sweep`] removes it with all files in it.
+    /// directory. If nothing was created, renamed or removed directly in the directory for more
+    /// than a day, an [`AciStore::sweep`] removes the directory with all files in it.
     ///
     /// # Errors
     /// `Unsupported` if the image store was opened without a directory; `FailedPrecondition` after

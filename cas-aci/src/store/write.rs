@@ -99,8 +99,8 @@ impl AciStore {
     /// manifest exceeds a bound; `OutOfRange` if the source exceeds another bound of [`limit`];
     /// `Unsupported` for bytes that must not follow a compressed ACI, or a filter or checksum of xz
     /// that is not supported; `FailedPrecondition` after [`AciStore::close`]; errors of the source
-    /// and of the store. After an error of the source, nothing of it stays. After an error of the
-    /// store, blobs may stay until a collection.
+    /// and of the store. After an error of the source, the store keeps none of its bytes. After an
+    /// error of the store, blobs may stay until a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }
@@ -163,7 +163,7 @@ impl AciStore {
         Ok(key)
     }
 
-    /// Writes a lease that keeps the blobs of an ACI, and its information.
+    /// Writes the information on an ACI, and a lease that keeps its blobs.
     async fn record(&self, mut info: AciInfo) -> Result<()> {
         info.lease = unique::key(OWNER);
         let mut lease = Lease::new(OWNER, None);
@@ -255,7 +255,8 @@ struct Tee {
 }
 
 impl Tee {
-    /// Reads the beginning, which the first read returns again.
+    /// Reads and stores the first [`MAGIC`] bytes or more, or all bytes if there are fewer. Returns
+    /// them. Later reads return them again.
     fn begin(&mut self) -> Result<&[u8]> {
         while self.piece.len() < MAGIC {
             let before = self.piece.clone();

@@ -10,8 +10,9 @@ use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// A blob, with the data from its record. A record of an earlier copy of the blob counts as none.
-/// In a [`BlobList`](super::BlobList), a record that does not parse counts as none, too.
+/// A blob, with the data from its record. If a collection removed the blob and it was stored again,
+/// the record of the removed copy is ignored, as if the blob had no record. A
+/// [`BlobList`](super::BlobList) also ignores a record that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobInfo {

@@ -102,8 +102,8 @@ pub async fn list(store: &Store) -> Result<BlobList> {
                 false => Ok(Vec::new()),
             }
         };
-        // Other threads list the next page and join the previous one, because many stores read
-        // records on this thread.
+        // Many stores read records on this thread. Meanwhile, other threads list the next page and
+        // join the previous one.
         let joined = join(read.take(), store.owner());
         let records = records(store, after.as_ref(), &last, page.len());
         let (following, joined, records) = tokio::try_join!(next, joined, records)?;
@@ -122,7 +122,8 @@ pub async fn list(store: &Store) -> Result<BlobList> {
 enum Row {
     /// The blob is joined with its record. Both values are `None` if the list leaves the blob out.
     Joined(Option<BlobInfo>, Option<BlobProblem>),
-    /// No valid record states the size of the blob, and the store has not looked up the size yet.
+    /// The size still has to be looked up: the store listed only the digest, and the record of the
+    /// blob is missing, does not parse or has a tombstone.
     Unsettled(Digest, Option<Record>),
 }
 
@@ -205,7 +206,7 @@ async fn records(
 }
 
 impl BlobList {
-    /// Adds the rows of a page. Looks up the sizes that no record states.
+    /// Adds the rows of a page. Looks up the sizes of unsettled blobs.
     async fn append(&mut self, store: &Store, rows: Vec<Row>) -> Result<()> {
         for row in rows {
             let row = match row {

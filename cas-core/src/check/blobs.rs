@@ -61,9 +61,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports that a blob has no record. A damaged record that still exists is not reported again.
-    /// A repair makes the record. Returns the blob if it is a document that no image and no lease
-    /// needs.
+    /// Reports that a blob has no record. If the blob still has a damaged record, this function
+    /// reports nothing, because `check_records` has reported the record. A repair makes the record.
+    /// Returns the blob if it is a document that no image and no lease needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();
         let media_type = match &used {
@@ -133,8 +133,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Makes the record of a blob. A new record keeps the blob for a day. The record of an index
-    /// lists the manifests that are not complete as absent.
+    /// Makes the record of a blob. A new record keeps the blob for a day. If the blob is an index,
+    /// the record lists the incomplete manifests of the index as absent.
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {

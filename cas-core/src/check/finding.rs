@@ -23,10 +23,10 @@ pub enum Problem {
     NameLost,
     /// A blob has no record.
     RecordMissing,
-    /// The record of a document lists other blobs than the document.
+    /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have. Also reported if a
-    /// snapshotter has the tar of the layer instead, but the record of this was lost.
+    /// An image or a lease needs a blob that the store does not have. Also reported if the blob is
+    /// a layer whose tar a snapshotter keeps, but the record that states this was lost.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.

@@ -65,8 +65,9 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
-        // Damage may leave the times of a file as they were. Without this call, the pull would rely
-        // on the record, which names these bytes as verified.
+        // Damage may change the bytes of a file but not its times, so the blob keeps its version.
+        // The record states that this version was verified. Without this call, the pull would rely
+        // on the record, and would not fetch the blob.
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }
@@ -107,8 +108,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the blobs whose damaged bytes were set aside and that the store does not have again.
-    /// A repair deletes the notes on the other blobs.
+    /// Reports the blobs whose damaged bytes were set aside and that are still missing. A repair
+    /// deletes the notes on the other blobs.
     pub(super) async fn report_quarantine(&mut self) -> Result<()> {
         let notes = self.quarantined()?;
         for note in notes.list("").await? {

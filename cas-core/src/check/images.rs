@@ -47,8 +47,8 @@ impl Checker<'_> {
     }
 
     /// Returns the blobs that leases keep, except those of expired leases and of flat leases
-    /// ([`GC_FLAT`]). Reports each of these blobs for which the store has neither the bytes nor a
-    /// record. Returns nothing if a lease does not parse.
+    /// ([`GC_FLAT`]). A blob of which the store has neither the bytes nor a record is reported
+    /// instead. Returns nothing if a lease does not parse.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.
@@ -105,8 +105,8 @@ impl Checker<'_> {
             return Ok(Vec::new());
         }
         let children = match dispatch::children(&*self.store.content, descriptor).await {
-            // The document is too large to be read, or its bytes are intact, and it was malformed
-            // when it was stored.
+            // The document is too large to be read, or it was already malformed when it was stored:
+            // `what_is_wrong` has found its bytes intact.
             Err(error) if is_of_document(&error) => return Ok(Vec::new()),
             children => children?,
         };

@@ -98,11 +98,12 @@ struct Checker<'a> {
     report: Report,
     /// The blobs that images need or that leases keep.
     uses: HashMap<Digest, Use>,
-    /// Whether names were lost, so that documents that no name reaches are kept.
+    /// Whether names were lost. If so, documents that no name reaches are reported, even if they
+    /// have records.
     names_lost: bool,
     /// The blobs that need no more hashing: found intact, or reported as missing or damaged.
     hashed: BTreeSet<Digest>,
-    /// The blobs whose records were missing or did not parse. A repair has made them again.
+    /// The blobs whose records were missing or did not parse. A repair makes these records again.
     made: BTreeSet<Digest>,
 }
 

@@ -12,9 +12,10 @@ use crate::owner::Owner;
 use crate::records::BlobRecord;
 
 impl Checker<'_> {
-    /// Adds the claims of owners to the records that this repair has made, for each owner with a
-    /// name that reaches the blob. Claims in other records do not change, because an administrator
-    /// may have moved a name, and a name may have been deleted since the last collection.
+    /// Adds claims to the records that this repair has made: the claim of each owner with a name
+    /// that reaches the blob. Other records keep their claims. Even without damage, these claims
+    /// may differ from the names: an administrator may have moved a name, or a name may have been
+    /// deleted since the last collection.
     pub(super) async fn restore_claims(&self) -> Result<()> {
         if self.options.repair.is_none() || self.made.is_empty() {
             return Ok(());

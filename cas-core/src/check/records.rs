@@ -1,7 +1,8 @@
 //! Records of blobs, images and leases that do not parse.
 //!
-//! A repair copies such a record into a note, because perhaps only one letter of it is wrong. The
-//! repair then deletes the record, because as long as it exists, listing its table fails.
+//! A repair copies such a record into a note, so that its data can still be read: perhaps only one
+//! letter of it is wrong. The repair then deletes the record, because as long as it exists, listing
+//! its table fails.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use crate::limit;
 use crate::records::blob::decode;
 use crate::records::{Batch, Expect, Lease, Notes, Record, Table, each};
 
-/// The room of the notes with the values of damaged records, of each at most the first
-/// [`limit::NOTE`] bytes. The key of a note is `TABLE/KEY`.
+/// The room of the notes on damaged records. The key of a note is `TABLE/KEY`. Its value is the
+/// value of the record, cut to [`limit::NOTE`] bytes.
 const ROOM: &str = "damaged-records";
 /// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
@@ -58,7 +59,7 @@ impl Checker<'_> {
             Table::Images => {
                 format!(
                     "the record does not parse: {why}; the labels and the owner of the name are \
-                     lost; after a repair, pull, import or tag the image again"
+                     lost; pull, import or tag the image again after a repair"
                 )
             }
             _ if repairs => format!("the record does not parse: {why}; it was set aside"),
@@ -70,7 +71,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the names whose records were set aside and that do not exist again. A repair deletes
+    /// Reports the names whose records were set aside and that are still missing. A repair deletes
     /// the notes on the other names.
     async fn report_lost_names(&mut self) -> Result<()> {
         let notes = self.damaged_records()?;

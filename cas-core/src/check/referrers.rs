@@ -17,7 +17,7 @@ use crate::limit;
 use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 
-/// A document that no image and no lease needs, and its subject.
+/// A referrer that no image and no lease needs, with its subject.
 struct Found {
     referrer: Descriptor,
     subject: Descriptor,
@@ -130,7 +130,8 @@ impl Checker<'_> {
     /// keeps. Returns `None` if the referrer is damaged or too large to be read, if a collection is
     /// removing it, or if one of its children is missing, because an interrupted job leaves such a
     /// referrer. Also returns `None` if the referrer was stored without a lease within the last
-    /// day, perhaps before its subject, unless the record of either was lost.
+    /// day, because its subject may be stored later. This does not apply if the record of the
+    /// referrer or of the subject was lost.
     async fn unlinked(&self, stat: &Stat) -> Result<Option<Found>> {
         if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
             return Ok(None);

@@ -29,7 +29,7 @@ impl Checker<'_> {
                     drop(begun);
                     if has_ended {
                         // The job of the ingest ended after the ingest was listed, so `begin` has
-                        // made a new one.
+                        // made a new ingest.
                         discard_unless_open(content, &ingest.key).await?;
                     }
                     has_ended

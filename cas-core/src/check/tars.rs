@@ -19,7 +19,8 @@ impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
     /// record of the manifest states that the snapshotter keeps their tars. Returns no layers if
     /// no snapshotter of the check keeps tars. A repair changes the record to state that the image
-    /// needs their blobs. If a tar exists but is damaged, the check of its snapshot reports this.
+    /// needs the blobs of these layers. If a tar exists but is damaged, the check of its snapshot
+    /// reports this.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.

@@ -20,7 +20,7 @@ pub struct Available<'a> {
 }
 
 impl<'a> Available<'a> {
-    /// Finds the incomplete children of the indexes at and below those roots that are indexes.
+    /// Finds the incomplete children of each root that is an index, and of the indexes below it.
     /// Returns the selection. [`children`](Self::children) later sends `progress` a warning for
     /// each part that is left out.
     ///
@@ -56,8 +56,8 @@ impl<'a> Available<'a> {
     ///
     /// If a blob of a manifest was stored and later lost, it is still returned, unless it is a
     /// layer that registries do not distribute. If a manifest of an index was lost, it is left out.
-    /// Callers therefore pin the image first, if the store can be written. Pinning fails if a
-    /// manifest was lost.
+    /// To fail instead, a caller pins the image first, if the store can be written: pinning fails
+    /// if a manifest was lost.
     ///
     /// # Errors
     /// `NotFound` for a layer that the store does not have because a pull discarded it after

@@ -147,7 +147,7 @@ pub trait ContentExt: ContentStore {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
         {
-            // The ingest does not hold a prefix of the blob, so it must not be resumed.
+            // The ingest may hold wrong bytes, so it must not be resumed.
             discard_unless_open(self, &digest.to_string()).await?;
         }
         committed.map(|committed| committed.size)
@@ -176,8 +176,8 @@ pub trait ContentExt: ContentStore {
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
 
-/// Returns whether the store has an intact blob, after making the blob durable. Removes a damaged
-/// blob, so that the right bytes can be stored.
+/// Returns true if the store has the blob and its bytes are intact. The blob is then durable.
+/// Otherwise, returns false, and a damaged blob is removed, so that the right bytes can be stored.
 ///
 /// # Errors
 /// Errors of the store.
@@ -233,7 +233,7 @@ impl Backoff {
         }
         match Handle::try_current() {
             Ok(_) => tokio::time::sleep(self.pause).await,
-            // Without a reactor there are no timers, and this thread runs nothing else.
+            // Outside of a tokio runtime, there are no timers, so the whole thread sleeps.
             Err(_) => thread::sleep(self.pause),
         }
         self.pause = (self.pause * 2).min(Duration::from_millis(250));

@@ -1,5 +1,6 @@
 //! Hashing that runs alongside writing, and may be a few MiB behind it. Stores accept pieces in
-//! bursts, so neither side should wait for each piece of the other.
+//! bursts. So the writer should not wait until each piece is hashed, and hashing should not wait
+//! until each piece is stored.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};

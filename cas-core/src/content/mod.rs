@@ -177,7 +177,8 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Returns whether publishing a blob of this size can commit its record in the same step.
     /// [`Ingest::publish`] returns whether it did. If this method returns false, the caller commits
-    /// the record first, because no collection removes bytes without a record.
+    /// the record before it publishes the blob. In the other order, a crash in between would leave
+    /// bytes that have no record, and a collection never removes such bytes.
     fn commits_records(&self, _size: u64) -> bool {
         self.capabilities().has(Capability::Joint)
     }
@@ -289,10 +290,10 @@ pub trait Ingest: Send {
     /// the store finds that they are damaged.
     ///
     /// # Errors
-    /// `Internal` if `verified` belongs to another ingest or to another number of bytes; errors of
-    /// [`Records::commit`](crate::Records::commit) for the batch. If the batch fails, nothing is
-    /// published, and the ingest keeps its bytes. After any error, the caller must begin the ingest
-    /// again.
+    /// `Internal` if `verified` belongs to another ingest, or states another number of bytes than
+    /// the ingest holds; errors of [`Records::commit`](crate::Records::commit) for the batch. If
+    /// the batch fails, nothing is published, and the ingest keeps its bytes. After any error, the
+    /// caller must begin the ingest again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

@@ -41,9 +41,9 @@ pub async fn write_apart<T: Send + 'static>(
 }
 
 /// Collects the bytes that are written to it, and passes them to a [`Writer`] in larger pieces. It
-/// is meant for the function that [`write_apart`] calls, whose second argument is the waiter. If
-/// the waiter can no longer be upgraded, storing a piece fails with `Cancelled`, because no caller
-/// waits for the bytes.
+/// is meant for the function that [`write_apart`] calls. The second argument of that function is
+/// the waiter of the sink. If the waiter can no longer be upgraded, storing a piece fails with
+/// `Cancelled`, because no caller waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// Bytes that state another size, as a damaged file does.
+    /// The bytes of a blob, and the size that the store states. In a damaged store, the two differ.
     struct Stored(Bytes, u64);
 
     #[async_trait]

@@ -217,9 +217,9 @@ impl Writer {
         Ok(at - offset)
     }
 
-    /// Appends the bytes of another store's blob that the ingest does not have yet: the bytes from
-    /// [`offset`](Self::offset). If the blob is shorter than it states, appends the bytes that it
-    /// has. [`commit`](Self::commit) then fails if the size or the digest is expected.
+    /// Appends the bytes of a blob of another store from [`offset`](Self::offset) on. The ingest
+    /// has the earlier bytes already. If the blob has fewer bytes than it states, appends those.
+    /// [`commit`](Self::commit) then fails if the writer expects a size or a digest.
     ///
     /// # Errors
     /// As [`Writer::write`]; errors of the reader.

@@ -20,7 +20,7 @@ use crate::media_type::MediaType;
 ///
 /// # Errors
 /// The first error of the handler; `OutOfRange` if indexes are nested deeper than
-/// [`limit::INDEX_DEPTH`] or more than [`limit::WALK`] descriptors are listed.
+/// [`limit::INDEX_DEPTH`], or if more than [`limit::WALK`] descriptors are listed.
 pub async fn walk(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
     let mut bounds = Bounds::default();
     let mut pending = bounds.admit(roots.to_vec(), 0)?;
@@ -74,10 +74,10 @@ impl Handler for Watched<'_> {
 /// Visits `roots` and everything below them in parallel. A descriptor is visited after the
 /// descriptor that lists it.
 ///
-/// Each handler runs under a permit of `limiter`, and gives the permit back before the children are
-/// visited, so that one permit is enough for any depth. Without a limiter, only [`limit::WALK`]
-/// bounds how many handlers run concurrently. The first error drops the handlers that still run, so
-/// no handler runs after this function has returned.
+/// Each call of `handler` runs under a permit of `limiter`, and gives the permit back before the
+/// children are visited, so that one permit is enough for any depth. Without a limiter, only
+/// [`limit::WALK`] bounds how many calls run concurrently. After the first error, the calls that
+/// still run are dropped, so none of them runs after this function has returned.
 ///
 /// # Errors
 /// As [`walk`]; `Cancelled` if the limiter is closed.

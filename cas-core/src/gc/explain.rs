@@ -25,9 +25,9 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
-    /// next collection of the whole store removes it, unless it is a blob without a record, or
-    /// comes into use before that.
+    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource. The next
+    /// collection of the whole store then removes it, unless it is a blob without a record, or
+    /// comes into use before the collection.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name
@@ -121,8 +121,9 @@ impl<'a> Search<'a> {
         roots.filter(move |root| root.reach >= wanted)
     }
 
-    /// Returns the referrers of `id` that roots reach far enough, each with the reach that the path
-    /// then needs.
+    /// A path needs the reach `wanted` at `id`. At a referrer of `id`, it needs the same reach, or
+    /// more if the reference requires more. Returns the referrers that roots reach that far, each
+    /// with the reach that the path needs there.
     fn referrers_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = (Id, Reach)> {
         let referrers = self.referrers.get(&id).into_iter().flatten();
         referrers
@@ -203,8 +204,8 @@ mod tests {
         assert_eq!(Search::new(&graph, target).until(), None);
     }
 
-    /// Each resource of a level refers to all of the next one, so there are 10^12 ways, and none
-    /// of them begins at a root.
+    /// Each resource refers to all ten resources of the next level. So there are 10^12 ways from
+    /// the first level to the target. None of them begins at a root.
     #[test]
     fn ways_that_no_root_begins_are_not_followed() {
         let mut graph = Graph::default();

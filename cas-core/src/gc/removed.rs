@@ -18,7 +18,7 @@ pub struct Removed {
     /// Names of expired images.
     pub images: Vec<String>,
     /// The space that leftovers of killed or failed jobs took in the content store, in the
-    /// snapshotters and next to them.
+    /// snapshotters and elsewhere in the root.
     pub leftovers: Usage,
 }
 
@@ -30,8 +30,8 @@ impl Removed {
         blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
-    /// Returns whether nothing is listed. Expired leases and stray records of images may have been
-    /// removed all the same.
+    /// Returns whether nothing is listed. Even then, the collection may have removed expired
+    /// leases, and records of image names that no longer exist.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

@@ -4,9 +4,9 @@
 //! images, and then the blob records again for what they refer to. A job that adds a root or a
 //! reference creates a lease, pins everything that it will refer to, writes, and ends the lease. So
 //! for each blob that the job pins, there are three cases. If the blob was pinned after its
-//! revision was read, the sweep finds another revision. Otherwise, the lease may have existed when
-//! leases were read. If the lease had ended by then, the names and records that the job wrote are
-//! read afterwards.
+//! revision was read, the sweep finds another revision. If it was pinned earlier, and the lease
+//! still existed when leases were read, the scan finds the lease. If the lease had ended by then,
+//! the scan finds the names and references that the job wrote, because it reads them later.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
@@ -42,11 +42,11 @@ pub(super) struct Scan {
     pub(super) ingests: Vec<IngestStatus>,
     /// The owners that claim each blob.
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
-    /// The names that do not belong to the owner whose content is collected; none if it is not the
-    /// content of an owner.
+    /// The names that do not belong to the owner whose content is collected. Empty if the
+    /// collection is not for an owner.
     pub(super) foreign: HashSet<Id>,
-    /// The documents whose children are in the graph. Other documents may have edges by their
-    /// labels.
+    /// The documents whose children are in the graph. Other documents may have edges, too, because
+    /// of their labels.
     listed: HashSet<Id>,
     pub(super) graph: Graph,
 }
@@ -239,8 +239,10 @@ impl Scan {
         Ok(())
     }
 
-    /// Reads `root` and the documents below it, except documents whose records list a child that is
-    /// not absent. For example, another program may have stored a document without a record.
+    /// Reads `root` and the documents below it, and adds their children to the graph. If the record
+    /// of a document lists a child that is not absent, the document is not read, and nothing below
+    /// it is visited from there. A document without a record, which another program may have
+    /// stored, is read.
     async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {

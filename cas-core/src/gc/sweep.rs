@@ -22,14 +22,15 @@ use crate::time::later;
 const CHUNK: usize = 64;
 /// Maximum number of chunks that are processed concurrently.
 const CHUNKS: usize = 8;
-/// Number of removals after which the removals are made durable, if a crash would undo them. Until
-/// then, the store cannot free their space.
+/// Number of removals after which a store that removes bytes and record in one step is flushed.
+/// Until the flush, a crash may undo the removals, and the store cannot free their space.
 const FLUSHED: usize = 32 * CHUNK;
-/// Maximum number of blobs of one chunk that are examined concurrently, and of its changes that are
-/// made concurrently if they are not made in one batch.
+/// Maximum number of blobs of one chunk that are examined concurrently. Also the maximum number of
+/// changes that are made concurrently, if the changes of a chunk are not made in one batch.
 const CONCURRENT: usize = 16;
-/// Maximum number of attempts of a batch, each without the changes that lost against another
-/// writer. Then each change is made alone.
+/// Maximum number of times that a batch is tried. After each conflict, the changes that lost
+/// against another writer are left out. After the last attempt, each remaining change is made
+/// alone.
 const ROUNDS: usize = 4;
 
 /// One change of the record of a blob that is being removed or released.

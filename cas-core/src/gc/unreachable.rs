@@ -15,8 +15,8 @@ use crate::records::{Resource, Revision, UNLEASED_TTL};
 use crate::snapshot::{Info, Snapshotter, Usage};
 use crate::store::Store;
 
-/// Everything that a scan found and no root reaches, and the blobs on which only a claim is
-/// dropped.
+/// Everything that a scan found and that no root reaches. In a collection for an owner, also the
+/// blobs that stay, but lose the claim of the owner.
 pub(super) struct Unreachable {
     pub(super) blobs: Vec<(Digest, Revision)>,
     /// Blobs that stay, but that the owner no longer claims.
@@ -48,8 +48,8 @@ impl Unreachable {
             let id = graph.find(&resource);
             id.is_none_or(|id| marks[id].is_none())
         };
-        // A tombstoned blob either has another revision now, or was tombstoned when its revision
-        // was read.
+        // A blob that is already tombstoned needs no second tombstone. It is removed with
+        // `tombstoned`, which does not need the revision that the scan read.
         blobs.retain(|(digest, _)| {
             !tombstoned.contains(digest) && unreachable(Resource::Content(*digest))
         });
@@ -119,7 +119,8 @@ impl Unreachable {
             removed.leftovers += usage(&pieces);
             store.images.cleanup().await?;
         }
-        // Also if nothing was removed, because a killed collection may have removed something.
+        // The store is compacted even if nothing was removed, because a collection that was killed
+        // earlier may have removed something.
         store.content.compact().await?;
         Ok(removed)
     }

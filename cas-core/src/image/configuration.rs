@@ -17,8 +17,8 @@ use crate::platform::Platform;
 /// The platform and the layers that an image configuration states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// The platform, normalized. Members that the configuration does not state are empty, except
-    /// that `arm` without a variant becomes `v7`.
+    /// The platform, normalized. Members that the configuration does not state are empty. Only for
+    /// `arm`, a variant that is not stated is `v7`.
     pub platform: Platform,
     /// The type of the root file system, which should be `layers`; empty if it is not stated.
     pub rootfs_type: String,
@@ -58,8 +58,9 @@ struct Marks {
 }
 
 impl Marks {
-    /// Returns whether the content is the configuration of an image, although its type is another.
-    /// Plugins of docker and AI models also have a root file system, but not a platform.
+    /// Returns whether these are the members of an image configuration. `media_type` is the type of
+    /// the content, for which `is_config` returned false. The configurations of AI models and of
+    /// docker's plugins also state a root file system, but not a platform.
     fn are_of_image(&self, media_type: &MediaType) -> bool {
         let has_layers = self
             .rootfs
@@ -223,7 +224,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
         .subject(layer.digest));
     }
     let stated: Option<Vec<_>> = manifest.layers.iter().map(stated_diff_id).collect();
-    // No layers say nothing about the diff IDs.
+    // If the manifest lists no layers, the configuration must not list diff IDs either.
     if let Some(stated) = stated.filter(|stated| !stated.is_empty()) {
         let layers = manifest.layers.iter().cloned();
         return Ok(layers.zip(stated).collect());

@@ -22,8 +22,8 @@ pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// Maximum number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
-/// Returns the diff ID of a layer. If the type of the layer states that it is not compressed, the
-/// diff ID is its digest. Otherwise, the diff ID is the value of its label [`UNCOMPRESSED`]. If the
+/// Returns the diff ID of a layer. If the type of the layer states that it is a plain tar, the diff
+/// ID is its digest. Otherwise, the diff ID is the value of its label [`UNCOMPRESSED`]. If the
 /// layer has no such label, or the value is not a digest, the layer is decompressed and hashed, and
 /// the label is stored. If the label cannot be stored, for example because the store is read-only,
 /// only a warning is logged.

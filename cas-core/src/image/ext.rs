@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::retry;
 
-/// Methods of every [`ImageStore`] that a job can repeat after an interruption.
+/// Methods of every [`ImageStore`]. A job that was interrupted can call them again.
 #[async_trait]
 pub trait ImageStoreExt: ImageStore {
     /// Creates an image, or replaces the target and the labels of the image with this name. If the
@@ -47,9 +47,8 @@ pub trait ImageStoreExt: ImageStore {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Returns an image for each digest that gc roots without a name among [`ImageStore::roots`]
-    /// refer to. The name of the image is this digest. The images are in the order of their
-    /// digests.
+    /// Returns the content that [`ImageStore::roots`] lists without a name, as one image for each
+    /// digest. The name of the image is this digest. The images are in the order of their digests.
     ///
     /// # Errors
     /// Errors of the store.

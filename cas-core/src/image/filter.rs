@@ -2,9 +2,10 @@
 //!
 //! A filter is a list of selectors joined by commas. All selectors of a filter must match. If there
 //! are several filters, at least one of them must match. A selector is a field path, an operator
-//! and a value: `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is
-//! present. The operators are `==`, `!=` and `~=`. The value of `~=` is a regular expression. An
-//! absent field counts as empty for `!=` and `~=`, and `==` does not match it.
+//! and a value. The filter `labels."a.b/c"==x,name~=/^docker/` has two selectors. A field path
+//! alone matches if the field is present. The operators are `==`, `!=` and `~=`. The value of `~=`
+//! is a regular expression. An absent field counts as empty for `!=` and `~=`, and `==` does not
+//! match it.
 
 use std::borrow::Cow;
 
@@ -132,9 +133,9 @@ impl<'a> Parser<'a> {
                 break;
             }
             if !self.eat(",") {
-                return Err(
-                    self.expected("a comma or the end of the filter (quote other characters)")
-                );
+                return Err(self.expected(
+                    "a comma or the end of the filter (quote text that has other characters)",
+                ));
             }
         }
         Ok(selectors)

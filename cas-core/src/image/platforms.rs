@@ -14,10 +14,11 @@ use crate::platform::Platform;
 use crate::sync::lock;
 
 /// Returns the platforms of an image, normalized, each once. If the descriptor `image` states a
-/// platform, this is the only one. For each index, the platforms that its entries state come first.
-/// For an entry that states no platform, the platforms that its content states follow. The platform
-/// `unknown`, which marks attestations, is left out. An index, manifest
-/// or configuration that is not in the store is skipped, although it may state another platform.
+/// platform, this is the only one. Otherwise, the platform of a manifest is the one that its
+/// configuration states. The platforms of an index are those that its entries state, followed by
+/// those of the entries that state none. The platform `unknown`, which marks attestations, is left
+/// out. An index, manifest or configuration that is not in the store is skipped, although it may
+/// state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;
@@ -41,7 +42,7 @@ pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result
 struct Platforms<'a> {
     content: &'a dyn ContentStore,
     found: Mutex<Vec<Platform>>,
-    /// The error for the first document that is not in the store.
+    /// The error for the first index, manifest or configuration that is not in the store.
     missing: Mutex<Option<Error>>,
 }
 
@@ -56,7 +57,7 @@ impl Platforms<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        // Layers are not visited, so a blob that is neither an index nor a manifest is a
+        // Layers are not visited, so a blob that is neither an index nor a manifest is read as a
         // configuration.
         if !descriptor.media_type.is_document() {
             match config_platform(self.content, descriptor).await {

@@ -167,7 +167,8 @@ impl RecordImages {
             let Some((found, revision)) = self.load(&image.name).await? else {
                 continue;
             };
-            // If another owner has created the name since, the name is not as it was seen.
+            // This comes before the check of the owner: a name that another owner has created
+            // since is skipped, and is not an error.
             if found != *image {
                 continue;
             }

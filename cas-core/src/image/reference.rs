@@ -69,7 +69,8 @@ impl FromStr for Reference {
     }
 }
 
-/// Returns whether a character is a blank or a control character, or changes how others are shown.
+/// Returns whether a character is not visible: a blank, a control character, or a character that at
+/// most changes how others are shown.
 fn is_invisible(character: char) -> bool {
     character.is_whitespace()
         || character.is_control()

@@ -58,8 +58,8 @@ pub async fn manifest(
     Ok(resolved)
 }
 
-/// Returns the best match that is in the store. Adds the manifests and configurations that may
-/// match but are not in the store to `missing`.
+/// Returns the best match that is in the store. Adds to `missing` the manifests and configurations
+/// that may match but are not in the store.
 async fn best(
     content: &dyn ContentStore,
     manifests: &[Descriptor],
@@ -200,7 +200,7 @@ async fn no_match(
         .subject(image.digest))
 }
 
-/// Returns the platforms of those manifests of an index that the store has.
+/// Returns the platforms of the manifests of an index, without manifests that are not in the store.
 async fn stored_platforms(
     content: &dyn ContentStore,
     image: &Descriptor,

@@ -1,11 +1,12 @@
 //! When images were last used.
 //!
 //! A use is first recorded in memory. This takes less than a microsecond. The recorded uses are
-//! written later to notes, which are small records of the store: by [`Uses::note`] at most once a
-//! minute, by [`Uses::flush`], and when the [`Uses`] is dropped. As with the mount option
-//! `relatime` of a file system, a time is written only if no time is stored, or if the stored time
-//! is older by more than [`USE_PRECISION`]. Writing a note changes no record that a collection
-//! reads. After a kill or on a full disk, times may be lost, but no job fails because of it.
+//! written later to notes, which are small records of the store. [`Uses::note`] begins such a write
+//! at most once a minute. [`Uses::flush`] and dropping the [`Uses`] always write them. As with the
+//! mount option `relatime` of a file system, a time is written only if no time is stored, or if the
+//! stored time is older by more than [`USE_PRECISION`]. Writing a note changes no record that a
+//! collection reads. After a kill or on a full disk, times may be lost, but no job fails because of
+//! it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;

@@ -17,9 +17,10 @@ use crate::store::Store;
 /// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
 /// that have none. Returns all labels that the blob has afterwards.
 ///
-/// While a label is set whose key begins with [`GC`], a lease pins the blob and the content that a
-/// `gc.ref.content` label refers to, each with everything below it. A label may also refer to
-/// content that is not in the store yet. Such content is not pinned.
+/// If this call sets a label whose key begins with [`GC`], a lease pins the blob until the labels
+/// are written. The lease also pins the content that new `gc.ref.content` labels refer to. Both are
+/// pinned with everything below them. A label may also refer to content that is not in the store
+/// yet. Such content is not pinned.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or if content that the blob or a label would keep

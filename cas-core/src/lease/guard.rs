@@ -24,9 +24,9 @@ use crate::sync::lock;
 use crate::unique;
 
 /// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
-/// that is pinned under the lease. The same holds for a pinned snapshot, but if the snapshot
-/// existed before it was pinned, the job must also call [`LeaseGuard::bump_snapshot`], because a
-/// collection may have read the leases before that.
+/// that is pinned under the lease. The same holds for a snapshot that is created after it was
+/// pinned. A snapshot that existed before may still be removed by a collection that read the leases
+/// before the pin. To prevent this, the job also calls [`LeaseGuard::bump_snapshot`].
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being

@@ -233,7 +233,8 @@ fn add_pin(record: &mut BlobRecord, lease: Option<&str>, owner: Option<&Owner>, 
     record.updated_at = later(record.updated_at);
 }
 
-/// Removes the ids of leases that have ended. A lease that is created again pins everything again.
+/// Removes the ids of leases that have ended. A job that creates its lease again pins everything
+/// again, so the id is then added again.
 async fn remove_ended_leases(store: &Store, record: &mut BlobRecord) -> Result<()> {
     let leases = store.leases();
     let mut live = BTreeSet::new();

@@ -55,7 +55,7 @@ async fn publish_jointly(
         Blobs::put(&mut batch, digest, &record, expect)?;
         match writer.commit(&batch, durability).await {
             Ok(committed) if committed.batch => return Ok(committed),
-            // In a composition, the other member had the bytes already, so the batch was not
+            // Another member of a composition had the bytes already, so the batch was not
             // committed.
             Ok(committed) => {
                 pin(store, lease, blob).await?;

@@ -51,8 +51,9 @@ pub(crate) async fn add_referrers(
             return Ok(record);
         }
         Err(Error::out_of_range(format!(
-            "the document would have {kept} referrers: at most {} are kept; remove its labels \
-             {GC_REF_REFERRER}… of unneeded referrers, or, in a transfer, leave out the referrers",
+            "the document would keep {kept} referrers: at most {} are allowed; remove the labels \
+             {GC_REF_REFERRER}… that refer to unneeded referrers, or transfer the image without \
+             referrers",
             limit::REFERRERS
         ))
         .operation("record referrers")

@@ -26,8 +26,8 @@ impl LeaseRenewer {
         let records = Arc::downgrade(records);
         let signal = Arc::new(Signal::default());
         let (end, id) = (Arc::clone(&signal), Arc::clone(id));
-        // If no thread can be started, the lease may expire before the job ends. The guard creates
-        // a lease again that a collection removed.
+        // If no thread can be started, the lease may expire before the job ends. If a collection
+        // then removes the lease, the guard creates it again.
         let _ = thread::Builder::new()
             .name("cas-lease".to_owned())
             .spawn(move || {

@@ -66,8 +66,8 @@ impl Store {
         self.record(&BlobRef::of(descriptor, children)).await
     }
 
-    /// Records what `blob` states about a blob that is in the store. A media type and children that
-    /// the record has already stay. Garbage collections keep the blob for at least a day.
+    /// Records what `blob` states about a blob that is in the store. If the record already has a
+    /// media type or children, these stay. Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// As [`Store::describe`].

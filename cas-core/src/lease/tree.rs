@@ -14,9 +14,10 @@ use crate::records::BlobRecord;
 impl LeaseGuard {
     /// Pins an image and all blobs below it. Children that are recorded as absent (see
     /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of `root`
-    /// were never recorded, they are recorded now, and a missing child is recorded as absent. This
-    /// also holds for documents that such a document lists, but not for documents that a record
-    /// lists. Content that only labels refer to may be missing.
+    /// were never recorded, `root` is read and its children are recorded, a missing child as
+    /// absent. The same is done for each document that is listed in a document that was read. A
+    /// document that was found only in a record is not read. Content that only labels refer to may
+    /// be missing.
     ///
     /// # Errors
     /// `NotFound` if the image, or a child that was recorded as stored, is missing; `Corrupt` for a
@@ -63,8 +64,9 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Returns what a pinned blob refers to: from its record, or from the document itself if the
-    /// record lists no children, or if it lists absent children that `absent` requires to look up.
+    /// Returns what a pinned blob refers to, from its record. Reads the document itself if
+    /// `descriptor` is given and the record lists no children, or if the record lists absent
+    /// children and `absent` is [`Absent::LookUp`].
     async fn listed(
         &self,
         pinned: &Pinned,

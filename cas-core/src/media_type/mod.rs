@@ -128,9 +128,9 @@ impl MediaType {
             || self.docker_layer().is_some()
     }
 
-    /// Returns whether this is the type of a layer that is an EROFS image, compressed or not. The
-    /// types are containerd's type, the types of the later specification of EROFS layers, and older
-    /// types that end with `.erofs`.
+    /// Returns whether this is the type of a layer that is an EROFS image, compressed or not. Such
+    /// types are `application/vnd.erofs.layer.…` of containerd, `application/vnd.erofs` of the
+    /// later specification of EROFS layers, and older types that end with `.erofs`.
     pub fn is_erofs(&self) -> bool {
         let base = self.base();
         let layer = "application/vnd.erofs.layer.";
@@ -191,8 +191,9 @@ impl From<&str> for MediaType {
 mod tests {
     use super::*;
 
-    /// Returns whether `text` is the type of, in this order: an index, a manifest, a configuration,
-    /// any configuration, a layer, one of Docker's, not distributable.
+    /// Returns seven answers, in this order: whether `text` is the type of an index, a manifest, an
+    /// image configuration, a configuration that containerd knows, and a layer; whether it is one
+    /// of Docker's types; and whether it is the type of a layer that is not distributed.
     fn answers(text: &str) -> [bool; 7] {
         let media_type = MediaType::from(text);
         [

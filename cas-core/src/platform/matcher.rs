@@ -30,12 +30,12 @@ impl Matcher for All {
 
 /// Matches the images that run on one platform. The platform itself is the best match. Then come
 /// older variants of its processor, newest first, and then the 32-bit processor whose programs the
-/// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both
-/// platforms state a version of Windows, their builds must be equal. The platform must have every
-/// feature that the image requires. Of two images that otherwise match equally well, the image that
-/// requires more features is better. These are the rules of containerd, except for Windows hosts
-/// from build 20348 (Server 2022) on: there, containerd also accepts images of older builds, back
-/// to the last long-term release before the host.
+/// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If the platform
+/// and the image both state a version of Windows, their builds must be equal. The platform must
+/// have every feature that the image requires. Of two images that otherwise match equally well, the
+/// image that requires more features is better. These are the rules of containerd, except for
+/// Windows hosts from build 20348 (Server 2022) on: there, containerd also accepts images of older
+/// builds, back to the last long-term release before the host.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,
@@ -138,8 +138,8 @@ fn arm_on_arm64(variant: &str) -> impl Iterator<Item = String> {
 }
 
 /// Returns whether the Windows version of `wanted` runs images for the version of `platform`. If
-/// both state a version, their builds, such as 10.0.17763, must be equal. Other systems have no
-/// such versions.
+/// both state a version, their builds, such as 10.0.17763, must be equal. Versions of other systems
+/// are not compared.
 fn runs_version(wanted: &Platform, platform: &Platform) -> bool {
     let build = |version: &str| {
         version

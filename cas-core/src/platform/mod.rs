@@ -100,8 +100,8 @@ impl Platform {
         }
     }
 
-    /// Returns whether neither the operating system nor the processor is stated. Such content is
-    /// not for a particular platform.
+    /// Returns whether neither the operating system nor the processor is stated. Content whose
+    /// platform is unstated is not for a particular platform.
     pub fn is_unstated(&self) -> bool {
         self.os.is_empty() && self.architecture.is_empty()
     }
@@ -197,7 +197,7 @@ pub enum Platforms {
     /// As `Host`, with this platform in place of the platform of this machine.
     Like(Platform),
     /// The best match for one platform, by the rules of [`Only`]. An image without an index must
-    /// match as well.
+    /// match this platform, too.
     One(Platform),
     /// Every platform of the image.
     All,
@@ -234,9 +234,9 @@ impl Platforms {
         }
     }
 
-    /// Adds `features` to the platform of this machine, if [`Platforms::Host`] is selected. The
-    /// best match is then the variant of an image that requires the most of these features. Returns
-    /// any other selection unchanged.
+    /// Adds `features` to the platform of this machine, if [`Platforms::Host`] is selected. Of two
+    /// variants of an image that otherwise match equally well, the variant that requires more of
+    /// these features is then chosen. Returns any other selection unchanged.
     #[must_use]
     pub fn preferring(self, features: &[&str]) -> Self {
         if self != Platforms::Host || features.is_empty() {

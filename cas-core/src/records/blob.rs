@@ -50,8 +50,8 @@ pub struct BlobRecord {
     /// The ids of the leases that pin the blob; some of the leases may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
-    /// The version of the bytes that was last recorded as verified, because a [`Writer`] published
-    /// the bytes, or because `cas` hashed the stored bytes.
+    /// The version that was last recorded as verified. A version is verified if a [`Writer`]
+    /// published its bytes, or if `cas` has hashed its stored bytes.
     ///
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]

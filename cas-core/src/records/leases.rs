@@ -229,9 +229,9 @@ impl Leases {
     /// ended already.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the lease has another owner and its `expires_at` is not before
-    /// `now`; `Corrupt` if its record does not parse; `Conflict` if every attempt lost against
-    /// another writer; errors of the store.
+    /// `FailedPrecondition` if the lease has another owner and did not expire before `now`;
+    /// `Corrupt` if its record does not parse; `Conflict` if every attempt lost against another
+    /// writer; errors of the store.
     pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
         retry(|| async move {
             let Some((lease, revision)) = self.load(id).await? else {

@@ -1,10 +1,11 @@
 //! Records: the small transactional tables that a store keeps next to its content.
 //!
-//! A store has exactly one records store. A content store that is also the records store commits a
-//! [`Batch`], which holds changes of records, together with the bytes that it publishes or removes.
-//! For any other content store, the batch is committed separately: before bytes are published, and
-//! after bytes are removed. A composition publishes bytes together with the batch if the bytes go
-//! to its member that is such a store.
+//! A store has exactly one records store. A [`Batch`] holds changes of records. A content store
+//! that is also the records store commits the batch together with the bytes that it publishes or
+//! removes. For any other content store, the batch is committed separately: before bytes are
+//! published, and after bytes are removed. A composition has the records store of one of its
+//! members. It can commit the batch together with published bytes only if that member stores the
+//! bytes.
 
 pub(crate) mod blob;
 mod each;

@@ -34,8 +34,8 @@ pub(super) struct Carried {
 
 /// Records the referrers that were moved with each subject.
 pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<()> {
-    // A referrer can itself be a subject. Its own referrers are recorded first, so that it is
-    // pinned together with them.
+    // A referrer can itself be a subject. Its own referrers are recorded first, so that the
+    // referrer already keeps them when the record of its subject begins to keep the referrer.
     for Carried { subject, referrers } in carried.into_iter().rev() {
         guard.record_referrers(&subject, &referrers).await?;
     }
@@ -106,8 +106,8 @@ pub(super) async fn carry(
     Ok(carried)
 }
 
-/// Returns the descriptor with which a listed referrer is moved. It does not have the annotations,
-/// because they belong to the list.
+/// Returns the descriptor with which a listed referrer is moved: only the media type, the digest
+/// and the size. The annotations in the list belong to the list.
 fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
     let media_type = &listed.media_type;
     if media_type.is_document() {

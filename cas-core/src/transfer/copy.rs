@@ -121,7 +121,8 @@ struct CopyBlobs<'a> {
     available: Available<'a>,
     chooser: Mutex<Chooser>,
     has_manifest: AtomicBool,
-    /// The blobs whose copies have begun. The same bytes may be listed under two types.
+    /// The digests and sizes of the blobs whose copies have begun. The media type is left out, so
+    /// that bytes that are listed under two types are copied once.
     begun: Mutex<HashSet<(Digest, u64)>>,
     documents: Documents,
 }

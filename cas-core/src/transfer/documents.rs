@@ -1,5 +1,5 @@
-//! The documents of an image that a transfer found. Each document, or the record that lists its
-//! children, is written after its children.
+//! The documents that a transfer has found in an image. Copies and pushes write a document after
+//! its children. A pull writes it before them, and adds the children to its record after them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -35,10 +35,10 @@ pub struct Fetched {
 /// it under the lease of `guard`. The content is durable after the next
 /// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
-/// Bytes that an earlier attempt left are kept, and only the rest is fetched. If the whole then has
-/// a wrong digest, all bytes are fetched again. The bytes of a layer that is fetched are also fed
-/// to the unpacker of `options` if [`Unpacker::wants`] requests this and no earlier attempt left
-/// bytes.
+/// Bytes that an earlier attempt left are kept, and only the rest is fetched. If the complete
+/// content then has a wrong digest, all bytes are fetched again. The bytes of a layer that is
+/// fetched are also fed to the unpacker of `options` if [`Unpacker::wants`] requests this and no
+/// earlier attempt left bytes.
 ///
 /// # Errors
 /// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept),
@@ -149,8 +149,8 @@ impl Fetch<'_> {
     }
 
     async fn feed_admitted(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
-        // The request is made only after this. Otherwise it would count in the quota while it waits
-        // for the unpacker, and requests of other layers would wait, too.
+        // The unpacker admits the layer before the request is made. A request that waited for the
+        // unpacker would count in the quota, and delay the requests of other layers.
         unpacker.admit(layer).await?;
         match self.open_intact(layer).await? {
             Some(reader) => {

@@ -14,7 +14,7 @@ const PIECES_AHEAD: usize = 2;
 
 /// A layer that is unpacked while its bytes arrive.
 pub struct LayerFeed<'a> {
-    /// Receives the bytes of the layer, beginning with the first byte.
+    /// Sends the bytes of the layer to `unpacked`, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
     /// for another layer. If the bytes end early, the future does not fail, because the sender

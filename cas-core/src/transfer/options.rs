@@ -86,8 +86,8 @@ pub struct PushOptions {
     /// [`Platforms::Like`] does the same for its platform. [`Platforms::One`] pushes only the
     /// manifest for its platform, and [`Platforms::All`] pushes all platforms or fails.
     pub platforms: Platforms,
-    /// Whether the referrers of the image that the store has are pushed, too. By default, referrers
-    /// are not pushed.
+    /// Whether the referrers of the image are pushed, too, as far as the store has them. By
+    /// default, referrers are not pushed.
     pub referrers: bool,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
@@ -118,8 +118,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets whether the referrers of the image that the store has, and their own referrers, are
-    /// pushed, too.
+    /// Sets whether the referrers of the image, and their own referrers, are pushed, too, as far as
+    /// the store has them.
     #[must_use]
     pub fn with_referrers(mut self, referrers: bool) -> Self {
         self.referrers = referrers;

@@ -1,10 +1,10 @@
 //! Pulls an image from a remote.
 //!
-//! For each document, a pull first writes the records of the children to store, then stores the
-//! document, and then its children. Once all content is durable, the children are added to the
-//! records of the documents, and the name is written last. So a pull that fails leaves every image
-//! as it was. A killed pull leaves content, which the next pull uses, until a garbage collection
-//! removes it.
+//! For each document, a pull first writes the records of those children that will be stored. Then
+//! it stores the document, and then these children. Once all content is durable, the children are
+//! added to the records of the documents, and the name is written last. So a pull that fails leaves
+//! every image as it was. A killed pull leaves content, which the next pull uses, until a garbage
+//! collection removes it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -32,8 +32,8 @@ const PIECE: usize = 1 << 20;
 /// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
 /// descriptor of the topmost document.
 ///
-/// With [`referrers`](PushOptions::referrers), the referrers of the image that the store has are
-/// pushed afterwards, and so are their own referrers.
+/// With [`referrers`](PushOptions::referrers), the referrers of the image and their own referrers
+/// are pushed afterwards, as far as the store has them.
 ///
 /// With [`Platforms::One`], only the manifest for this platform is pushed. Registries refuse an
 /// index if they do not have all of its manifests. So if a manifest of the index is not complete in
@@ -229,7 +229,7 @@ impl PushBlobs<'_> {
 struct Sent {
     item: String,
     progress: Arc<dyn Progress>,
-    /// The most bytes that were sent so far.
+    /// The highest offset up to which bytes of the blob were sent.
     most: AtomicU64,
 }
 

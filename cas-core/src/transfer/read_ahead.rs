@@ -1,4 +1,4 @@
-//! Reads a blob in order by several concurrent requests.
+//! Reads a blob from front to back, with several concurrent requests.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,8 +14,8 @@ use super::remote::{Fetcher, Pieces};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 
-/// The bytes of one range, and the lease of its request. The lease ends when the reader reaches the
-/// range, so that the limit on requests also bounds the ranges that wait in memory.
+/// The bytes of one range, and the [`QuotaLease`] of its request. The reader drops this lease when
+/// it reaches the range, so that the limit on requests also bounds the ranges that wait in memory.
 type Fetched = Result<(VecDeque<Bytes>, QuotaLease)>;
 
 /// Reads a blob in order while the ranges ahead are fetched into memory.
@@ -31,7 +31,8 @@ pub(super) struct RangeReader<'a> {
     requests: &'a ImageQuota,
 }
 
-/// Ranges that were requested, in order: first those that have arrived.
+/// Ranges that were requested, in the order of the blob. The ranges in `arrived` come before those
+/// in `running`.
 #[derive(Default)]
 struct ReadAhead<'a> {
     arrived: VecDeque<Fetched>,
@@ -39,7 +40,7 @@ struct ReadAhead<'a> {
 }
 
 impl<'a> RangeReader<'a> {
-    /// Returns a reader of the bytes `range`. Nothing was requested yet.
+    /// Returns a reader of the bytes `range`. Requests nothing before [`begin`](Self::begin).
     pub(super) fn new(
         fetcher: &'a dyn Fetcher,
         descriptor: &'a Descriptor,
@@ -78,8 +79,8 @@ impl<'a> RangeReader<'a> {
     }
 
     /// Returns the next bytes, or `None` after the last range that was requested. If the
-    /// [rest](Self::rest) is then empty, the whole blob was returned. Otherwise, the remote has
-    /// stopped serving ranges.
+    /// [rest](Self::rest) is then empty, all bytes of this reader were returned. Otherwise, the
+    /// remote has stopped serving ranges.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`]; `Corrupt` if the remote sends more or less than a range.

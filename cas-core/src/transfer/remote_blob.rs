@@ -22,8 +22,8 @@ pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
     limits: &'a PullLimits,
-    /// A request for the rest of the blob counts in this quota until its stream ends, and a request
-    /// for a range until all bytes before the range are read.
+    /// The quota of concurrent requests. A request for all bytes that are left counts until its
+    /// stream ends. A request for a range counts until all bytes before the range are read.
     requests: &'a ImageQuota,
     incoming: Incoming<'a>,
 }

@@ -11,8 +11,8 @@ use crate::error::Result;
 
 /// Maximum number of bytes in one read from a store.
 const PIECE: usize = 1 << 20;
-/// Maximum number of bytes of a file that are shared or copied within the kernel at once, so that
-/// the progress is reported in between.
+/// Maximum number of bytes of a file that one call shares or copies within the kernel. Progress is
+/// reported after each call.
 const SHARED: u64 = 64 << 20;
 
 /// A source of the bytes of a blob.

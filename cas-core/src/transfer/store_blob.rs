@@ -72,7 +72,7 @@ pub enum Resume {
     /// Drop them.
     Never,
     /// Keep them. If the whole blob turns out to be damaged, fail, although these bytes may be the
-    /// cause. Only a source that may have other bytes is read again.
+    /// cause. Only if the source may have other bytes ([`BlobSource::distrust`]), read it again.
     Once,
     /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause. Then
     /// drop them, and write the blob again from its first byte.

@@ -89,8 +89,9 @@ impl StoreRepository {
         begun.await
     }
 
-    /// Records a document that was pushed as a referrer, if the store has its subject. The subject
-    /// may be any blob: registries accept every subject, even an absent one.
+    /// Records a pushed document as a referrer of its subject, if the document names a subject that
+    /// the store has. The subject may be any blob: registries accept every subject, even an absent
+    /// one.
     async fn record_subject(&self, descriptor: &Descriptor, data: &[u8]) -> Result<()> {
         let document = dispatch::parse(descriptor, data)?;
         let Some(subject) = document.subject() else {

@@ -72,7 +72,7 @@ impl<'a> Wants<'a> {
         left_out
     }
 
-    /// Returns the children of a document that its record does not list as absent.
+    /// Returns the children of a document, except those that its record lists as absent.
     async fn claimed(&self, document: &Descriptor) -> Result<BTreeSet<Digest>> {
         let loaded = self.store.blobs().load(&document.digest).await?;
         let Some((record, _)) = loaded else {
@@ -83,8 +83,8 @@ impl<'a> Wants<'a> {
         Ok(stored.collect())
     }
 
-    /// Decides to store a layer that was stored before and was lost: the record of its manifest
-    /// does not list it as absent.
+    /// Decides to store a layer that was stored before and was lost. Such a layer is missing,
+    /// although the record of its manifest does not list it as absent.
     fn repair(&self, layer: &Descriptor) {
         let mut decided = lock(&self.decided);
         let want = decided.entry(layer.digest).or_default();

@@ -60,7 +60,8 @@ pub(super) fn in_directory(directory: &Path, tls: &mut Tls) -> Result<bool> {
             };
             tls.clients.push((path.clone(), key));
         } else if !files.contains(&path.with_extension("cert")) {
-            let what = "the key has no certificate next to it; add one whose name ends with .cert";
+            let what = "the key has no certificate next to it; add it under the same name, with \
+                        .cert instead of .key";
             return Err(Error::invalid(what)
                 .operation("read")
                 .subject(path.display()));

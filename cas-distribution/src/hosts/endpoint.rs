@@ -42,23 +42,25 @@ impl Capabilities {
 /// The scheme by which an endpoint is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// https, except with [`Options::plain_http`](crate::Options::plain_http), and for a registry
-    /// on this machine that does not require TLS.
+    /// http with [`Options::plain_http`](crate::Options::plain_http), and for a registry on this
+    /// machine that does not require TLS. Otherwise https.
     Usual,
     Https,
     Http,
-    /// https, or http if the host does not answer over https.
+    /// http if a first request over https fails within a few seconds. Otherwise https, even if the
+    /// host has not answered that request by then.
     Either,
 }
 
-/// Which certificates are trusted and shown. Each path is that of a PEM file.
+/// The certificates that are trusted, and those that are presented to the host. Each path is that
+/// of a PEM file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
     /// Certificates of authorities, in addition to those of the system. They are also trusted for
     /// the hosts that the registry refers to.
     pub(crate) authorities: Vec<PathBuf>,
-    /// Certificates for the host, each with its key, which may be in the same file. The first one
-    /// is shown.
+    /// Client certificates, each with its key. A certificate and its key may be in one file. Only
+    /// the first certificate is presented to the host.
     pub(crate) clients: Vec<(PathBuf, PathBuf)>,
     /// Whether the certificate of the host is not verified.
     pub(crate) skip_verify: bool,
@@ -67,7 +69,7 @@ pub(crate) struct Tls {
 /// How a host is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
-    /// Which certificates are trusted and shown.
+    /// The certificates that are trusted, and those that are presented to the host.
     pub(crate) tls: Tls,
     /// Headers of every request to the host.
     pub(crate) headers: HeaderMap,
@@ -81,13 +83,14 @@ pub struct Endpoint {
     /// The name of the image at the endpoint. If `url` is `None`, the host of this name is the host
     /// of the endpoint.
     pub(crate) reference: FullName,
-    /// The URL of the API, with `/v2` unless `override_path` is set, or `None` for the API at the
-    /// host of `reference`.
+    /// The URL of the API. It ends with `/v2`, unless `hosts.toml` sets `override_path`. If `None`,
+    /// the API is at the host of `reference`.
     pub(crate) url: Option<Url>,
     /// The operations for which the endpoint may be used.
     pub(crate) may: Capabilities,
-    /// The host of the registry that a mirror stands for. Requests to the mirror have this host in
-    /// the query parameter `ns`, as containerd's requests do.
+    /// The host of the registry that a mirror of `hosts.toml` stands for. Requests to the mirror
+    /// have this host in the query parameter `ns`, as containerd's requests do. `None` for the
+    /// registry itself and for mirrors of `registries.conf`.
     pub(crate) namespace: Option<String>,
     /// How the host is reached.
     pub(crate) access: Access,
@@ -146,8 +149,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Returns the URL of a repository of the registry that references call `host`, or of the registry
-/// as a whole if `repository` is empty.
+/// Returns the URL of a repository. `host` is the host of its registry as names of images have it,
+/// such as `docker.io`. If `repository` is empty, returns the URL of the registry's API.
 pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
     let host = hub::registry(host);
     let end = if repository.is_empty() { "" } else { "/" };

@@ -1,4 +1,5 @@
-//! Configurations as people write them, each with the endpoints that its own tool documents.
+//! What the tests of `hosts.toml` and `registries.conf` share. Each test has configurations as
+//! people write them, and the endpoints that the documents of containerd or podman give for them.
 
 use std::path::Path;
 
@@ -8,13 +9,13 @@ use cas_core::{Digest, Result};
 use super::endpoint::{Access, Endpoint, Scheme};
 use super::file::Text;
 
-/// The digest of no bytes.
+/// Returns the digest of an empty blob.
 pub(super) fn digest() -> String {
     Digest::sha256(b"").to_string()
 }
 
-/// Returns endpoints in words, one in a line: what they may do (`p`ull, `r`esolve, p`u`sh), the
-/// URL, and what is special.
+/// Returns a text for each endpoint: its capabilities (`p`ull, `r`esolve, p`u`sh, or `-` for one
+/// that it lacks), the URL of the repository, and the settings that differ from the default.
 pub(super) fn words(endpoints: &[Endpoint]) -> Vec<String> {
     endpoints.iter().map(word).collect()
 }
@@ -67,7 +68,7 @@ fn word(endpoint: &Endpoint) -> String {
 /// A name, a file, and the endpoints or a part of the error.
 pub(super) type Row<'a> = (&'a str, &'a str, Result<&'a [&'a str], &'a str>);
 
-/// Checks that each file gives the endpoints of its row.
+/// Checks that each file gives the endpoints or the error of its row.
 pub(super) fn hold(
     path: &str,
     rows: &[Row],

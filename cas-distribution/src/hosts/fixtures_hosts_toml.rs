@@ -41,7 +41,7 @@ fn mirrors_come_before_the_server() {
                 "pru https://x.test/v2/team/app/",
             ]),
         ),
-        // Only the mirror, with the name of the registry and its port.
+        // The mirror is the only endpoint. Its `ns` is the host of the registry with the port.
         (
             "x.test:5000/team/app:1",
             "server = \"https://mirror.test\"\n",

@@ -308,7 +308,7 @@ fn another_spelling_does_not_evade_a_table() {
             blocks,
             Ok(&["pru https://x.test:8080/v2/a/"]),
         ),
-        // A table without another location does not change the port.
+        // If the location of a table is its prefix, the name keeps its port.
         (
             "x.test:80/a:1",
             mirror,

@@ -135,12 +135,12 @@ impl Table {
         if let Some(url) = url {
             let root = root(url.get_ref(), override_path);
             let root = root.ok_or_else(|| {
-                // The value may contain a password.
+                // The message does not contain the value, which may have a password.
                 let what = "expected a URL of http or https that has no login and no query";
                 text.mistake(&url.span(), what)
             })?;
-            // Without `server`, the endpoint is the registry itself. It keeps all capabilities,
-            // whatever the file states.
+            // Only an endpoint with a URL has the capabilities that the file states. Without
+            // `server`, the last endpoint is the registry itself, and it keeps all capabilities.
             endpoint.may = may;
             endpoint.scheme = match root.scheme() {
                 "https" => Scheme::Https,
@@ -174,7 +174,7 @@ impl Table {
                 "pull" => may.pull = true,
                 "resolve" => may.resolve = true,
                 "push" => may.push = true,
-                // Referrers are read where content is pulled.
+                // This changes nothing: referrers are read from each host with `pull`.
                 "referrers" => {}
                 _ => {
                     let what = format!(
@@ -258,7 +258,7 @@ impl Table {
 
 /// Returns the URL of the API at a host. Its path ends with `/v2`, or is that of `url` if
 /// `override_path` is true. A `url` without a scheme is one of https. Returns `None` if `url` does
-/// not parse, has a scheme other than http and https, a login or a query.
+/// not parse, has a login or a query, or has a scheme other than http and https.
 fn root(url: &str, override_path: bool) -> Option<Url> {
     let url = match url.split_once("://") {
         Some(_) => url.to_owned(),

@@ -85,7 +85,7 @@ impl Hosts {
         hosts
     }
 
-    /// Returns the places for a user, whose environment may have `chosen` a `registries.conf`.
+    /// Returns the places for a user. `chosen` is the `registries.conf` that the environment names.
     fn of(home: Option<&Path>, chosen: Option<PathBuf>) -> Self {
         let own = home.map(|home| home.join(".config/containers"));
         let in_own = |name: &str| own.as_ref().map(|own| own.join(name));
@@ -94,7 +94,8 @@ impl Hosts {
             ["/etc/containerd/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
         let own_conf = in_own("registries.conf").filter(|conf| conf.exists());
         let system_conf = Some(system.join("registries.conf")).filter(|conf| conf.exists());
-        // A user's own registries.conf replaces that of the system and the drop-ins of the system.
+        // If the user's own registries.conf is read, that of the system and the drop-ins of the
+        // system are not. The user's own one is not read if the environment names another file.
         let is_system = chosen.is_some() || own_conf.is_none();
         let drop_ins = is_system.then(|| system.join("registries.conf.d"));
         let drop_ins = drop_ins.into_iter().chain(in_own("registries.conf.d"));
@@ -153,7 +154,7 @@ impl Hosts {
     /// be searched, but `short-name-mode` is `enforcing`; errors of the files as
     /// [`Hosts::endpoints`].
     pub async fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
-        // A name with a host is not completed, so the files may be unreadable.
+        // A name with a host is not completed. The files are not read, so they may be unreadable.
         if !short_names::without_host(typed) {
             return Ok(vec![typed.parse()?]);
         }
@@ -183,10 +184,11 @@ impl Hosts {
     /// is usually the last one.
     ///
     /// # Errors
-    /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse or
-    /// contradicts itself (the message has its path, and its line if that is known), or if one of
-    /// the [`authorities`](Self::authorities) is absent; `NotFound` if the directory of
-    /// [`with_directory`](Self::with_directory) is absent, or if
+    /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse,
+    /// contradicts itself, or has a value that is not valid or not supported (the message has its
+    /// path, and its line if that is known), if a key in a directory of certificates has no
+    /// certificate, or if one of the [`authorities`](Self::authorities) is absent; `NotFound` if
+    /// the directory of [`with_directory`](Self::with_directory) is absent, or if
     /// [`registries_conf`](Self::registries_conf) is absent and needed; `OutOfRange` if a file is
     /// larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more
     /// than [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file

@@ -52,7 +52,8 @@ pub(super) fn check(path: &Path, reference: &FullName) -> Result<()> {
     })?;
     let mut lists = document.transports.values().flat_map(BTreeMap::values);
     if document.default.is_empty() || lists.any(Vec::is_empty) {
-        let what = "a list of requirements is empty; expected [{\"type\": \"reject\"}] or others";
+        let what =
+            "a list of requirements is empty; expected one or more, as in [{\"type\": \"reject\"}]";
         return Err(file::mistake(path, None, what));
     }
     let scopes = document.transports.get(REGISTRIES);
@@ -76,7 +77,7 @@ fn most_specific<'a>(
     let matching = scopes.iter().filter_map(|one| {
         let (scope, requirements) = one;
         let refuses = requirements.iter().any(Requirement::refuses);
-        // Every other scope is for fewer names than the default of the transport.
+        // The scope "" is the default of the transport. `None` ranks it below all other scopes.
         let rank = match scope.as_str() {
             "" => None,
             scope => Some(name.rank(scope, refuses)?),

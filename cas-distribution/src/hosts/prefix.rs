@@ -61,8 +61,8 @@ pub(super) struct Rank {
     has_host: bool,
     /// The length of the prefix in its canonical spelling, in bytes.
     length: usize,
-    /// Whether the rule of the prefix refuses images, so that another spelling of the prefix does
-    /// not evade it.
+    /// Whether the rule of the prefix refuses images. If several prefixes are spellings of
+    /// each other, one that refuses decides, so that the others do not evade it.
     refuses: bool,
     /// Whether the prefix is spelled like the name.
     is_as_written: bool,
@@ -158,8 +158,9 @@ mod tests {
             ("a.x.test/a", "*.x.test", "a.x.test/a"),
             ("x.test/a", "x.test:443", "x.test/a"),
             ("a.b.x.test/a", "*.x.test", "*.b.x.test"),
-            // Spelled like the name.
+            // Of two spellings of one prefix, the one that is spelled like the name is preferred.
             ("x.test/a", "X.test:443", "x.test"),
+            // A host in another spelling than the name is still preferred to a pattern.
             ("a.x.test/a", "*.x.test", "a.x.test:80"),
         ] {
             let compared = Compared::of(&name.parse().unwrap());

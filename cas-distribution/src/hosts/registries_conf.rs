@@ -58,8 +58,8 @@ pub(super) struct RegistriesConf {
 /// `.conf`.
 ///
 /// # Errors
-/// `NotFound` if `conf` is absent; `InvalidArgument` for a file that does not parse, mixes both
-/// formats or contradicts itself; errors of [`file::bytes`] and [`file::list`].
+/// `NotFound` if the file `conf` does not exist; `InvalidArgument` for a file that does not parse,
+/// mixes both formats or contradicts itself; errors of [`file::bytes`] and [`file::list`].
 pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<RegistriesConf> {
     let mut found = RegistriesConf::default();
     if let Some(path) = conf {
@@ -108,12 +108,13 @@ impl RegistriesConf {
             let at = lists.span();
             if is_drop_in {
                 let what = "expected [[registry]] tables, because this is a drop-in; found the \
-                            first format";
+                            first format, [registries.…]";
                 return Err(text.mistake(&at, what));
             }
             if !tables.is_empty() || document.unqualified_search_registries.is_some() {
                 let what = "the file mixes the first format, [registries.…], with the second one; \
-                            use [[registry]] tables only";
+                            remove [registries.…], and use [[registry]] and \
+                            unqualified-search-registries";
                 return Err(text.mistake(&at, what));
             }
             let searched = lists.get_ref().search.registries.clone();

@@ -231,12 +231,14 @@ impl Registry {
             return Ok(reference.clone());
         }
         let parsed = text.parse::<FullName>().ok();
-        // Unlike in docker, a default host, namespace or tag is not added.
+        // `parse` adds a default host, namespace or tag, as docker does. If it added one, the text
+        // is refused.
         let parsed = parsed.filter(|parsed| prefix::written(parsed) == text);
         parsed.ok_or_else(|| {
             Error::invalid(format!(
-                "{} gives the name {text:?}, which is not HOST[:PORT]/REPOSITORY with a tag or a \
-                 digest; correct the location {:?}",
+                "{} gives the name {text:?}, which is not a full name; expected \
+                 HOST[:PORT]/REPOSITORY with a tag or a digest, and on docker.io with a namespace \
+                 such as library; correct the location {:?}",
                 self.file, place.location
             ))
             .subject(reference)

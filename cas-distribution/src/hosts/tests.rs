@@ -1,4 +1,4 @@
-//! Which of the files of a machine is read.
+//! Tests of which files of the machine are read, and which file comes before another.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ impl Upload<'_> {
             let failure = match self.send(Method::PATCH, &place, at..end).await {
                 Ok(response) if response.status() == StatusCode::ACCEPTED => {
                     place = self.inner.location(&response)?;
-                    // A registry may have kept less than it was sent.
+                    // The registry may have kept only the first part of the chunk.
                     let kept = arrived(response.headers());
                     at = kept
                         .filter(|kept| (at + 1..end).contains(kept))

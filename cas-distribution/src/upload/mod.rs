@@ -15,11 +15,11 @@ use crate::request::{Action, Ask};
 use crate::retry::{Failure, Patience};
 
 /// Maximum length in bytes of the first chunk that is tried, for a registry that refuses the whole
-/// blob as too large and states no length.
+/// blob as too large and states no length for chunks.
 const CHUNK: u64 = 8 << 20;
 /// Minimum length of a chunk in bytes. A registry may demand longer chunks.
 const SHORTEST: u64 = 64 << 10;
-/// Number of uploads in a row after which a push fails because the registry forgets them.
+/// If the registry forgets this many uploads of a blob in a row, the push fails.
 const FORGOTTEN: u32 = 4;
 /// The header with the minimum length of a chunk.
 const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
@@ -30,7 +30,8 @@ pub(crate) struct Upload<'a> {
     descriptor: &'a Descriptor,
     content: &'a Content,
     patience: Patience,
-    /// The length of a chunk, if the registry does not take the whole at once.
+    /// The length of a chunk in bytes. `None` until the registry states a minimum length, or
+    /// refuses the whole blob as too large.
     chunk: Option<u64>,
     /// The minimum length of a chunk: [`SHORTEST`], or more if the registry demands more.
     least: u64,
@@ -68,12 +69,13 @@ impl<'a> Upload<'a> {
     /// Uploads the blob.
     ///
     /// An attempt that fails for a temporary reason is repeated. The blob is sent in chunks if the
-    /// registry refuses the whole blob as too large, or states a length for chunks that is less
-    /// than the size of the blob.
+    /// registry refuses the whole blob as too large. It is also sent in chunks if the registry
+    /// states a minimum length for chunks, and the blob is longer than it and than [`SHORTEST`].
     ///
     /// # Errors
     /// As [`Inner::expect`]; `OutOfRange` if even the shortest chunks are too large for the
-    /// registry; `Corrupt` if the registry states another digest for the blob; errors of the content.
+    /// registry; `Corrupt` if the registry states another digest for the blob; errors of the
+    /// content.
     pub(crate) async fn run(mut self) -> Result<()> {
         let mut mount_from = self.inner.mount_from.as_deref();
         loop {
@@ -172,7 +174,8 @@ impl<'a> Upload<'a> {
         Ok(check_digest(response.headers(), self.descriptor)?)
     }
 
-    /// Returns the refusal for an answer that is not a success, to a request of an upload.
+    /// Returns the refusal for the answer to a request of an upload. The answer must not be a
+    /// success.
     async fn refused(&self, response: Response) -> Refusal {
         let status = response.status();
         match (status, self.inner.refused(response).await) {

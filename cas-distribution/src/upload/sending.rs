@@ -27,7 +27,7 @@ impl Upload<'_> {
     /// body was not sent.
     ///
     /// # Errors
-    /// As [`error::broken`] if the connection breaks; a failure that may pass if it stalls; as
+    /// As [`error::broken`] if the connection breaks; if it stalls, a failure that may pass; as
     /// [`Http::request`](crate::http::Http::request); errors of the content and of the credentials.
     pub(super) async fn send(
         &self,
@@ -82,7 +82,7 @@ impl Upload<'_> {
     /// waits longer, because the registry may have to copy and hash the blob. Returns the answer.
     ///
     /// # Errors
-    /// A failure that may pass if the time is over; errors of the content.
+    /// If the time is over, a failure that may pass; errors of the content.
     async fn watch<T>(
         &self,
         answer: impl Future<Output = T>,

@@ -32,7 +32,7 @@ impl Pattern {
     /// to the product of their lengths.
     pub(super) fn is_for(&self, text: &str) -> bool {
         let text = text.as_bytes();
-        // Whether the pieces so far stand for the first `n` bytes.
+        // `reached[n]`: whether the pieces so far stand for the first `n` bytes.
         let mut reached = vec![false; text.len() + 1];
         reached[0] = true;
         for piece in &self.0 {

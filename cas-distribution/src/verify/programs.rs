@@ -28,9 +28,9 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// The error contains the first [`limit::REASON`] bytes of the reason.
 ///
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
-/// signal, or takes too long. A program whose child still has the standard output open has not
-/// ended. The verification fails with `NotFound` if the directory does not exist, and with
-/// `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
+/// signal, or takes too long. A program that has ended still counts as running while a child of it
+/// has the standard output open. The verification fails with `NotFound` if the directory does not
+/// exist, and with `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -216,16 +216,16 @@ mod tests {
         Descriptor::new(MediaType::OCI_INDEX, Digest::sha256(b"x"), 7)
     }
 
-    /// Sets `out` to a file next to the directory of the script: the path of the directory, and
-    /// `.out`.
+    /// Sets `out` to the path of the script's directory with `.out` appended.
     const OUT: &str = "out=$(dirname \"$0\").out";
 
     fn ask(verifiers: &VerifierDir) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_all().build().unwrap();
         let name = "x.test/team/app:1".parse().unwrap();
-        // A program cannot be started while another thread starts one and still has the file open
-        // for writing.
+        // If another thread starts a process while this thread writes a script, the new process has
+        // the script open for writing until it calls `exec`. Before that, the script cannot be
+        // started.
         loop {
             let judged = runtime.block_on(verifiers.verify(&name, &target()));
             let is_busy = |error: &Error| error.to_string().contains("os error 26");

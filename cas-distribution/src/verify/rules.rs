@@ -20,13 +20,13 @@ use crate::{Host, hub, spelling};
 ///   stand for an empty text. A pattern of hosts alone, such as `*.example.com`, is for all names
 ///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
 ///   otherwise only for the ports 443 and 80. A host with a port is only for that port.
-///   `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has `**`.
+///   `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has a slash or `**`.
 /// - The digest that a name refers to. For an image with an index, this is the digest of the index.
 ///
 /// A name with a digest does not show which tags the image has. So for such a name, the tag of a
 /// `deny` rule is ignored, and an `allow` rule with a tag but without a digest does not allow the
-/// image. An `allow` rule with both allows the image if the name has that tag, too. A rule with a
-/// digest is only for the image with that digest.
+/// image. An `allow` rule with a tag and a digest allows the image only if the name has that tag,
+/// too. A rule with a digest is only for the image with that digest.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -176,7 +176,7 @@ impl Rule {
         let kind = match text.split_once('/') {
             Some((host, rest)) => Kind::name(host, rest),
             None if text.contains('*') => Kind::name(text, "**"),
-            // A digest with too few digits is not a host.
+            // Otherwise `sha256:12`, a digest with too few digits, would be a host with a port.
             None if text.starts_with("sha") && text.contains(':') => {
                 text.parse().ok().map(Kind::Digest)
             }
@@ -213,7 +213,7 @@ impl Rule {
                     (Some(untagged), _) if image.is_pinned && effect == Effect::Deny => {
                         (untagged, String::new())
                     }
-                    // The digest of the rule says which image is meant.
+                    // A rule with a digest needs no look-up of the tag: the digest names the image.
                     (Some(_), Some(tag)) if !image.is_pinned || *has_digest => {
                         (pattern, format!(":{tag}"))
                     }

@@ -4,8 +4,8 @@
 //!
 //! An inode is followed by its attributes, and then by its tail, if it has one. The tail is the
 //! incomplete last block of a directory or a link, or that of a file if an image cannot use this
-//! block in the data file. A tail must not cross a block of the metadata, so there are gaps before
-//! inodes with a tail. Small inodes without a tail are placed in the gaps.
+//! block in the data file. A tail must lie within one block of the metadata, so there are gaps
+//! before inodes with a tail. Small inodes without a tail are placed in the gaps.
 
 use cas_core::Result;
 
@@ -21,8 +21,8 @@ use crate::tree::{Id, Kind, Node, ROOT, Tree};
 pub(super) struct Place {
     /// Offset of the inode in bytes.
     pub(super) inode: u64,
-    /// Number of zeros between the attributes and the tail, so that the tail does not cross a
-    /// block. The zeros are attributes without a name, which readers skip.
+    /// Number of zeros between the attributes and the tail, so that the tail lies within one block.
+    /// The zeros are attributes without a name, which readers skip.
     pub(super) padding: u64,
     pub(super) data: DataLayout,
     /// Size of a directory or a link in bytes; 0 for other nodes.
@@ -33,7 +33,7 @@ pub(super) struct Place {
 }
 
 pub(super) struct Layout {
-    /// All nodes of the tree, in the order of their inodes.
+    /// All nodes of the tree, in the order in which they are placed.
     pub(super) order: Vec<Id>,
     /// Where each node is stored, by the identity of the node.
     places: Vec<Option<Place>>,
@@ -106,9 +106,9 @@ impl Layout {
     }
 }
 
-/// Returns the nodes of a tree in the order of their inodes. A directory is followed by everything
-/// in it that is not a directory, sorted by name, and then by the directories in it, each with
-/// everything below it. A node with several names is at the first of them.
+/// Returns the nodes of a tree in the order in which they are placed. A directory is followed by
+/// everything in it that is not a directory, sorted by name, and then by the directories in it,
+/// each with everything below it. A node with several names is at the first of them.
 fn order(tree: &Tree) -> Vec<Id> {
     let mut order = Vec::new();
     let mut seen = vec![false; tree.slots()];
@@ -175,8 +175,8 @@ impl Cursor {
         begin
     }
 
-    /// Places an inode and its attributes of `head` bytes, and a tail after them. Returns the
-    /// offset.
+    /// Places an inode, its attributes and padding, which take `head` bytes together, and the tail
+    /// after them. Returns the offset of the inode.
     fn with_tail(&mut self, head: u64, tail: u64) -> u64 {
         let first = self.end.next_multiple_of(SLOT);
         let mut begin = first;

@@ -59,7 +59,8 @@ fn write_superblock(out: &mut Out, layout: &Layout, data_files: usize) {
     out.put(at(0), MAGIC.to_le_bytes());
     out.put(at(8), COMPATIBLE.to_le_bytes());
     out.put(at(12), [BLOCK.trailing_zeros() as u8]);
-    // The root is the first inode, and the table of data files before it is small.
+    // The number of the root's inode fits in 16 bits: it is the first inode, and the table of data
+    // files before it is small.
     out.put(at(14), (layout.number(ROOT) as u16).to_le_bytes());
     out.put(at(16), (layout.order.len() as u64).to_le_bytes());
     out.put(at(36), blocks(layout.length));

@@ -119,7 +119,8 @@ impl Tree {
         let from = self.directory(target_parent, Purpose::Lookup)?;
         let from = from.ok_or_else(missing)?;
         let parent = self.parent(parent)?;
-        // The node that was replaced may have been the target, or have contained it.
+        // The target is looked up after the old node is removed, because the old node may be the
+        // target or a directory that contains it.
         self.replace(parent, name, |tree| {
             let Kind::Directory(from) = &tree.node(from).kind else {
                 return Err(missing());

@@ -30,7 +30,8 @@ pub struct Tree {
     /// symbolic link is removed, because a path may then lead elsewhere.
     known: HashMap<Vec<u8>, Id>,
     warnings: Warnings,
-    /// Number of bytes of names, targets, attributes and incomplete blocks that all layers brought.
+    /// Number of bytes that all layers brought: names, targets of links, attributes, and incomplete
+    /// last blocks of files.
     bytes: usize,
 }
 
@@ -71,7 +72,7 @@ impl Tree {
         &self.nodes[id as usize]
     }
 
-    /// Returns the number of slots for nodes: every identity is smaller.
+    /// Returns the number of slots for nodes. The identity of every node is smaller than it.
     pub(crate) fn slots(&self) -> usize {
         self.nodes.len()
     }

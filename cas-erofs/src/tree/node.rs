@@ -50,9 +50,9 @@ pub(crate) struct Content {
     pub(crate) source: usize,
     /// Offset in the data file in bytes, a multiple of the block size.
     pub(crate) offset: u64,
-    /// The bytes of the file in its last block, if the file does not fill the block and an image
-    /// cannot use the block. This is the case if anything but zeros follows the bytes, or if the
-    /// data file ends in the block.
+    /// The bytes of the file in its last block, if an image cannot use this block of the data file.
+    /// An image cannot use the block if the data file ends within it, or if anything but zeros
+    /// follows these bytes in it.
     pub(crate) tail: Option<Box<[u8]>>,
 }
 

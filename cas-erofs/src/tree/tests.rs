@@ -3,8 +3,9 @@ use testkit::archive::{Header, Tar};
 
 use super::*;
 
-/// Returns the tree of some layers as lines, one for each path: the path, a sign for the type, and
-/// the mode of a directory, the size and the number of names of a file, or the target of a link.
+/// Merges layers. Returns a line for each path of the tree: the path, then the mode of a directory,
+/// the size of a file and its number of names, the target of a symbolic link, or the number of a
+/// device.
 fn merge(layers: Vec<Tar>) -> Result<Vec<String>> {
     let mut tree = Tree::default();
     for layer in layers {

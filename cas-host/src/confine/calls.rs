@@ -17,8 +17,8 @@ use seccompiler::{
 use super::unsupported;
 use crate::node::{FCHMODAT2, REMOVEXATTRAT, SETXATTRAT};
 
-/// Calls that no confined thread needs. If a call needs a capability that every confined thread
-/// drops, the list does not have to name the call: each line of the list takes microseconds when a
+/// Calls that no confined thread needs. Every confined thread drops most capabilities. Calls that
+/// need one of these are not in the list, because each line of the list costs microseconds when a
 /// thread starts.
 const DENIED: &[c_long] = &[
     // Programs, and other processes.

@@ -9,8 +9,9 @@
 //! - seccomp: the calls of a list, which no code of the thread needs, fail with `EPERM`.
 //!
 //! The bounds end with the thread, and cannot be lifted before. They also hold for threads that a
-//! confined thread starts. Therefore only new threads are confined, and their work must not call
-//! code of others, such as a progress or a store, which may start threads that outlive the work.
+//! confined thread starts. Therefore only new threads are confined. Their work must not call code
+//! of others, such as a store or a `Progress`, because such code may start threads that outlive the
+//! work.
 //!
 //! A part that this kernel does not have, or that fails, is left out, and the thread works without
 //! it. The bounds do not cover the memory of the process and the files that the process has open.

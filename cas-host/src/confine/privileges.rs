@@ -55,7 +55,8 @@ pub(super) fn change_root(directory: BorrowedFd<'_>) -> io::Result<()> {
             "the thread needs /proc, because it cannot call fchmodat2 or setxattrat",
         ));
     }
-    // SAFETY: only the open files of a process must not be separated from its threads.
+    // SAFETY: the call is only unsafe with the flag `FILES`, which gives the thread its own table
+    // of open files.
     unsafe { unshare_unsafe(UnshareFlags::FS) }?;
     fchdir(directory)?;
     Ok(chroot(".")?)

@@ -1,4 +1,4 @@
-//! Directories that no record names.
+//! Leftovers: directories that no record names and that nothing uses.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{DirSnapshotter, SnapshotLayout};
 use crate::LockedDir;
 use crate::in_use::MountedDirs;
 
-/// The usage of an entry in the place of a directory. Its bytes are not counted.
+/// The usage of a leftover that is not a directory. Its bytes are not counted.
 const ONE_FILE: Usage = Usage {
     bytes: 0,
     inodes: 1,
@@ -49,8 +49,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
 
     /// Removes the leftovers. Returns the freed space.
     ///
-    /// A record may change its key while the records are listed, so the candidates are locked and
-    /// looked up again. A locked directory is neither built nor committed.
+    /// A commit changes the key of a record, so a list of the records that is made meanwhile may
+    /// miss the record. So the candidates are locked, and the records are listed again. A locked
+    /// directory is neither built nor committed.
     pub(super) async fn remove_leftovers(&self) -> Result<Usage> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         pool::run(move || {

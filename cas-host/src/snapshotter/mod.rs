@@ -190,7 +190,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             let filled = pool::run(move || dirs.create(id)?.map(fill).transpose()).await;
             match filled {
                 Ok(Some(filled)) => return Ok((id, filled)),
-                // A leftover has this number; try the next.
+                // A leftover has this number, or a cleanup has taken the directory; try the next.
                 Ok(None) => {}
                 Err(error) => {
                     self.remove_dir(id).await;

@@ -47,7 +47,7 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<Copied> {
                 page.iter().try_for_each(|(key, (revision, value))| {
                     match table {
                         Table::Images => put_target(tx, *revision, value)?,
-                        // The notes of the names that are copied are written with the names.
+                        // `put_target` writes these notes again, with the names.
                         Table::Notes if is_target_note(key) => return Ok(()),
                         _ => {}
                     }
@@ -65,7 +65,7 @@ struct Copier<'a> {
     new: &'a dyn Engine,
     /// Number of bytes since the last synced transaction.
     unsynced: u64,
-    /// The highest number of a blob or revision of a record.
+    /// The highest number so far. It identifies a blob, or is the revision of a record.
     highest: u64,
     copied: Copied,
 }

@@ -27,11 +27,11 @@ impl KvStore {
     /// fails with `Denied`, `FailedPrecondition` or `Internal`. [`KvStore::open`] reports such an
     /// error.
     ///
-    /// If there is damage, `repair` is set and the directory can be written, copies all blobs and
-    /// records that can be read, but not ingests, to a new database. The damaged database is
-    /// renamed, and the new database gets its old name. If no blob and no record can be read, or if
-    /// the database was lost, the new database is empty, and the finding counts as not repaired,
-    /// because the content is lost.
+    /// A damaged database is repaired if `repair` is set and the directory can be written: all
+    /// blobs and records that can be read are copied to a new database. Ingests are not copied. The
+    /// damaged database is renamed, and the new database gets its old name. If no blob and no
+    /// record can be read, or if the database was lost, the new database is empty, and the finding
+    /// counts as not repaired, because the content is lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; other errors of the engine and of the file
@@ -69,7 +69,8 @@ impl KvStore {
         let mut old = match old {
             Some(old) => Some(old),
             None => match Source::open(&open_damaged) {
-                // Another error may be temporary, so it does not mean that the content is lost.
+                // An error of another kind may be temporary. It does not mean that the content is
+                // lost.
                 Err(error) if error.kind() == ErrorKind::Corrupt => None,
                 opened => Some(opened?),
             },
@@ -81,8 +82,8 @@ impl KvStore {
         };
         let later = match old.is_some_and(|old| old.reads_head) {
             true => {
-                "; the old database was read with a copy of its start from the last close, so \
-                 later changes may be missing"
+                "; the start of the old database was read from a copy that was made when the \
+                 database was last closed, so later changes may be missing"
             }
             false => "",
         };
@@ -136,8 +137,8 @@ fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns whether the examination ignores an error of opening the database, because the error is
-/// not damage, and opening the store reports it.
+/// Returns whether the examination ignores an error of opening the database. It ignores errors that
+/// are not caused by damage, and that opening the store reports.
 fn is_reported(error: &Error) -> bool {
     use ErrorKind::{Denied, FailedPrecondition, Internal};
     matches!(error.kind(), Denied | FailedPrecondition | Internal)

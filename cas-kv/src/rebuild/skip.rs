@@ -2,10 +2,11 @@
 
 use cas_core::{Algorithm, Digest};
 
-/// Number of first bytes of a digest that are varied.
+/// Number of bytes at the start of a digest that determine its position. In a digest that is tried,
+/// all other bytes are 0.
 const VARIED: usize = 8;
-/// The distance that is tried first. Even among 2^32 blobs, there is rarely one between two digests
-/// at this distance.
+/// The distance that is tried first. Even if a store has 2^32 blobs, a blob rarely lies between two
+/// digests that are this far apart.
 const LEAST: u128 = 1 << 24;
 /// The last character that is tried in place of a character of a key.
 const LAST: char = '~';

@@ -101,8 +101,9 @@ impl<'a> Source<'a> {
         self.pages(&list, &keys_after, each)
     }
 
-    /// Lists a table from its first key to its last. If a part of the table cannot be read,
-    /// continues at the first key of `after` from which the table can be read again.
+    /// Lists a table from its first key to its last. If a part of the table cannot be read, tries
+    /// the keys that `after` returns, and continues after the first of them after which the table
+    /// can be read.
     fn pages<K: Clone + Ord, V>(
         &mut self,
         list: &List<K, V>,

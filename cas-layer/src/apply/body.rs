@@ -9,8 +9,9 @@ use cas_host::{begin_write, calls};
 use super::os;
 use crate::tar::{Entry, Reader, Region};
 
-/// At the end of a region (of the whole file, if it is not sparse), writeback is started ahead of
-/// the sync if at least this number of bytes of the region was written since the last start.
+/// Minimum number of bytes for which writeback is started at the end of a region, ahead of the
+/// sync. Bytes of the region for which it was started before do not count. A file that is not
+/// sparse is one region.
 const LARGE: u64 = 256 << 10;
 /// Number of written bytes after which writeback is started before the end of the region.
 const WINDOW: u64 = 8 << 20;

@@ -49,7 +49,8 @@ impl Cost {
     /// Counts names that are about to be looked up.
     ///
     /// # Errors
-    /// `OutOfRange` if more names are looked up than [`Cost::allow_lookups`] has allowed.
+    /// `OutOfRange` if more names are looked up than [`limit::LOOKUPS`] and the calls of
+    /// [`Cost::allow_lookups`] allow together.
     pub fn count_lookups(&mut self, names: usize) -> Result<()> {
         self.lookups += names as u64;
         let allowed = self.allowed_lookups;
@@ -65,8 +66,8 @@ impl Cost {
     /// Counts directories that are about to be made without a member of their own.
     ///
     /// # Errors
-    /// `OutOfRange` if the members so far imply more directories than [`limit`] allows for their
-    /// number.
+    /// `OutOfRange` if the members so far imply more directories than [`limit`] allows for this
+    /// number of members.
     pub fn count_implied(&mut self, directories: usize) -> Result<()> {
         let entries = self.entries;
         let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);

@@ -79,7 +79,7 @@ impl Layer {
     fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
         let real = dir.child(name)?;
-        // Open to its owner, who may have no privileges, until the mode is set.
+        // Until its mode is set, the directory is open to its owner, who may have no privileges.
         let mode = Mode::from_raw_mode(entry.mode & 0o777 | 0o700);
         let origin = match calls::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {

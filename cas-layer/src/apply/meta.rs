@@ -55,7 +55,7 @@ impl Layer {
         fresh: bool,
     ) -> Result<()> {
         let stat = os(calls::fstat(file))?;
-        // Without privileges, attributes need the permission to write.
+        // A user without privileges can set attributes only on a file that the user may write to.
         let open = match self.rootless {
             Some(_) if !entry.xattrs.is_empty() => entry.mode | 0o200,
             _ => entry.mode,
@@ -104,8 +104,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Sets owner, mode, attributes and times of a new node that cannot be opened: a link, which
-    /// has no mode, a device or a pipe.
+    /// Sets owner, mode, attributes and times of a new node that cannot be opened: a device, a pipe
+    /// or a link. Does not set the mode of a link.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
@@ -200,7 +200,8 @@ impl Layer {
                 Some("only files and directories can have it")
             }
             Errno::PERM if is_restricted(name) => Some("only the superuser can set it"),
-            // The kernel checks no other values, except those that `check_capability` has checked.
+            // The kernel checks only the values of access lists and of capabilities. Those of
+            // capabilities were checked by `check_capability`.
             Errno::INVAL if self.rootless.is_some() && name.starts_with(b"system.posix_acl_") => {
                 Some("it is malformed, or names users that are not mapped in this user namespace")
             }

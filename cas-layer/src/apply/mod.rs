@@ -22,9 +22,9 @@
 //!   may not create them, and the hard links to them; and the character device 0:0, which would be
 //!   a whiteout in an overlay.
 //! - Without privileges, the xattr `user.rootlesscontainers` keeps the owner of a file. These are
-//!   then left out with a warning, too: this xattr of a layer; the owners that it cannot keep, such
-//!   as those of links and pipes; access lists that the kernel refuses; all devices, and the hard
-//!   links to them.
+//!   then left out with a warning, too: an xattr with this name that a layer contains; the owners
+//!   that the xattr cannot keep, such as those of links and pipes; access lists that the kernel
+//!   refuses; all devices, and the hard links to them.
 //! - The files of a layer may use at most 95 % of the space that is free when the layer begins.
 //! - The kernel clamps times that the file system cannot store.
 
@@ -96,7 +96,8 @@ pub struct Applied {
     /// First the warnings about members, for example about attributes that were left out, and then
     /// the warnings about the archive. Each of these two lists has at most
     /// [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If there were more, one
-    /// further warning states how many were left out, and counts each repetition.
+    /// further warning states how many were left out. In this number, a warning that was repeated
+    /// counts each time.
     pub warnings: Vec<String>,
 }
 
@@ -254,7 +255,8 @@ impl Layer {
         })
     }
 
-    /// Applies all members. Stops early if the layer needs its parents.
+    /// Applies all members. Stops early if the layer can only be applied on top of the layers below
+    /// it.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(mut entry) = reader.next_entry()? {
             if let Some(rootless) = self.rootless.clone()

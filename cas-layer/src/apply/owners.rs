@@ -22,7 +22,8 @@ pub(super) const OWNER: &[u8] = b"user.rootlesscontainers";
 /// The number that stands for 0 in a value.
 const DEFAULT: u32 = u32::MAX;
 
-/// Maximum length of a value in bytes: two fields of one byte each, and five bytes for each number.
+/// Maximum length of a value in bytes. Each of its two fields has one byte for the number of the
+/// field, and up to five bytes for an id.
 const LONGEST: usize = 12;
 
 /// Returns the value for an owner, or `None` for 0:0.

@@ -51,7 +51,8 @@ impl Layer {
     }
 
     /// Records that one directory contains something of this layer. Returns `false` if that was
-    /// recorded before. The ancestors of the directory are then recorded, too.
+    /// recorded before. In that case, it was also recorded before for the ancestors of the
+    /// directory.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);

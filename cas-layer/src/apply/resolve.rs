@@ -15,10 +15,11 @@ use super::times::times;
 use super::{Tree, os};
 
 impl Tree {
-    /// Completes a [standalone](Tree::apply_standalone) tree for use on top of `below`, a tree of
-    /// all layers under it, or alone if `below` is `None`. Directories that no member of the layer
-    /// describes get the attributes that they have in `below`. Hidden names get overlay whiteouts.
-    /// Directories that were created only for whiteouts are removed if `below` does not have them.
+    /// Completes a [standalone](Tree::apply_standalone) tree for use in an overlay. `below` is a
+    /// tree of all layers below this one, or `None` if there are none. Directories that no member
+    /// of the layer describes get the attributes that they have in `below`. Hidden names get
+    /// overlay whiteouts. Directories that were created only for whiteouts are removed if `below`
+    /// does not have them.
     ///
     /// Returns `false` if a directory that was created only for the members or whiteouts in it is a
     /// link in `below`. The layer must then be applied on top of `below`, and the tree should be
@@ -59,7 +60,7 @@ impl Resolver<'_> {
             }
         }
         self.hide()?;
-        // Children first, because changing them updates the times of their parents.
+        // Children first, because only an empty directory can be removed.
         for implied in self.effects.implied.iter().rev() {
             match self.below {
                 Some(below) if self.below(&implied.path)? == Some(FileType::Directory) => {
@@ -158,7 +159,8 @@ impl Resolver<'_> {
     }
 }
 
-/// Opens the directory at a path without links. Returns `None` if there is none.
+/// Opens the directory at a path. Returns `None` if there is none, or if a name of the path is a
+/// link.
 fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>> {
     open(root, path, DIRECTORY)
 }

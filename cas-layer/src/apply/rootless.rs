@@ -39,8 +39,9 @@ impl Rootless {
         }
     }
 
-    /// Changes the owner of a member to this user, and adds the attribute with the owner that the
-    /// layer names. Returns whether the member had that attribute, which is never set from a layer.
+    /// Changes the owner of a member to this user, and keeps the owner that the layer names in the
+    /// attribute [`OWNER`]. If the layer itself sets this attribute, its value is dropped. Returns
+    /// whether that is the case.
     pub(super) fn adopt(&self, entry: &mut Entry) -> bool {
         let before = entry.xattrs.len();
         entry.xattrs.retain(|(name, _)| name != OWNER);

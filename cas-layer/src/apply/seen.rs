@@ -1,5 +1,5 @@
-//! Facts about the tree that this layer made true. Each is stored as a keyed hash of 8 bytes. The
-//! facts take about 16 MB if each of the maximum number of members causes one.
+//! Facts about the tree that this layer made true. Each is stored as a keyed hash of 8 bytes. A
+//! layer with [`limit::ENTRIES`] members needs about 16 MB if each member causes one fact.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -43,7 +43,8 @@ impl Seen {
         self.recent.insert(self.keys.hash_one(fact));
         if self.recent.len() >= limit::ENTRIES_IN_MEMORY {
             self.sorted.extend(self.recent.drain());
-            // The old part is already sorted, so the stable sort only merges.
+            // The old part is already sorted, so the stable sort only has to sort the new part and
+            // merge it.
             self.sorted.sort();
             self.sorted.dedup();
         }

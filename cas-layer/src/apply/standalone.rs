@@ -4,8 +4,8 @@
 //! - If members are in a directory that no member describes, the layer *implies* the directory,
 //!   which is created with default attributes. In the layers below it may have other attributes,
 //!   or be a link that leads elsewhere.
-//! - A whiteout hides a name that may not exist below. Its directory is created as well, and is
-//!   removed later if nothing needs it.
+//! - A whiteout hides a name, whether or not the layers below have it. The directory of the
+//!   whiteout is created, too, and is removed later if nothing needs it.
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!

@@ -32,7 +32,8 @@ pub(super) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Converts the time of a member. It is the access time as well, because archives rarely have one.
+/// Returns the time of a member as the modification time and as the access time, because archives
+/// rarely have access times.
 pub(super) fn timestamps(time: Time) -> Timestamps {
     let time = Timespec {
         tv_sec: time.seconds,

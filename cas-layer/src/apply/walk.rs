@@ -1,10 +1,10 @@
 //! Walks to the directory at a path, through links inside the tree.
 //!
-//! The kernel opens runs of ordinary directories in one call. Links, `..` and missing directories
-//! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses paths
-//! with `..` while other processes rename or mount something. [`super::dirs::Dirs`] remembers where
-//! links lead, so that not every member resolves the same links.
-//! [`limit::LOOKUPS`](cas_core::limit::LOOKUPS) and the constants after it bound the number of
+//! Ordinary directories in a row are opened in one call to the kernel. Links, `..` and missing
+//! directories are handled here, one name at a time. The kernel could resolve whole paths, but it
+//! refuses paths with `..` while other processes rename or mount something. [`super::dirs::Dirs`]
+//! remembers where links lead, so that not every member resolves the same links.
+//! [`limit::LOOKUPS`](cas_core::limit::LOOKUPS) and the two constants after it bound the number of
 //! lookups.
 
 use std::os::fd::AsFd;

@@ -91,8 +91,8 @@ impl Layer {
         }
     }
 
-    /// Returns the directory of a whiteout, or `None` if there is none. For a standalone layer, the
-    /// directory is created if it is absent.
+    /// Returns the directory of a whiteout, or `None` as [`Layer::directory`] does. For a
+    /// standalone layer, the directory is created if it is absent.
     fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         let purpose = match self.standalone {
             Some(_) => Purpose::Whiteout,

@@ -115,8 +115,8 @@ impl<R: Read> Input<R> {
 
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        // The bytes of an uncompressed stream go straight to a caller with a large buffer. The
-        // header of a gzip member is read in small parts.
+        // A large buffer, as for an uncompressed stream, is filled directly from the source. A
+        // small one, as for the header of a gzip member, is filled from the buffer of this reader.
         if self.start == self.end && out.len() >= self.buffer.len() {
             return Self::pull(&mut self.source, out, &mut self.total);
         }

@@ -215,7 +215,7 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
         .source(error)
         .into();
     }
-    // It says nothing about the stream.
+    // A lack of memory does not mean that the stream is damaged.
     if error.kind() == ErrorKind::OutOfMemory {
         return Error::from(error).into();
     }

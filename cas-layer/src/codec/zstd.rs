@@ -43,8 +43,8 @@ impl<R: Read> Zstd<R> {
         self.decoder.reinit()
     }
 
-    /// Reads decompressed bytes of the frame. Returns 0 at its end, after its checksum, if it has
-    /// one, was verified.
+    /// Reads decompressed bytes of the frame. Returns 0 at its end. If the frame has a checksum, it
+    /// has been verified by then.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let before = match self.produced {
             Some(before) => before,

@@ -1,4 +1,4 @@
-//! Writes a tar archive, once, from start to end.
+//! Writes a tar archive in one pass, from start to end.
 
 use bytes::Bytes;
 use cas_core::{Error, Hasher, Result, pool};

@@ -31,8 +31,7 @@ struct Entry {
 /// # Errors
 /// `Unsupported` for a manifest that is not an image of layers, or that has a layer that is an
 /// EROFS image; `Corrupt` if a manifest and its configuration do not match; `NotFound` if the
-/// archive does not contain the configuration and all layers of a manifest; errors of
-/// [`image::image_config`].
+/// archive lacks the configuration or a layer of a manifest; errors of [`image::image_config`].
 pub(super) async fn manifest(
     store: &Store,
     chosen: &BTreeMap<Reference, Chosen>,

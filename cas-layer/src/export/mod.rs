@@ -14,11 +14,12 @@
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
 //! Without a platform, an OCI archive names the targets that the images have in the store.
 //!
-//! All content is pinned by a lease if the store can be written, and verified while it is read. An
-//! archive that is a regular file gets its name only when it is complete and on the device. A
-//! killed export leaves a hidden file next to it, which the next export into that directory removes
-//! if the file system can lock files. If the caller drops the future while the archive is being
-//! synced, the complete archive may be left. Otherwise, a dropped future leaves no file.
+//! All content is verified while it is read. If the store can be written, a lease also pins the
+//! content. An archive that is a regular file gets its name only when it is complete and on the
+//! device. A killed export leaves a hidden file next to it, which the next export into that
+//! directory removes if the file system can lock files. If the caller drops the future while the
+//! archive is being synced, the complete archive may be left. Otherwise, a dropped future leaves no
+//! file.
 
 mod archive;
 mod docker;
@@ -75,9 +76,9 @@ pub struct ExportOptions {
     /// image without a name has neither annotation.
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. If some are left
-    /// out, a reader of the archive must get them elsewhere, like layers that registries do not
-    /// distribute. An archive for docker must have all layers. Manifests and indexes are always
-    /// written.
+    /// out, a reader of the archive must get them elsewhere, as it must get layers that registries
+    /// do not distribute. An archive for docker must have all layers. Manifests and indexes are
+    /// always written.
     pub filter: BlobFilter,
     /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,

@@ -16,10 +16,11 @@ pub(super) fn version() -> Bytes {
     format!(r#"{{"imageLayoutVersion":"{IMAGE_LAYOUT_VERSION}"}}"#).into()
 }
 
-/// Returns the file that lists the images, one entry per name. Readers differ in which annotation
-/// they use. containerd stores the value of its own annotation as the name, so `naming` decides how
-/// this value is written. The other annotation has the name that the store has, and not only the
-/// tag, because two images may have the same tag. An image without a name has neither annotation.
+/// Returns the file that lists the images, one entry per name. An entry has the name in two
+/// annotations, because not all readers use the same one. `naming` decides how the name is written
+/// in [`IMAGE_NAME`], because containerd uses this value as the name of the image. [`REF_NAME`] has
+/// the name that the image has in the store, and not only the tag, because two images may have the
+/// same tag. An image without a name has neither annotation.
 ///
 /// Referrers follow, without names and without any annotations, because a reader could take an
 /// annotation of theirs for a name.

@@ -1,10 +1,11 @@
 //! The pipeline from blobs to a tree: the caller's thread reads, one thread decompresses, one
 //! hashes the result, and one parses and writes.
 //!
-//! Sixteen buffers of 256 KiB circulate between the last three, so the first of them runs ahead,
-//! even into the next layer, by at most that much. A thread that fails drops its end of the
-//! channels, and the others then stop. An error is passed on in order with the bytes, so the caller
-//! gets the error that is first in this order.
+//! Sixteen buffers of 256 KiB circulate between the last three threads. The thread that
+//! decompresses is therefore at most 4 MiB ahead of the thread that writes, and may already be in
+//! the next layer. A thread that fails drops its end of the channels, and the others then stop. An
+//! error is passed on in order with the bytes, so the caller gets the error that is first in this
+//! order.
 //!
 //! The last three threads can be [confined](Confine). Code of others, such as the readers of blobs
 //! and the function that receives the progress, runs only on the caller's thread.
@@ -94,8 +95,8 @@ impl<'a> Confine<'a> {
     }
 }
 
-/// Applies all layers, lowest first, to one tree. If `confine` is set, the threads that do so are
-/// [confined](Confine::Below) to the tree.
+/// Applies all layers, lowest first, to one tree. If `confine` is true, the threads are confined as
+/// with [`Confine::Below`] for the root directory of the tree.
 ///
 /// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise one `syncfs` writes the
 /// tree to the device before this function returns. Returns what was done for each layer.
@@ -205,7 +206,8 @@ pub fn stream(
 }
 
 /// Checks that a layer begins like a type that `accept` includes. If it begins like no known type,
-/// but its media type may be that of a layer, reads all of it, because it may be damaged.
+/// but its media type may be that of a layer, also verifies all of it, to find out whether it is
+/// damaged.
 ///
 /// # Errors
 /// `Unsupported` if it begins like another type, or like none and is not damaged; `Corrupt` if it

@@ -28,7 +28,8 @@ pub(super) struct Inflater {
     spare: Option<Vec<u8>>,
 }
 
-/// The receiver was dropped: another thread failed first and has reported the error.
+/// The other end of a channel was dropped, because the pipeline failed in another thread. The error
+/// is reported there.
 struct Closed;
 
 impl Inflater {

@@ -146,7 +146,8 @@ impl Members {
 mod tests {
     use super::*;
 
-    /// Reads an archive of `members`, after `entries` others. Returns whether all are accepted.
+    /// Reads an archive with as many members as `members` states, as if `entries` entries had been
+    /// read before. Returns whether all are accepted.
     fn accepts(entries: usize, members: usize) -> bool {
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();

@@ -85,8 +85,8 @@ impl Contents {
                 Err(error) => return Err(error.into()),
             },
             Contents::Archive(nodes) => {
-                // For a member at a deeper path, the name of its directory is listed, as in a file
-                // system.
+                // A deeper member is listed as the subdirectory of `path` that contains it, as in a
+                // file system.
                 let inside = |node: &String| {
                     let below = node.strip_prefix(path)?.strip_prefix('/')?;
                     below.split('/').next().map(str::to_owned)
@@ -158,9 +158,10 @@ fn resolve(nodes: &HashMap<String, Node>, path: String) -> Result<Option<Part>> 
     .subject(path))
 }
 
-/// Returns `path`, relative to the directory `base`, without empty, `.` and `..` components. An
-/// absolute path starts at the top of the source, because `/` is the root of an archive. Returns
-/// `None` if it leaves the source, is empty or is not UTF-8.
+/// Resolves `path` in the directory `base`. Returns the path from the top of the source, without
+/// empty, `.` and `..` components. An absolute path starts at the top of the source, because `/` is
+/// the root of an archive. Returns `None` if the path leaves the source, leads to its top or is not
+/// UTF-8.
 pub(super) fn clean(base: &str, path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let base = if path.starts_with('/') { "" } else { base };

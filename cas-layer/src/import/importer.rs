@@ -109,7 +109,8 @@ impl<'a> BlobImporter<'a> {
         self.guard.record_children(documents).await
     }
 
-    /// Records a referrer of `subject`, which a collection then keeps as long as `subject`.
+    /// Records a referrer of `subject`. Collections then keep the referrer for as long as they keep
+    /// `subject`.
     pub(super) async fn record_referrer(
         &self,
         subject: &Descriptor,

@@ -9,12 +9,12 @@
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
-//! An import writes in this order: records, blobs, flush, the children and referrers of documents,
-//! names. A name is written only after everything that its image reaches is durable. If an import
-//! fails, names are unchanged. The blobs and ingests that it created are removed, except blobs to
-//! which something else refers by then. If the caller drops the future, the ingests are removed in
-//! the background, and a garbage collection removes these blobs. If the process crashes, a garbage
-//! collection removes both.
+//! An import first writes the records of the blobs, then the blobs. After a flush, it records the
+//! children and referrers of documents. Names are written last, so a name is written only after
+//! everything that its image reaches is durable. If an import fails, names are unchanged. The blobs
+//! and ingests that it created are removed, except blobs to which something else refers by then. If
+//! the caller drops the future, the ingests are removed in the background, and a garbage collection
+//! removes these blobs. If the process crashes, a garbage collection removes both.
 
 mod archive;
 mod contents;
@@ -141,8 +141,9 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 
 /// Imports images as [`import`] does, and unpacks them into snapshots. The images are unpacked for
 /// the platform of `options`, or for the platform of this machine if `options` selects all
-/// platforms. If the snapshotter can give a snapshot its parent at the commit, the layers of one of
-/// the images are read only once. Names are written after everything is unpacked.
+/// platforms. If the snapshotter can give a snapshot its parent at the commit, one of the images is
+/// unpacked while its layers are stored, so that these layers are read only once. Names are written
+/// after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -278,7 +279,7 @@ async fn store_planned(
         configs,
         ..
     } = plan;
-    // A large blob that begins last would leave one core idle.
+    // If a large blob began last, it would be stored alone at the end, while other cores are idle.
     leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
     let planned = leaves.iter().chain(&documents);
     let mut planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();

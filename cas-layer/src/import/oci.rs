@@ -24,8 +24,8 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     Ok(document.children().cloned().map(root).collect())
 }
 
-/// Returns the images of a layout from before `index.json`: each file in `refs/` is a descriptor.
-/// Returns an empty list if the source has no such file.
+/// Returns the images of an old layout, which does not have an `index.json`: each file in `refs/`
+/// is the descriptor of an image. Returns an empty list if `refs/` is absent or empty.
 pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     let names = plan.contents.names(REFS).during("list", REFS)?;
     if names.is_empty() {

@@ -27,7 +27,7 @@ pub(super) struct Plan<'a> {
     pub(super) documents: Vec<Item>,
     /// The configurations among the leaves.
     pub(super) configs: HashSet<Digest>,
-    /// The subject of each planned document that has one.
+    /// The subject of each visited document that has one.
     subjects: HashMap<Digest, Digest>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
@@ -35,7 +35,8 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Creates an empty plan. If `platform` is given, only that platform is planned. If the
-    /// platform is not `required`, images without an index are planned for any platform.
+    /// platform is not `required`, images without an index are planned even if they are for another
+    /// platform.
     pub(super) fn new(
         importer: &'a BlobImporter<'a>,
         contents: &'a Contents,
@@ -140,7 +141,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Remembers for messages that the source contains something for the platform of a descriptor.
+    /// If the source or the store has the content of a descriptor, adds the platform of the
+    /// descriptor to those that an error message offers.
     async fn offer(&mut self, listed: &Descriptor) -> Result<()> {
         let says = !self.chooser.takes_all() && listed.platform.is_some();
         if says && self.locate(listed).await?.is_some() {
@@ -149,8 +151,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Follows the chosen children that can be found. Other children may be absent. Returns whether
-    /// a followed child leads to an image, or the index is empty.
+    /// Follows the chosen children that can be found, and skips all others. Returns `true` if a
+    /// followed child leads to an image, or if the index is empty.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         for listed in &index.manifests {
             self.offer(listed).await?;

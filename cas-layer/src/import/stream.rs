@@ -38,7 +38,8 @@ const ALONE: usize = 64;
 const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
 enum Event {
-    /// A member; the pieces of a file follow.
+    /// A member and its size in bytes, which is 0 for a link. If the member is a file, its pieces
+    /// follow.
     Member(Member, u64),
     /// A piece of the current file.
     Piece(Bytes),
@@ -203,7 +204,7 @@ impl BlobSource for ArchiveSource<'_> {
     async fn open(&mut self, offset: u64) -> Result<()> {
         if offset > 0 {
             return Err(Error::internal(
-                "an archive is read from its beginning; please report it",
+                "a file of an archive was not read from its beginning; please report it",
             ));
         }
         Ok(())

@@ -11,7 +11,7 @@ use cas_core::{Digest, Error, Image, Result, Store};
 /// What an import created.
 #[derive(Default)]
 pub(super) struct Created {
-    /// Blobs that the store did not have before, or had damaged.
+    /// Blobs that were absent from the store before, or damaged in it.
     pub(super) blobs: BTreeSet<Digest>,
     /// Ingests that are not published, by key. They are discarded if the import is dropped.
     pub(super) ingests: BTreeMap<String, OwnIngest>,

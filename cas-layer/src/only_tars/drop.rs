@@ -16,7 +16,8 @@ use super::{Layer, damaged, layers, packing};
 use crate::codec::Compression;
 use crate::unpack::Blob;
 
-/// Number of digits of a digest that distinguish the manifests that keep a snapshot.
+/// A manifest keeps a snapshot by a label of the snapshot. This is the number of digits of the
+/// manifest's digest in the key of this label.
 const SHORT: usize = 16;
 
 /// Removes the blobs of the layers of an image that was completely unpacked, if the snapshotter
@@ -57,7 +58,8 @@ pub async fn drop_blobs(
         .map(|_| ())
 }
 
-/// Records which layers of an image are tars. Returns the digests of the blobs of these layers.
+/// Records which layers of an image the snapshotter keeps as tars, so that their blobs can be
+/// removed. Returns the digests of the blobs of these layers.
 async fn mark(
     store: &Store,
     guard: &LeaseGuard,
@@ -70,7 +72,7 @@ async fn mark(
     let Some(top) = layers.last() else {
         return Ok(BTreeSet::new());
     };
-    // Without this label, nothing would keep the tars.
+    // Without this label of the configuration, nothing would keep the tars.
     let config = store.blobs().load(&manifest.config.digest).await?;
     let reference = labels::gc_ref_snapshot(snapshotter.name());
     let kept = config.and_then(|(mut config, _)| config.labels.remove(&reference));
@@ -129,8 +131,8 @@ async fn mark(
     Ok(found.into_keys().collect())
 }
 
-/// Returns how a layer was packed, or `None` if its blob is not stored or its tar must not take the
-/// place of the blob. Compares the bytes of the tar with the diff ID.
+/// Returns how a layer was packed. Returns `None` if its blob is not stored, or if it does not have
+/// a tar that may take the place of the blob. Compares the bytes of the tar with the diff ID.
 ///
 /// # Errors
 /// `Corrupt` if the tar is damaged; errors of the store and of the snapshotter.
@@ -159,7 +161,8 @@ async fn find_packing(
     let Some(tar) = snapshotter.open_tar(&key).await? else {
         return Ok(None);
     };
-    // From now on, a removal of the snapshot is refused, and one that has begun is noticed here.
+    // After this update, a removal of the snapshot is refused. If the snapshot was removed before,
+    // the update fails.
     let label = Labels::from([(VERIFIED_LAYER.to_owned(), descriptor.digest.to_string())]);
     let path = format!("labels.{VERIFIED_LAYER}");
     snapshotter.update(&key, label, &[&path]).await?;

@@ -8,8 +8,8 @@
 //!
 //! The snapshots of the image were committed, and the record of its configuration refers to the
 //! topmost one, before the first step. A collection therefore keeps the tars for as long as the
-//! configuration. A kill leaves the tar and the blob, or the tar alone: after the second step, the
-//! next collection removes the blob.
+//! configuration. A kill leaves the tar and the blob, or the tar alone. If a kill after the second
+//! step leaves the blob, the next collection removes it.
 //!
 //! [`Restorer`] makes the blobs again, for verbs that need them.
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
 
-/// Makes the blobs of layers again that the store does not have because a snapshotter keeps their
+/// Makes the blobs of layers again if the store does not have them because a snapshotter keeps the
 /// tars. A lease keeps the new blobs in the store until [`Restorer::finish_with`].
 pub struct Restorer<'a> {
     store: &'a Store,
@@ -62,18 +62,18 @@ impl<'a> Restorer<'a> {
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {
             self.progress.warn(&format!(
-                "the store keeps layers of {} as tars only, and their compressed bytes cannot be \
-                 made again; the layers are compressed again, and the image has the new digest {}, \
-                 to which no signature applies",
+                "the store keeps layers of {} as tars only, and their original compressed bytes \
+                 cannot be made again; the layers are compressed again, and the image has the new \
+                 digest {}, to which no signature applies",
                 root.digest, restored.digest
             ));
         }
         Ok(restored)
     }
 
-    /// Ends the lease of the new blobs, and removes what was stored and nothing else refers to.
-    /// Returns `outcome`, the outcome of the verb that needed the blobs. If the removal fails,
-    /// there is a warning.
+    /// Ends the lease of the new blobs. Removes what this restorer stored, unless something else
+    /// refers to it. Returns `outcome`, the outcome of the verb that needed the blobs. If the
+    /// removal fails, there is a warning.
     ///
     /// # Errors
     /// The error in `outcome`, or else errors of the lease.
@@ -235,8 +235,9 @@ impl<'a> Restorer<'a> {
         Ok(new)
     }
 
-    /// Stores a document in which other descriptors take the places of the `changed` ones in
-    /// `list`. Returns its descriptor, which is `own` if nothing is changed.
+    /// Stores a copy of the document `own`. In the list `list` of the copy, each descriptor whose
+    /// digest is a key of `changed` is replaced by the descriptor under this key. Returns the
+    /// descriptor of the copy. If `changed` is empty, stores nothing and returns `own`.
     async fn rewrite(
         &mut self,
         own: Descriptor,

@@ -1,4 +1,5 @@
-//! One member of an archive, such as a layer, after its extension headers are merged into it.
+//! One member of an archive, for example of a layer, after its extension headers are merged into
+//! it.
 
 /// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -95,7 +95,8 @@ impl Header {
         Ok(([prefix, b"/", name].concat(), warning))
     }
 
-    /// Returns whether each of the two fields at an offset has a time, or is empty.
+    /// Returns whether each of the two fields for times that begin at the offset `at` has a time or
+    /// is empty.
     fn has_times(&self, at: usize) -> bool {
         let time = |at: usize| self.0[at] == 0 || number(&self.0[at..at + 12]).is_some();
         time(at) && time(at + 12)
@@ -130,7 +131,8 @@ impl Header {
     pub(super) fn size(&self) -> Result<u64> {
         let field = &self.0[124..136];
         let size = self.number(124..136, "size")?;
-        // Some readers end a number at its first byte, if that is NUL, and others skip it.
+        // If the first byte of a number is NUL, some readers end the number there, and others skip
+        // this byte.
         let agreed = size == 0 || field[0] != 0;
         let size = u64::try_from(size).ok().filter(|_| agreed);
         size.ok_or_else(|| malformed("size", field))

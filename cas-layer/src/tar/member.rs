@@ -200,8 +200,8 @@ impl<R: BufRead> Reader<R> {
 fn agreed(what: &str, gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(format!(
-            "the {what} of a member is {} in a GNU and {} in a pax extension; create the archive \
-             again",
+            "the {what} of a member is {} in a GNU extension and {} in a pax extension; create \
+             the archive again",
             shown(&gnu),
             shown(&pax)
         ))),

@@ -167,7 +167,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Returns warnings about unusual properties of the archive that were accepted: at most
     /// [`limit::WARNINGS`] different warnings. If there were more, one further warning states how
-    /// many were left out, and counts each repetition.
+    /// many were left out. A left-out warning that occurred several times is counted each time.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.list()
     }
@@ -334,8 +334,9 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Returns whether bytes may be the beginning of an archive: a valid header, a damaged one with the
-/// magic `ustar`, or only zeros in the first block, even if there are fewer bytes or none.
+/// Returns whether an archive may begin with these bytes: if the first block is a valid header, is
+/// a damaged header with the magic `ustar`, or has only zeros. A block of zeros may be cut short,
+/// even to no bytes.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     let is_header =
         |block: &[u8; BLOCK]| block[257..262] == *b"ustar" || Header::new(*block).is_ok();

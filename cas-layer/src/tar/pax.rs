@@ -27,7 +27,8 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The names of attributes that are too large for any file.
+    /// The attributes that are left out, because Linux does not allow their name, or the length of
+    /// their name or value. Only their names are kept, quoted for a warning.
     pub(super) left_out: Vec<String>,
     pub(super) sparse: Sparse,
     /// A warning, if some readers understand the records differently.
@@ -115,7 +116,8 @@ impl Pax {
         if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
         }
-        // The kernel refuses these names, and longer names and values, whatever the file system.
+        // On every file system, the kernel refuses these three names, and names and values that are
+        // longer than these limits.
         let is_prefix = matches!(name, b"user." | b"trusted." | b"security.");
         if is_prefix || name.len() > limit::COMPONENT || value.len() > limit::XATTR {
             self.xattrs.remove(name);

@@ -39,7 +39,9 @@ impl Map {
             sum += region.length;
         }
         if sum != stored {
-            return Err(fail(&format!("it covers {sum} of {stored} stored bytes")));
+            return Err(fail(&format!(
+                "its regions have {sum} bytes, but {stored} bytes are stored"
+            )));
         }
         Ok(self)
     }
@@ -65,7 +67,7 @@ pub(super) fn old_gnu(
     Ok(Map { regions, size })
 }
 
-/// Reads a table of offsets and lengths. Returns `false` if it ended before its last slot.
+/// Reads a table of offsets and lengths. Returns `false` if a slot is empty, which ends the map.
 fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
     for slot in slots.chunks_exact(24) {
         if slot[0] == 0 && slot[12] == 0 {
@@ -84,8 +86,8 @@ fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
     Ok(true)
 }
 
-/// Reads the pax 1.0 format: lines of decimal numbers, first the number of regions, padded to a
-/// block.
+/// Reads the pax 1.0 format: the number of regions, then the offset and the length of each region.
+/// Each is a decimal number in a line of its own. Padding after the last line fills the block.
 pub(super) fn in_body(size: u64, mut next: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Map> {
     const KEY: &[u8] = b"GNU.sparse.map";
     let mut block = next()?;

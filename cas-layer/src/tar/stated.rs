@@ -20,8 +20,8 @@ pub struct Stated {
     /// The records of the pax header of the member, key and value. Of several records with one key,
     /// the last one counts.
     pub records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether there is a global pax header between this member and the member before it, or the
-    /// beginning of the archive.
+    /// Whether a global pax header is among the extension headers directly before the header of
+    /// this member.
     pub follows_global: bool,
 }
 

@@ -96,7 +96,8 @@ impl Drop for ActiveSnapshot {
         }
         let (snapshotter, key) = (Arc::clone(&self.snapshotter), std::mem::take(&mut self.key));
         background::run(async move {
-            // What cannot be removed has the label of a lease that ends, and is collected.
+            // If this fails, a collection removes the snapshot after the lease in its label has
+            // ended.
             let _ = snapshotter.remove(&key).await;
         });
     }

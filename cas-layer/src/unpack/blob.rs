@@ -85,7 +85,7 @@ pub(super) struct CheckedBlob {
     digest: Digest,
     /// Present until the first read.
     blob: Option<Blob>,
-    /// The pieces that the thread sends. `None` after the last piece.
+    /// The pieces that the thread sends. `None` before the first read and after the last piece.
     pieces: Option<Receiver<io::Result<Bytes>>>,
     /// Bytes that were received, and not returned yet.
     buffered: Bytes,

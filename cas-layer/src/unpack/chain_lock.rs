@@ -1,5 +1,5 @@
-//! A lock for each chain ID. One job makes the snapshot of this name. Other jobs that need the
-//! snapshot, in this process or another one, wait.
+//! A lock for each chain ID. The job that has the lock makes the snapshot whose name is the chain
+//! ID. Other jobs that need this snapshot, in this process or another one, wait for the lock.
 
 use std::fs::DirBuilder;
 use std::io;

@@ -152,8 +152,9 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
         Ok(Some(exposed)) => exposed,
         Err(error) => {
             return progress.warn(&format!(
-                "cannot find out which files of {} other users can reach: {error}; close the \
-                 directory with `chmod 700` if they must not reach any",
+                "cannot find out whether other users can reach device nodes or privileged \
+                 programs in {}: {error}; close the directory with `chmod 700` if they must \
+                 not reach any",
                 path.display()
             ));
         }

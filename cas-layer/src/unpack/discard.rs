@@ -47,12 +47,13 @@ impl Unpacking<'_> {
     ///
     /// - A layer that is read on demand is not fetched.
     /// - If layers are discarded, a layer that must be applied is fed to the unpacker and not
-    ///   stored, and a layer that has a snapshot, or that a job has unpacked, is not fetched. In
-    ///   two cases, the layer is stored nevertheless: if it must be applied more than once, or if
-    ///   it has a snapshot that has lost its directory or may have been made of another layer.
-    /// - If layers are not discarded, but snapshots keep the only copy, a layer that has a
-    ///   snapshot, or that a job has unpacked, is not fetched, unless the snapshot has lost or
-    ///   changed files or may have been made of another layer. Any other layer is stored.
+    ///   stored. A layer that has a snapshot, or that a job has unpacked, is not fetched. There are
+    ///   two exceptions. A layer is stored if it must be applied more than once. It is also stored
+    ///   if its snapshot has lost its directory or may have been made of another layer.
+    /// - If layers are not discarded, but snapshots keep the only copy, a layer that must be
+    ///   applied is stored and fed. A layer that has a snapshot, or that a job has unpacked, is not
+    ///   fetched. There is one exception. A layer is stored if its snapshot has lost or changed
+    ///   files, or may have been made of another layer.
     /// - Otherwise, each layer is stored and fed.
     pub(super) fn want(&self, digest: &Digest) -> Want {
         if self.is_on_demand(digest) {

@@ -7,11 +7,11 @@
 //!
 //! If the snapshotter can give a snapshot its parent at the commit, the layers of an image are
 //! unpacked in parallel, and committed when all are on the device. A layer that cannot be unpacked
-//! without the layers below it is unpacked when these layers are committed.
+//! without the layers below it is unpacked after these layers are committed.
 //!
 //! If a directory could not be completed, what was unpacked into it is removed. If the caller drops
 //! the future, the threads end soon, and unfinished snapshots and directories are removed in the
-//! background. Layers that were unpacked in [`jobs`] stay for a later process.
+//! background. Layers that were unpacked in an [unpack job](jobs) stay for a later process.
 
 mod active_snapshot;
 mod blob;

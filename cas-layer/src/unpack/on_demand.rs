@@ -1,4 +1,5 @@
-//! Layers that are read on demand. A snapshot has a table of contents in place of the layer.
+//! Layers that are read on demand. The snapshot of such a layer has a table of contents in place of
+//! the layer.
 //!
 //! Such a layer was not compared with its diff ID. Its snapshot, and the snapshots above it,
 //! therefore have other names than the snapshots of the whole layers. So the snapshots of an image
@@ -15,10 +16,10 @@ use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
 use cas_core::{Context, Descriptor, Digest, Error, Labels, Manifest, Result, Store, lease};
 
-/// The beginning of the key of a label of a configuration. The id of a manifest, a dot and the
-/// hexadecimal digits of the digest of a layer follow. The value is the identity of the
-/// [`LayerTable`] of this layer, a space and its description. Earlier releases have written only
-/// the identity.
+/// How the keys of these labels of a configuration begin. The rest of the key is the
+/// [id](manifest_id) of a manifest, a dot, and the hexadecimal digits of a layer's digest. The
+/// value of the label is the identity of the layer's [`LayerTable`], a space, and the description
+/// of the table. Earlier releases wrote only the identity.
 const IDENTITY: &str = "cas.on-demand.";
 /// Number of digits of the id of a manifest.
 const ID: usize = 32;
@@ -29,9 +30,9 @@ pub struct LayerTable {
     /// The digest of everything that determines the files of the layer. Takes the place of the diff
     /// ID in the names of snapshots, and must differ from every diff ID.
     pub identity: Digest,
-    /// Describes for a [`TableSource`] where the table comes from. Is stored with the image, and
-    /// has no secrets. Together with the identity and the key, it is not longer than a
-    /// [label](cas_core::limit::LABEL) may be.
+    /// Describes for a [`TableSource`] where the table comes from. Has no secrets, because it is
+    /// stored with the image: the value of a label has the identity, a space, and the description.
+    /// The description is so short that the label is within its [limit](cas_core::limit::LABEL).
     pub description: String,
     /// The files for the directory of the snapshot, with their names.
     pub files: Vec<(&'static str, Vec<u8>)>,
@@ -42,12 +43,12 @@ pub struct LayerTable {
 pub trait LayerTables: Send + Sync {
     /// Returns one element for each layer. The lowest layer is first. `layers` are the layers of
     /// `manifest` with their diff IDs, and `own` is the descriptor of `manifest`. `root` is the
-    /// descriptor of the index of the image or, without an index, of `manifest`. A layer whose
+    /// descriptor of the image's index, or of `manifest` if the image has no index. A layer whose
     /// element is `None` is fetched as a whole.
     ///
     /// # Errors
-    /// Errors after which the image must not be unpacked. If only a table is not available, the
-    /// element of the layer is `None`.
+    /// An error means that the image must not be unpacked. A table that is not available causes no
+    /// error: the element of its layer is `None`.
     async fn tables(
         &self,
         root: &Descriptor,
@@ -92,7 +93,7 @@ impl Recorded {
     /// Fetches the table again.
     ///
     /// # Errors
-    /// `NotFound` if the label has no description, or without a source; errors of the source.
+    /// `NotFound` if the label has no description, or if `source` is `None`; errors of the source.
     pub(super) async fn fetch(&self, source: Option<&dyn TableSource>) -> Result<LayerTable> {
         let (Some(source), Some(description)) = (source, &self.description) else {
             return Err(Error::not_found(
@@ -108,9 +109,9 @@ impl Recorded {
     }
 }
 
-/// Returns the id of a manifest in labels of its configuration: the first digits of the digest of
-/// its members. Other manifests may have the same configuration and the same layers, with other
-/// tables.
+/// Returns the id that stands for a manifest in labels of its configuration: the first digits of
+/// the digest of the manifest, which is serialized again for this. The labels need the id because
+/// other manifests may have the same configuration and the same layers, but other tables.
 ///
 /// # Errors
 /// `Internal` if the manifest cannot be serialized.

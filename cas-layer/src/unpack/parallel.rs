@@ -225,7 +225,8 @@ impl Unpacking<'_> {
         let mut waiting: Vec<usize> = (self.existing..self.chain.len())
             .filter(|index| self.begin_layer(*index))
             .collect();
-        // A large layer that begins last would leave one core idle.
+        // The largest layer is first. If it were last, other cores would be idle while it is
+        // unpacked.
         waiting.sort_by_key(|index| Reverse(self.layers[*index].0.size));
         let this = &*self;
         let applied = stream::iter(waiting).map(|index| this.apply_stored(index));

@@ -96,7 +96,7 @@ impl Unpacking<'_> {
             progress.begin(&item, Some(layer.descriptor.size));
             let advance = |bytes| progress.advance(&item, bytes);
             let source = watch.layer(layer.source());
-            // The commit syncs.
+            // Nothing is synced here: the commit, or the replacement of the old files, syncs.
             let warnings = match target {
                 LayerTarget::Tree(mounts) => {
                     let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;

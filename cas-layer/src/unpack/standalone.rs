@@ -52,8 +52,8 @@ impl StandaloneLayer {
         })
     }
 
-    /// Sets the layer in the job of its image. If there are effects, an earlier process has applied
-    /// the layer there.
+    /// Sets `kept`: the layer in the job of its image. If there are `effects`, an earlier process
+    /// has already applied the layer in that job.
     pub(super) fn keep(&mut self, kept: KeptLayer, effects: Option<DeferredEffects>) {
         self.kept = Some(kept);
         if effects.is_some() {

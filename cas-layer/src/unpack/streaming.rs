@@ -87,8 +87,8 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets the jobs in which layers are unpacked first. If the process is killed or the pull
-    /// fails, the next unpack of the image in these jobs uses the layers that were unpacked. By
-    /// default there are no jobs, and the next unpack begins again. The jobs are not used if a
+    /// fails, the next unpack of the image with the same jobs uses the layers that were unpacked.
+    /// By default there are no jobs, and the next unpack begins again. The jobs are not used if a
     /// layer is read on demand, or if the snapshotter unpacks from the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: Jobs) -> Self {
@@ -135,7 +135,8 @@ impl Unpacker for StreamingUnpacker<'_> {
     }
 
     fn wants(&self, layer: &Descriptor) -> Want {
-        // While another image begins, it holds the lock. The layer is then stored.
+        // If `begin` runs for another image at this moment, it holds the lock. The layer is then
+        // stored.
         match self.state.try_read().as_deref() {
             Ok(State::Running(unpacking)) => unpacking.want(&layer.digest),
             _ => Want::StoreAndFeed,
@@ -153,7 +154,8 @@ impl Unpacker for StreamingUnpacker<'_> {
     }
 
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>> {
-        // While another image begins, it holds the lock. The layer is then read from the store.
+        // If `begin` runs for another image at this moment, it holds the lock. The layer is then
+        // read from the store.
         let state = self.state.try_read().ok()?;
         let State::Running(unpacking) = &*state else {
             return None;

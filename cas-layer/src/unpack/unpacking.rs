@@ -48,12 +48,12 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
-/// directory. If such a layer is read on demand, fetches its table of contents again instead, also
-/// if the table in its snapshot is damaged. If a layer whose snapshot has lost its directory is
-/// neither read on demand nor in the store, the directory stays missing. If another job, in this
-/// process or another one, unpacks the same layers, waits for that job. At the end, adds a gc label
-/// to the record of the configuration. The label refers to the topmost snapshot, so a collection
-/// keeps the snapshot as long as the image.
+/// directory. If such a layer is read on demand, fetches its table of contents again instead. Also
+/// does so if the table in its snapshot is damaged. If a layer whose snapshot has lost its
+/// directory is neither read on demand nor in the store, the directory stays missing. If another
+/// job, in this process or another one, unpacks the same layers, waits for that job. At the end,
+/// adds a gc label to the record of the configuration. The label refers to the topmost snapshot, so
+/// a collection keeps the snapshot as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
@@ -126,8 +126,8 @@ pub(super) struct Unpacking<'a> {
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
     /// For each layer, its table, if the layer is read on demand and the table was fetched for this
-    /// unpack. Empty if no table was. The tables of an earlier pull are fetched only for layers
-    /// without a snapshot.
+    /// unpack. Empty if no table was. A table that only an earlier pull has recorded is here only
+    /// if its layer had no snapshot at the beginning.
     pub(super) tables: Vec<Option<LayerTable>>,
     /// For each layer, what an earlier pull has recorded if the layer is read on demand. Empty if
     /// no layer is, or for a pull or an import.
@@ -152,8 +152,8 @@ pub(super) struct Unpacking<'a> {
     /// snapshots had lost their directories.
     pub(super) lost: Vec<usize>,
     /// The indexes of the layers that have a snapshot and are known to have their diff ID. Filled
-    /// only if layers are discarded, or if snapshots keep the only copy of layers. In the second
-    /// case, a layer whose snapshot has lost or changed files is left out.
+    /// only if layers are discarded, or if snapshots keep the only copy of layers. Unless layers
+    /// are discarded, a layer whose snapshot has lost or changed files is left out.
     pub(super) verified: BTreeSet<usize>,
 }
 
@@ -336,8 +336,8 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// Returns the label that refers to the topmost snapshot of layers that are read on demand. The
-    /// snapshot of the whole layers may exist, too.
+    /// Returns the label that refers to the topmost snapshot if layers are read on demand. The key
+    /// has the id of the manifest, because the label for the whole layers may exist, too.
     fn reference_on_demand(&self) -> String {
         let reference = labels::gc_ref_snapshot(self.name());
         format!("{reference}/{}", self.manifest_id)
@@ -354,7 +354,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Returns the table of a layer that is read on demand, and `None` for any other layer. Fetches
-    /// a table that is not here.
+    /// the table if `tables` does not have it.
     ///
     /// # Errors
     /// As [`Recorded::fetch`].
@@ -487,8 +487,9 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns the label that ties a new snapshot to the lease. A collection keeps a snapshot
-    /// without this label for a day.
+    /// Returns the label that ties a new snapshot to the lease. If the snapshot is left behind, a
+    /// collection removes it after the lease has ended. Without the label, a collection would keep
+    /// it for a day.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }

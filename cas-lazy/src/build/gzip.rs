@@ -211,7 +211,8 @@ impl<R: Read> Source<R> {
         self.start += amount;
     }
 
-    /// Begins a span, with the last byte if it is shared. Returns the digest of the span before.
+    /// Begins a span. If `shared` is set, the last byte that was consumed is also the first byte of
+    /// this span. Returns the digest of the span before, if there is one.
     fn begin_span(&mut self, shared: bool) -> Option<Digest> {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         if shared {
@@ -227,7 +228,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the beginning of a gzip stream: a block of a zero and of `matches` times 258 more.
+    /// Returns the beginning of a gzip stream. Its block decompresses to one zero, and to 258 more
+    /// zeros for each of the `matches`.
     fn one_block(matches: usize) -> Vec<u8> {
         let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
         let (mut bits, mut count) = (0u32, 0);

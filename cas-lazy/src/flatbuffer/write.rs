@@ -24,7 +24,8 @@ impl Builder {
         Place(self.bytes.len() as u32)
     }
 
-    /// Adds zeros, so that the next `size` bytes are aligned after `more` further bytes.
+    /// Adds zeros, so that a value of `size` bytes is aligned if it is written after the next
+    /// `more` bytes.
     fn align(&mut self, size: usize, more: usize) {
         self.alignment = self.alignment.max(size);
         let length = (self.bytes.len() + more).next_multiple_of(size) - more;

@@ -116,8 +116,8 @@ impl LazyLayer {
     /// of the data file.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not have the digest or the number that the table of contents
-    /// states, or do not decompress; `OutOfRange` for more than
+    /// `Corrupt` if the digest or the number of the bytes is not as the table of contents states,
+    /// or if they do not decompress; `OutOfRange` for more than
     /// [`limit::SPAN`](cas_core::limit::SPAN) bytes.
     pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         self.source

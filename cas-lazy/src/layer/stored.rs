@@ -61,9 +61,9 @@ impl StoredTable {
     /// The beginning of the names of all files of a layer that is read on demand, except
     /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
-    /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
-    /// not arrived are holes. If the complete data file is the tar, it is renamed to
-    /// [`TAR_FILE`](Self::TAR_FILE).
+    /// The name of the data file. It is not in the tree of the snapshot, but beside the tree.
+    /// Pieces that have not arrived are holes. If the complete data file is the tar, it is renamed
+    /// to [`TAR_FILE`](Self::TAR_FILE).
     pub const DATA_FILE: &str = "lazy.data";
     /// The name of the file with [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each piece, lowest
     /// byte first: the checksum of the bytes of the piece in the data file, or 0 if the piece has
@@ -74,9 +74,9 @@ impl StoredTable {
     /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
     /// have arrived, as JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
-    /// The name of the file with the [members](crate::Member) in the ranges of the tar that were
-    /// read: their indexes in the order of the first reads, as JSON. It lists members of any type.
-    /// A power failure may lose this file.
+    /// The name of the file that lists which [members](crate::Member) were read: their indexes in
+    /// the order of the first reads, as JSON. A member of any type counts as read if it is in a
+    /// range of the tar that was read. A power failure may lose this file.
     pub const READ_FILE: &str = "lazy.read";
     /// The name of the tar of the layer. The file exists once the tar is complete and was found to
     /// have the diff ID. Its modification time is the beginning of 1970.

@@ -6,8 +6,8 @@ use cas_core::{Error, Result};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Returns a value as compact JSON, in which `<`, `>`, `&` and the separators of lines and
-/// paragraphs of Unicode are escaped. Go 1.22 and later write every other character as serde does.
+/// Returns a value as compact JSON, in which `<`, `>`, `&`, U+2028 and U+2029 are escaped. Go 1.22
+/// and later write every other character as serde does.
 ///
 /// # Errors
 /// `Internal` if the value cannot be written.

@@ -64,8 +64,8 @@ pub struct LayerZtoc {
     pub layer: Digest,
     /// Media type of the layer; empty if it is not stated.
     pub layer_media_type: String,
-    /// A span of the layer ends with the block in which it exceeds this number of decompressed
-    /// bytes. `None` if the index does not state the number.
+    /// A span of the layer ends after the first deflate block with which it has more than this
+    /// number of decompressed bytes. `None` if the index does not state the number.
     pub span_size: Option<u64>,
     /// Whether the layer has neither extended attributes nor opaque directories.
     pub no_xattrs: bool,
@@ -96,8 +96,9 @@ impl Index {
         }
     }
 
-    /// Returns the bytes of the manifest. They are the same as Go's `encoding/json` writes, and
-    /// have no artifact type, because SOCI serializes an index again before it compares the digest.
+    /// Returns the bytes of the manifest. SOCI serializes an index again before it compares the
+    /// digest. Therefore these are the bytes that Go's `encoding/json` writes, and they contain no
+    /// artifact type.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes;
@@ -139,9 +140,9 @@ impl Index {
     ///
     /// # Errors
     /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
-    /// layer, if a span size is not a number above 0, if two zTOCs differ but name one layer, or if
-    /// an index of the first version has no subject; `Unsupported` for a manifest that is not a
-    /// SOCI index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of
+    /// layer, if a span size is not a number above 0, if two zTOCs differ but name the same layer,
+    /// or if an index of the first version has no subject; `Unsupported` for a manifest that is not
+    /// a SOCI index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of
     /// more than [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
@@ -268,7 +269,7 @@ fn decode(bytes: &[u8]) -> Result<Index> {
         let ztoc = ztoc?;
         let known = ztocs.iter().find(|known| known.layer == ztoc.layer);
         if known.is_some_and(|known| *known != ztoc) {
-            return Err(damaged("two zTOCs name one layer").subject(ztoc.layer));
+            return Err(damaged("two different zTOCs name the same layer").subject(ztoc.layer));
         }
         ztocs.push(ztoc);
     }

@@ -34,9 +34,9 @@ struct StoredSpans {
 }
 
 impl Prefetch {
-    /// Adds spans that are fetched after the others. If they begin in the last range or directly
-    /// after it, extends this range instead. Does nothing if one range has all of the spans
-    /// already.
+    /// Adds a range of spans at the end, so that they are fetched last. If the new range begins in
+    /// the last range or directly after it, extends the last range instead. Does nothing if one of
+    /// the ranges already has all of these spans.
     pub fn add(&mut self, spans: RangeInclusive<u32>) {
         let has_all = |range: &RangeInclusive<u32>| {
             range.contains(spans.start()) && range.contains(spans.end())

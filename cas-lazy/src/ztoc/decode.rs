@@ -9,7 +9,8 @@ use super::{BLOCK, FileKind, FileMetadata, Ztoc, time};
 use crate::checkpoint;
 use crate::flatbuffer::Table;
 
-/// The number of gzip among the algorithms of compression. It is the default.
+/// The number that stands for gzip as the algorithm of compression. A zTOC that does not state an
+/// algorithm means gzip.
 const GZIP: i8 = 1;
 /// Bytes that a text takes in memory, in addition to its length.
 const TEXT: u64 = 24;
@@ -165,8 +166,8 @@ fn number(stored: i64) -> Result<u64> {
     number.ok_or_else(|| damaged("a size or an offset is out of range"))
 }
 
-/// The number of bytes that further texts may take in memory. Many places of a zTOC may refer to
-/// the same text.
+/// The number of bytes that further texts may take in memory. A small zTOC can have large texts in
+/// memory: many of its places may refer to the same text, and each of them gets a copy.
 struct Texts {
     left: u64,
 }
@@ -192,7 +193,7 @@ impl Texts {
 
 fn overlap(file: &FileMetadata) -> Error {
     let name = excerpt(&file.name.escape_ascii().to_string());
-    damaged("two members overlap, or a member is not at a block").subject(name)
+    damaged("two members overlap, or a member does not begin at a block of the tar").subject(name)
 }
 
 fn damaged(what: &str) -> Error {

@@ -1,4 +1,5 @@
-//! Writes zTOCs. The order of the calls decides the bytes.
+//! Writes zTOCs. The builder writes in the order in which it is called, so calls in another order
+//! make other bytes.
 
 use cas_core::{Error, Result, limit};
 
@@ -87,7 +88,7 @@ fn file(to: &mut Builder, file: &FileMetadata) -> Place {
     to.finish_table()
 }
 
-/// Returns at least as many bytes as the zTOC takes.
+/// Returns an upper bound of the size of the zTOC in bytes.
 fn size(ztoc: &Ztoc) -> u64 {
     let record = |(key, value): (&Vec<u8>, &Vec<u8>)| key.len() + value.len() + 48;
     let file = |file: &FileMetadata| {

@@ -32,7 +32,8 @@ pub struct Ztoc {
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
-    /// A span ends with the block in which it exceeds this number of decompressed bytes.
+    /// A span ends after the first deflate block with which it has more than this number of
+    /// decompressed bytes.
     pub span_size: u64,
     /// The beginnings of the spans, in order. There is at least one.
     pub checkpoints: Vec<Checkpoint>,
@@ -63,12 +64,12 @@ pub struct FileMetadata {
     pub user: Vec<u8>,
     /// Name of the group.
     pub group: Vec<u8>,
-    /// Time of the last modification. `None` if a stored zTOC does not state it, as for years
-    /// before 0 and after 9999.
+    /// Time of the last modification. `None` if a stored zTOC does not state it. A zTOC cannot
+    /// state a year before 0 or after 9999.
     pub modified: Option<Time>,
     /// Major and minor number of a device; without meaning for everything that is not a device.
     pub device: (i64, i64),
-    /// The records of the pax header, key and value. Extended attributes begin with
+    /// The records of the pax header, key and value. The keys of extended attributes begin with
     /// `SCHILY.xattr.`.
     pub records: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -125,9 +126,9 @@ impl FileMetadata {
 
 impl Ztoc {
     /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span ends
-    /// with the block in which it exceeds `span_size` decompressed bytes. The usual size is
-    /// [`SPAN_SIZE`](crate::SPAN_SIZE). `build_tool` is the name of the program, which the zTOC
-    /// stores. Returns the zTOC.
+    /// after the first deflate block with which it has more than `span_size` decompressed bytes.
+    /// The usual size is [`SPAN_SIZE`](crate::SPAN_SIZE). `build_tool` is the name of the program,
+    /// which the zTOC stores. Returns the zTOC.
     ///
     /// # Errors
     /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
@@ -153,7 +154,7 @@ impl Ztoc {
     /// Returns the bytes to store. SOCI's tools write the same bytes for the same content.
     ///
     /// # Errors
-    /// `OutOfRange` if an estimate of their number is more than
+    /// `OutOfRange` if the estimated number of bytes is more than
     /// [`limit::ZTOC`](cas_core::limit::ZTOC). The estimate is never too low, but may be too high.
     pub fn encode(&self) -> Result<Vec<u8>> {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))

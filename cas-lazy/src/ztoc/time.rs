@@ -5,7 +5,7 @@ use cas_layer::tar::Time;
 const DAY: i64 = 86_400;
 /// Days of 400 years, after which the calendar repeats.
 const ERA: i64 = 146_097;
-/// Days from the first of March of the year 0 to 1970.
+/// Days from the first of March of the year 0 to the first of January 1970.
 const EPOCH: i64 = 719_468;
 
 /// Returns a time in UTC, with as many digits of the fraction as it needs. Returns `None` if the
@@ -87,7 +87,7 @@ fn digits(text: &[u8]) -> i64 {
         .fold(0, |value, byte| value * 10 + i64::from(byte - b'0'))
 }
 
-/// Returns year, month and day of a number of days since 1970.
+/// Returns the year, month and day that is `days` days after the first of January 1970.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days.saturating_add(EPOCH);
     let (era, day) = (days.div_euclid(ERA), days.rem_euclid(ERA));
@@ -100,7 +100,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
-/// Returns the number of days from 1970 to a day.
+/// Returns the number of days from the first of January 1970 to a day.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));

@@ -145,13 +145,14 @@ pub(super) fn resend() -> [u8; REPLY_HEADER] {
 
 /// Returns the reply to a handshake.
 pub(super) fn handshake(read_ahead: u32) -> Vec<u8> {
-    // Bytes of a write, which never comes.
+    // Maximum number of bytes in a write. The kernel must receive a number, but never writes.
     const MAX_WRITE: u32 = 4096;
     let mut reply = Vec::with_capacity(64);
     for number in [MAJOR, MINOR, read_ahead, FLAGS as u32] {
         reply.extend(number.to_ne_bytes());
     }
-    // Maximum number of requests in the background, and the number at which the kernel sends fewer.
+    // Maximum number of requests in the background, and the number from which on the kernel reads
+    // ahead less.
     for number in [64_u16, 48] {
         reply.extend(number.to_ne_bytes());
     }

@@ -185,9 +185,10 @@ impl Session {
     }
 
     /// Serves a read, unless bytes of it are missing and too many other reads wait for the same
-    /// registry. It then waits for its turn, and another thread serves it. After a read with
-    /// missing bytes, serves the reads that have waited for their turn at the same registry. Once
-    /// the session has ended, these reads fail, because another thread may not come to them.
+    /// registry. In this case, puts the read in the queue of the registry, for another thread.
+    /// After a read with missing bytes, serves the reads in the queue of the same registry. Once
+    /// the session has ended, makes them fail instead: if they stayed in the queue, there might not
+    /// be a thread left that serves them.
     fn read_in_turn(&self, request: &Request<'_>, turns: &Turns<Read>, data: &mut Vec<u8>) {
         let (unique, id) = (request.unique, snapshot_of(request.node));
         let (Some(id), Some((offset, size))) = (id, request.extent()) else {

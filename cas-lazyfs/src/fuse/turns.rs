@@ -43,7 +43,8 @@ impl<R> Turns<R> {
         Some(read)
     }
 
-    /// Ends a read of a registry. Returns the next one in the queue, which the caller serves.
+    /// Ends a read of a registry. Returns the next one in the queue, which the caller serves, or
+    /// `None` if the queue is empty.
     pub(super) fn next(&self, name: &str) -> Option<R> {
         let mut registries = lock(&self.registries);
         let registry = registries.get_mut(name)?;

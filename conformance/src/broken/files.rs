@@ -1,5 +1,6 @@
-//! Content stores on files with one fault each, for the laws of faults, and one without a fault.
-//! They implement only what those laws use. An ingest is not resumed: it begins at 0 each time.
+//! Content stores on files, for the laws of faults. One store has no fault. Each of the others has
+//! one fault. The stores implement only what those laws use. An ingest is not resumed: it begins at
+//! 0 each time.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -49,7 +49,8 @@ impl BrokenRecords {
         BrokenRecords { store, fault }
     }
 
-    /// Returns a whole store: these records, with the bytes of the store they wrap.
+    /// Returns a whole store: these records, images that are kept in these records, and the content
+    /// of the memory store that the records wrap.
     pub(super) fn whole(self) -> Store {
         let store = self.store.clone();
         let broken = Arc::new(self);

@@ -46,7 +46,8 @@ pub fn book() -> impl Iterator<Item = Rule> {
 mod tests {
     use super::*;
 
-    /// The texts are read by others: none is empty, and no source is a path of this machine.
+    /// Reports print these texts. `why` must have more than 20 bytes and no period at its end.
+    /// `source` must not be empty or an absolute path.
     #[test]
     fn every_law_says_why_and_where_it_comes_from() {
         for rule in book() {

@@ -27,8 +27,8 @@ impl Aim {
         Aim { name, path, nth }
     }
 
-    /// Selects a call of the run `whole`. Selects it by its path as well, if the run `other` makes a
-    /// call with that path, too.
+    /// Selects `calls[at]`, a call of the run `whole`, by its name and number. If a call of the run
+    /// `other` has the same path, selects it also by its path.
     pub(super) fn at(calls: &[Call], at: usize, whole: &Ended, other: &Ended) -> Self {
         let call = &calls[at];
         let Some(path) = call.about() else {

@@ -75,7 +75,7 @@ impl Call {
     /// `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
-        // An argument that is data may contain the path as well.
+        // Only paths are compared, because data that is written may contain the text of `dir`, too.
         changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
@@ -122,8 +122,8 @@ impl Call {
         parts
     }
 
-    /// Returns the last path in the arguments, or `None` if there is none. The path is a text, or
-    /// the path of a file descriptor. strace can filter by this path.
+    /// Returns the last path in the arguments, or `None` if there is none. The path is an argument
+    /// in quotes, or the path of a file descriptor. strace can filter by this path.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()
     }

@@ -288,7 +288,8 @@ impl Ended {
 
     /// Checks that the job succeeded in spite of the fault, or that its error reports a failed or
     /// full device. Some engines, such as SQLite, do not report why a file could not be created or
-    /// synced. A store whose sync failed may refuse everything until it is reopened.
+    /// synced, so `Unavailable` is accepted instead of `Full` there. A store whose sync failed may
+    /// refuse everything until it is reopened, so `FailedPrecondition` is accepted, too.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self
             .acknowledged

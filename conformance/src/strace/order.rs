@@ -79,8 +79,8 @@ impl<'a> Disk<'a> {
             match call.given.split_once(&format!("\"{MARK}")) {
                 Some((_, acknowledged)) => {
                     let step = acknowledged.split("\\n").next().unwrap_or_default();
-                    // `all` and `refused KIND` end the job. They and other texts with a space
-                    // acknowledge no step.
+                    // `all` and `refused KIND` are printed at the end of the job, and are not
+                    // steps. No text with a space is a step.
                     if step != ALL && !step.contains(' ') {
                         disk.check(step);
                     }
@@ -199,7 +199,8 @@ impl<'a> Disk<'a> {
             let lost = self.lost.contains(path);
             assert!(
                 !lost,
-                "`{step}` is acknowledged, but {path:?} was synced only after a sync of it failed"
+                "`{step}` is acknowledged, but a sync of {path:?} failed; a later sync that \
+                 succeeds proves nothing"
             );
         }
     }

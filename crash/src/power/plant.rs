@@ -11,13 +11,13 @@ use clap::ValueEnum;
 pub(crate) enum Plant {
     /// No sync at all.
     NoSync,
-    /// The bytes of blobs are not synced before their name.
+    /// The bytes of a blob are not synced before the blob gets its name.
     NoDataSync,
     /// In the store of files, the directory of the blobs is not synced after a name was added.
     NoDirectorySync,
     /// Snapshots are recorded before their files are synced.
     SnapshotBeforeSyncfs,
-    /// In the store of files, records are not synced. Tombstones are among them.
+    /// In the store of files, records are not synced. So the tombstones in them are not, either.
     NoRecordSync,
 }
 

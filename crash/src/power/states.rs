@@ -1,15 +1,15 @@
 //! The states in which a loss of power can leave a disk.
 //!
-//! A device keeps all writes that had ended before the last flush. Of the later writes, it keeps
-//! any, in any order, and it may tear a write between two sectors. A state is chosen by its
-//! position in the record, and by what happens to the writes between the last flush and this
-//! position.
+//! A device keeps all writes that had ended before the last flush. Of the later writes, it may keep
+//! any and lose the others, whatever their order, and it may tear a write between two sectors. A
+//! state is chosen by its position in the record, and by what happens to the writes between the
+//! last flush and this position.
 
 use testkit::random::Random;
 
 use super::disk::{Event, Pages, Record};
 
-/// Size in bytes of a block. Parts of a write are kept or lost by blocks, if not by sectors.
+/// Size in bytes of a block, the unit that [`Tail::Blocks`] keeps or loses.
 const BLOCK: usize = 4096;
 
 /// What happens to the writes after the last flush.
@@ -72,7 +72,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Returns a state at `position`. It must not be less than in the previous call.
+    /// Returns a state at `position`. `position` must not be less than in the previous call.
     pub(crate) fn state(&mut self, position: usize, random: &mut Random) -> State {
         let events = &self.record.events;
         let last_flush = events[self.flushed..position]

@@ -164,7 +164,7 @@ impl Trial {
         let device = Loop::new(&image)?;
         let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system);
         let mounted = match mounted {
-            // A file system relies on flushes, too.
+            // Without its flushes, the file system itself may be damaged. This is a violation, too.
             Err(error) if self.fault == Some(Fault::Lie) => return Ok(format!("{error:#}\n")),
             // A file system that has met an error may have to be repaired before it is mounted.
             Err(_) if self.fault.is_some() => {

@@ -14,8 +14,8 @@ use crate::promise::{ABSENT, ANY, Resource};
 /// The number of names that a thread gives to images that it imports, copies or tags.
 const NAMES: u64 = 4;
 
-/// Makes a random change of the images or of the snapshot of a thread, which no other thread
-/// changes.
+/// Makes a random change of the images or of the snapshot of a thread. No other thread changes
+/// them.
 pub(super) fn change(worker: &Worker, thread: u64, random: &mut Random) -> Result<()> {
     let owner = owner(worker.process, thread);
     let name = format!("cut.example/{owner}-{}:1", random.below(NAMES));

@@ -20,7 +20,8 @@ pub(crate) const FILLER: &str = "filler";
 /// Works until each thread has made its changes. If `fill` is a directory, fills its file system
 /// for a while.
 pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()> {
-    // A collection that believes that it is days later also ends the leases of jobs that run.
+    // A collection whose clock is days ahead also ends the leases of running jobs. So no thread
+    // makes a change during a collection.
     let collecting = RwLock::new(());
     let ahead = if worker.is_shared {
         Duration::ZERO

@@ -32,12 +32,12 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
     })
 }
 
-/// The least time between two collections that believe that it is later. Within this time, a job
-/// that has lost its lease can find out which of its content is left.
+/// The least time between two collections whose clocks are ahead. A job that has lost its lease
+/// needs this time to find out which of its content is left.
 const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Makes `changes` changes beside collections, and prints the number of collections and the number
-/// of changes that lost a lease. If `later` is not zero, some collections believe that it is later
+/// of changes that lost a lease. If `later` is not zero, the clocks of some collections are ahead
 /// by this time. A change whose job loses its lease may then fail with `Conflict`, or with
 /// `NotFound` for what a collection removed.
 pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -> Result<()> {

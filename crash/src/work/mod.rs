@@ -31,7 +31,7 @@ use crate::promise::Notes;
 pub(crate) enum Work {
     /// Blobs of all sizes at all durabilities, under leases.
     Ingest,
-    /// Imports and pulls that unpack, copies, tags, removals, commits of snapshots, and
+    /// Imports and pulls, both of which unpack; copies, tags, removals, commits of snapshots, and
     /// collections.
     Images,
     /// As `images`, on a disk that is full for a while.
@@ -46,7 +46,7 @@ pub(crate) enum Work {
     Early,
     /// As `load`, beside collections back to back, until `--changes` changes were made.
     Storm,
-    /// As `storm`, but some collections believe that it is days later. So jobs lose their leases.
+    /// As `storm`, but the clocks of some collections are days ahead. So jobs lose their leases.
     LateStorm,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct WorkArgs {
     /// The number of this process among those that work on the root
     #[arg(long, default_value_t = 0)]
     pub(crate) process: u64,
-    /// Whether other processes work on the root, whose leases no collection may end
+    /// Whether other processes work on the root; no collection may end their leases
     #[arg(long)]
     pub(crate) shared: bool,
     /// Ignore errors, because the disk has faults
@@ -104,8 +104,8 @@ struct Worker {
     is_shared: bool,
     /// Whether to note that an image is unpacked before it is.
     is_early: bool,
-    /// Whether an image that was unpacked stays unpacked. Otherwise, a job may lose its snapshots,
-    /// which the next mount makes again.
+    /// Whether an image that was unpacked must stay unpacked. If a job loses its lease, a
+    /// collection may remove the snapshots of its image, and the next mount makes them again.
     promises_trees: bool,
     /// Whether changes may fail.
     accepts_errors: bool,
@@ -195,7 +195,7 @@ fn owner(process: u64, thread: u64) -> String {
     format!("p{process}t{thread}")
 }
 
-/// Runs a task in each thread, and returns an error of one that failed.
+/// Runs a task in each thread. If tasks fail, returns the error of one of them.
 fn each_thread(seed: u64, task: impl Fn(u64, Random) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)

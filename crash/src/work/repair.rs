@@ -55,7 +55,7 @@ fn name(number: u64) -> String {
 pub(crate) fn repair(root: &Path, material: &Material) -> Result<()> {
     let mut options = FsckOptions::default();
     options.repair = true;
-    options.from = Some(material.root().to_str().context("a path is UTF-8")?.into());
+    options.from = Some(material.root().to_str().context("not a UTF-8 path")?.into());
     Cas::fsck(root, options)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::Failed;
 
-/// The format, stored in `user_version`.
+/// Version of the format of the file. The database stores it as `user_version`.
 const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
@@ -137,7 +137,8 @@ fn connect(file: &Path) -> Result<Connection, Failed> {
     Ok(connection)
 }
 
-/// Creates the schema in one transaction, or checks the format.
+/// Creates the schema in one transaction if the database is new. Otherwise checks the version of
+/// the format.
 fn prepare(connection: &Connection) -> Result<(), Failed> {
     match connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))? {
         VERSION => Ok(()),
@@ -147,6 +148,6 @@ fn prepare(connection: &Connection) -> Result<(), Failed> {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic cannot leave a transaction open: a transaction that is dropped is rolled back.
+    // A panic under the lock does no harm: a transaction that is dropped is rolled back.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use crate::engine::{Engine, lock, number};
 use crate::error::Failed;
 use crate::records::apply;
 
-/// Maximum size of a row in bytes.
+/// Maximum number of bytes in one row of the table `pieces`.
 const PIECE: usize = 256 << 10;
 
 /// The exclusive right to write under a key, until the last copy is dropped. Work on the pool
@@ -66,7 +66,7 @@ pub(crate) struct SqliteIngest {
 }
 
 impl SqliteIngest {
-    /// Begins the ingest, or resumes it at its size.
+    /// Begins the ingest, or resumes it after the bytes that are in the file.
     pub(crate) fn begin(lock: Arc<IngestLock>) -> Result<Self> {
         let (id, size) = lock.engine.write(Durability::Relaxed, |tx| {
             if let Some(found) = find(tx, &lock.key)? {
@@ -175,7 +175,8 @@ impl Ingest for SqliteIngest {
     }
 }
 
-/// Returns up to `length` bytes from `offset` of the `size` bytes under `id`.
+/// Reads the blob or ingest with the id `id`, which has `size` bytes. Returns `length` bytes from
+/// `offset`, or fewer if the end comes first.
 pub(crate) fn read(
     db: &Connection,
     id: i64,

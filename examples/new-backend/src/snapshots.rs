@@ -1,4 +1,5 @@
-//! A snapshotter: every snapshot is a directory with a copy of its parent.
+//! A snapshotter: the directory of a new snapshot is a copy of its parent's directory. A view on a
+//! parent has no directory of its own.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -42,7 +42,7 @@ pub(crate) const TARGETS: &[Target] = &[
 ];
 
 const MANIFEST: &str = r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"host.test/app","labels":[{"name":"version","value":"1"},{"name":"os","value":"linux"},{"name":"arch","value":"amd64"}],"app":{"exec":["/a"],"user":"0","group":"0","supplementaryGIDs":[1],"eventHandlers":[{"exec":["/b"],"name":"pre-start"}],"workingDirectory":"/","environment":[{"name":"A","value":"b"}],"isolators":[],"mountPoints":[{"name":"m","path":"/m","readOnly":true}],"ports":[{"name":"p","port":80,"protocol":"tcp","count":1,"socketActivated":false}]},"dependencies":[{"imageName":"host.test/base","imageID":"sha512-abcdef0123456789","labels":[]}],"pathWhitelist":["/a"],"annotations":[{"name":"created","value":"2020-01-01T00:00:00Z"}]}"#;
-/// A database of an old version of rkt, and one with a newer version than rkt ever had.
+/// A database with the oldest schema of rkt's store, and one with a newer schema than rkt ever had.
 const QL: &[&[u8]] = &[
     include_bytes!("../../../cas-aci/tests/fixtures/ql/v1.ql"),
     include_bytes!("../../../cas-aci/tests/fixtures/ql/v8.ql"),

@@ -89,7 +89,7 @@ impl Cage {
     /// Runs `work` in an empty directory, which is then removed. Returns what `work` returns.
     ///
     /// # Panics
-    /// Panics if the canary was changed, or if `work` has put something beside the two directories.
+    /// Panics if the canary was changed, or if `work` has put something next to its directory.
     fn run<T>(&self, work: impl FnOnce(&Path) -> T) -> io::Result<T> {
         let tree = self.directory.path().join("tree");
         fs::create_dir(&tree)?;

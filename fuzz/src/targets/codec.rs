@@ -70,7 +70,7 @@ const PLAIN: &[&[u8]] = &[
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaaaaaa",
 ];
 
-/// Decompresses an input that can be read at once.
+/// Decompresses an input that arrives in one piece.
 fn decode(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut decoder = Decoder::with_budget(input, compression, BUDGET)?;
@@ -79,7 +79,7 @@ fn decode(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Returns the input one byte at a time, so that every state of a decoder waits for more.
+/// Returns the input one byte at a time, so that a decoder runs out of input in each of its states.
 struct Slow<'a>(&'a [u8]);
 
 impl Read for Slow<'_> {
@@ -97,7 +97,7 @@ fn decode_slowly(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Decompresses an input at once and byte by byte. Both give the same bytes, or both fail.
+/// Decompresses an input in one piece and byte by byte. Both give the same bytes, or both fail.
 fn one_kind(input: &[u8], compression: Compression) -> bool {
     let whole = decode(input, compression);
     let slow = decode_slowly(input, compression);
@@ -114,7 +114,8 @@ fn any_kind(input: &[u8]) -> bool {
 }
 
 /// Decompresses gzip. If the input is accepted and has the usual header, then miniz, which is
-/// another implementation, inflates the first member to the same bytes.
+/// another implementation, must inflate the first member, and our bytes must begin with the bytes
+/// of this member.
 fn gzip(input: &[u8]) -> bool {
     let ours = decode(input, Compression::Gzip);
     // The usual header has no optional fields, so the deflate stream begins after ten bytes.
@@ -129,10 +130,11 @@ fn gzip(input: &[u8]) -> bool {
     accepted(ours)
 }
 
-/// Decompresses zstd. If the input is accepted, it is accepted byte by byte, too, with the same
-/// bytes. If the crate `ruzstd`, which is another implementation, accepts its first frame, it
-/// decodes that to the same bytes. An input that is refused at once may be accepted byte by byte:
-/// libzstd refuses an empty block of another type than `raw` only if it gets a frame at once.
+/// Decompresses zstd. An input that is accepted in one piece must also be accepted byte by byte,
+/// and give the same bytes. If the crate `ruzstd`, which is another implementation, decodes the
+/// first frame of such an input, our bytes must begin with the bytes of this frame. An input that
+/// is refused in one piece may be accepted byte by byte: libzstd refuses an empty block of another
+/// type than `raw` only if it receives the frame in one piece.
 fn zstd(input: &[u8]) -> bool {
     let ours = decode(input, Compression::Zstd);
     let slow = decode_slowly(input, Compression::Zstd);

@@ -105,7 +105,7 @@ fn record(table: Table, key: &str, value: &[u8]) -> bool {
 /// collection.
 ///
 /// # Errors
-/// Errors of reading, except that an ancestor of a snapshot may be missing or damaged.
+/// Errors of reading. A missing or damaged ancestor of a snapshot is not an error.
 async fn read(store: &Store) -> Result<()> {
     let records = || Arc::clone(&store.records);
     Blobs::new(records()).load(&Digest::sha256(b"blob")).await?;

@@ -81,7 +81,8 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Reads a warning. Its text has no control characters, so it cannot control a terminal.
+/// Reads a warning. Asserts that the text found has no control characters, which could control a
+/// terminal.
 fn warning(input: &[u8]) -> bool {
     let text = fuzzing::warning(&String::from_utf8_lossy(input));
     if let Some(text) = &text {

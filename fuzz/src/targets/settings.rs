@@ -59,7 +59,8 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Parses `cas.toml`. Written and parsed again, it is the same.
+/// Parses `cas.toml`. Asserts that accepted settings are the same after they are written and
+/// parsed again.
 fn cas_toml(text: &str) -> bool {
     let result = fuzzing::cas_toml(text);
     if let Ok(engines) = &result {

@@ -53,7 +53,8 @@ pub(crate) const TARGETS: &[Target] = &[
 
 const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5,"annotations":{"org.opencontainers.image.ref.name":"host.test/app:1"},"platform":{"architecture":"amd64","os":"linux"}},{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2}],"kept":[true]}"#;
 
-/// Parses `index.json` and writes it. Parsed and written again, the new bytes are the same.
+/// Parses `index.json` and writes it. Asserts that parsing the written bytes and writing them again
+/// gives the same bytes.
 fn index_json(input: &[u8]) -> bool {
     let written = backend_fs::fuzzing::index(input);
     if let Ok(written) = &written {
@@ -66,7 +67,7 @@ fn index_json(input: &[u8]) -> bool {
     accepted(written)
 }
 
-/// Validates a layout with this `index.json` and a blob.
+/// Validates a layout that has the input as its `index.json`, and one blob.
 fn layout(input: &[u8]) -> bool {
     let check = || {
         let layout = scratch()?;

@@ -194,8 +194,8 @@ fn tar_stated(input: &[u8]) -> bool {
 /// refuses, or whose size only the other reader uses.
 ///
 /// Two more differences are legal. Unlike GNU tar and our reader, the other reader does not end a
-/// long name at a zero byte, so its names are cut there. It knows extensions only in headers of the
-/// version 00, so headers of other versions get this version first.
+/// long name at a zero byte, so this function cuts its names there. It knows extensions only in
+/// headers of the version 00, so headers of other versions get this version first.
 fn tar_peer(input: &[u8]) -> bool {
     let mut archive = input.to_vec();
     for block in archive.chunks_exact_mut(BLOCK) {
@@ -262,7 +262,7 @@ fn to_zero(bytes: &[u8]) -> &[u8] {
 }
 
 /// Writes the members of an archive again, except sparse files and members that the writer refuses.
-/// They are read back as they were.
+/// Asserts that the written members are read back unchanged.
 fn tar_write(input: &[u8]) -> bool {
     let (members, outcome) = read(&sealed(input));
     let mut writer = Writer::new(Vec::new());

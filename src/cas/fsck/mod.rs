@@ -178,7 +178,8 @@ fn may_have_lost_names(finding: &Finding) -> bool {
     has_names && finding.repaired
 }
 
-/// Examines the files of the root, of the store and of the local records, which are not open yet.
+/// Examines the files of the root, of the store and of the local records, before the root is
+/// opened. Returns what was found.
 async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
     let default = crate::registry();
     let registry = options.open.registry.as_ref().unwrap_or(&default);
@@ -190,7 +191,7 @@ async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
         None => root.store(registry)?,
     };
     if root.check_made(&location, registry).is_err() {
-        // Opening the root reports the loss. There are no files to examine.
+        // The store is lost, so there are no files to examine. Opening the root reports the loss.
         return Ok(findings);
     }
     findings.extend(registry.examine(&location, options.repair).await?);

@@ -14,8 +14,9 @@ use crate::cas::Cas;
 use crate::on_demand::lost;
 use crate::root::Root;
 
-/// The host of names without a host. Images with such names were often made on this machine, so
-/// requests to this host are not repeated.
+/// The host that a name refers to if it does not contain a host. An image with such a name was
+/// often made on this machine and never pushed to this host, so failed requests to this host are
+/// not repeated.
 #[cfg(feature = "registry")]
 const HUB: &str = "docker.io";
 
@@ -112,7 +113,8 @@ impl<'a> RepairSources<'a> {
         }
     }
 
-    /// Returns where tables of contents of layers that are read on demand are fetched.
+    /// Returns the source of tables of contents of layers that are read on demand, or `None` if
+    /// this build cannot read layers on demand.
     pub(super) fn tables(&self) -> Option<&dyn cas_layer::unpack::TableSource> {
         #[cfg(feature = "on-demand")]
         return Some(self);
@@ -146,8 +148,8 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
     Ok(Some(registry.open(&location).await?.content))
 }
 
-/// Fetches tables of contents of layers that are read on demand from the source that the user
-/// named, or from the registries that the descriptions of the tables name.
+/// Fetches the table of contents of a layer that is read on demand. Fetches it from the source that
+/// the user named, or otherwise from the registry that the description of the table names.
 #[cfg(feature = "on-demand")]
 #[async_trait]
 impl cas_layer::unpack::TableSource for RepairSources<'_> {

@@ -191,7 +191,8 @@ impl Cas {
                 && let Ok(mounts) = snapshotter.mounts(&key).await
             {
                 if unmounted && is_last {
-                    // Otherwise a copy of the mount in another namespace would count as the mount.
+                    // Without this state, a copy of the mount in another namespace would count as
+                    // the mount.
                     let _ = State::Kept.write(&*snapshotter, &key).await;
                 }
                 let release = move || {
@@ -225,8 +226,8 @@ impl Cas {
         shield(async move {
             let removed = match locked {
                 Some(locked) => place.remove(&*snapshotter, locked).await,
-                // If a job has begun to prepare the directory, it has changed the snapshot, which
-                // then stays.
+                // The directory is absent. If a job begins to prepare it now, the job changes the
+                // snapshot. A snapshot that has changed since it was `seen` stays.
                 None => place.remove_snapshot(&*snapshotter, seen).await,
             };
             removed.during(REMOVE, place.path().display())

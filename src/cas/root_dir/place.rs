@@ -77,8 +77,8 @@ impl RootDir {
         }
     }
 
-    /// Returns the root directory whose `rootfs` is the directory `rootfs`, or `None` if this
-    /// directory has another name.
+    /// Returns the root directory that contains the directory `rootfs`, or `None` if the path does
+    /// not end in the name `rootfs`.
     pub(in crate::cas) fn with_rootfs(rootfs: &Path) -> Option<Self> {
         let path = rootfs.parent()?;
         let place = RootDir {
@@ -127,9 +127,9 @@ impl RootDir {
         }
     }
 
-    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is. If the label
-    /// of `snapshot`, the snapshot of the directory, states that its mount has ended, copies of the
-    /// mount in other namespaces do not count.
+    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is. `snapshot` is
+    /// the snapshot of the directory. If its labels state that its mount here has ended, a copy of
+    /// the mount in another mount namespace is not an error.
     ///
     /// # Errors
     /// `Busy` while the mount is in use, or if it is only in another mount namespace; `Denied`
@@ -152,8 +152,8 @@ impl RootDir {
     ///
     /// # Errors
     /// `AlreadyExists` if the snapshot belongs to something else; `FailedPrecondition` if the
-    /// directory has files that a root directory does not have, and this is not certainly a root
-    /// directory; errors of the file system.
+    /// directory is not certainly a root directory, and has files that a root directory does not
+    /// have; errors of the file system.
     pub(super) fn check(&self, snapshot: Option<&Info>) -> Result<()> {
         if let Some(info) = snapshot {
             self.check_snapshot(info)?;

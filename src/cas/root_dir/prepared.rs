@@ -46,9 +46,9 @@ impl Prepared {
     /// Removes what is in the locked directory, and prepares it.
     ///
     /// # Errors
-    /// As [`RootDir::check`], and `Busy` as [`RootDir::clear`]: the content of the directory then
-    /// stays; as [`Cas::make`] and [`Mounted::attach`]: nothing is then left; errors of the file
-    /// system.
+    /// As [`RootDir::check`], and `Busy` as [`RootDir::clear`]; the content of the directory then
+    /// stays. As [`Cas::make`] and [`Mounted::attach`]; nothing is then left of the directory.
+    /// Errors of the file system.
     pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
         let Request {
             place,

@@ -32,7 +32,7 @@ pub(crate) struct Import {
     /// Fail unless the key of the ACI begins with this text
     #[arg(long)]
     key: Option<KeyPrefix>,
-    /// Prefer this ACI over others with the same name if no version is given
+    /// Prefer this ACI when its name is looked up without a version
     #[arg(long)]
     latest: bool,
     /// Allow a URL with http:// on hosts other than this machine

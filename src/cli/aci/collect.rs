@@ -41,8 +41,7 @@ pub(super) async fn gc(
     dry_run: bool,
 ) -> Result<()> {
     let now = SystemTime::now();
-    // If `SystemTime` cannot represent the time, the time is so early that no ACI was read before
-    // it.
+    // A result that `SystemTime` cannot represent is so early that no ACI was last read before it.
     let time = older_than.map(|age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
     let out = &context.out;
     let infos = match time {

@@ -76,15 +76,15 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
   cas aci rm sha512-0c45e8c0ab2
   cas aci rm example.com/app:1.0,os=linux
 
-If several ACIs have the name and the labels, none of them is removed. The error lists the first of
-their keys.")]
+If several ACIs have the name and the labels, none of them is removed. The error lists some of their
+keys.")]
     Rm {
         /// Keys, their first digits, or NAME[:VERSION][,LABEL=VALUE]...
         #[arg(required = true, value_name = "ACI")]
         acis: Vec<String>,
     },
-    /// Remove leftovers of killed jobs and unused content; with --older-than, also remove ACIs that
-    /// were neither imported nor read in that time
+    /// Remove unused content and the leftovers of killed jobs; with --older-than, also remove ACIs
+    /// that were neither imported nor read in that time
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 

@@ -42,8 +42,8 @@ pub(crate) struct Bench {
     /// all names
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, half of
-    /// the blob for the rows stream and stream-memory, and shorter rounds
+    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, a blob
+    /// of half the size for the rows stream and stream-memory, and shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Use a blob of 10 GiB instead of 512 MiB for the rows stream and stream-memory
@@ -74,8 +74,8 @@ impl Bench {
             program: std::env::current_exe()?,
             arguments: task_arguments(&self.store),
         };
-        // The handler of signals is set first: a signal before that would leave the directory
-        // behind.
+        // The handler of signals is set before the directory is made. Otherwise, a signal between
+        // the two would leave the directory behind.
         let stop = stop::signalled()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
@@ -163,8 +163,8 @@ fn plot(table: &Table, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows what is being measured: on a terminal that can move its cursor, in one line that changes,
-/// elsewhere in one line for each step.
+/// Shows what is being measured. On a terminal that can move its cursor, the text is one line that
+/// changes. Elsewhere, each step prints a line.
 struct Steps {
     bar: ProgressBar,
     lines: bool,
@@ -173,7 +173,7 @@ struct Steps {
 
 impl Steps {
     fn new(context: &Context) -> Self {
-        // The bar is hidden where it cannot be shown.
+        // `ProgressBar` hides itself where it cannot be shown.
         let bar = match context.shows_progress {
             true => ProgressBar::new_spinner(),
             false => ProgressBar::hidden(),

@@ -36,8 +36,8 @@ impl RunInChroot {
         if rootless {
             unshare::enter(&subids::of_this_user(), &*context.progress)?;
         }
-        // The root file system is opened in the namespace, because it may belong to another user of
-        // the image.
+        // Without privileges, the root file system is opened in the namespace. Outside, this user
+        // may have no right to open it, because the image may give it to another user.
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
         if rootless {
             devices::mount_all(&rootfs).during("mount in", self.bundle.display())?;

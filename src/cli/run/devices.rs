@@ -24,7 +24,7 @@ pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     };
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", path(&dev), "tmpfs", flags, c"mode=755")?;
-    // The directory that was opened before is hidden by the mount, so it is opened again.
+    // `dev` is still the directory below the mount, so open `/dev` again to get the mounted one.
     let Some(dev) = directory(rootfs, "dev")? else {
         return Ok(());
     };
@@ -50,7 +50,7 @@ fn directory(rootfs: &Rootfs, name: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Returns the path of an open directory, also if something is mounted over its name.
+/// Returns a path that leads to an open directory, even if something is mounted over its name.
 fn path(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", directory.as_raw_fd())
 }

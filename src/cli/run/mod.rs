@@ -36,8 +36,9 @@ installed, the program runs in a chroot, which does not isolate it. Changes that
 to files of the image are lost when it ends.
 
 Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
-in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and
-/etc/subgid, and newuidmap and newgidmap (package uidmap). In `cas unshare`, runs share snapshots.
+in which you are the superuser. For the other users that the image names, you need ranges of ids in
+/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap). In `cas unshare`, the
+image is unpacked once into snapshots, which all runs share.
 
 Exit codes: that of the program; 128 plus the number of the signal that ended the program; 126 if
 the program cannot be executed; 127 if the program is not found. If cas fails before it starts the
@@ -120,7 +121,7 @@ fn is_rootless() -> bool {
 
 /// How far a run has come before its program starts.
 enum Made {
-    /// A directory for the bundle, whether the bundle was made, and the signals from then on.
+    /// The directory of the run, the outcome of making its bundle, and the watch for later signals.
     Bundle(RunDir, Result<()>, Signals),
     /// A signal stopped the run. The directory, if there is one, has an incomplete bundle.
     Stopped(ExitCode, Option<RunDir>),
@@ -178,7 +179,8 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
     let name = excerpt(process.args.first().map_or("", String::as_str));
     let program = Rootfs::open(&run_dir.rootfs()).and_then(|rootfs| rootfs.program(&process));
     match program {
-        // The program may be in a directory that belongs to another user of the image.
+        // The image may give the directory of the program to another user. Then this process cannot
+        // look for the program, but the runtime can.
         Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {}
         found => match found? {
             Program::Found => {}

@@ -103,8 +103,8 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(1))
 }
 
-/// Returns the path of a program that this user can execute: the first on `PATH`, then in
-/// `/usr/sbin` and `/sbin`. Returns `None` if there is none.
+/// Looks on `PATH`, then in `/usr/sbin` and `/sbin`, for a program that this user can execute.
+/// Returns the path of the first, or `None` if there is none.
 pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
     let may_execute = |file: &PathBuf| rustix::fs::access(file, Access::EXEC_OK).is_ok();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The environment variable with the address of the parent process's service, for a test binary
-/// that a law starts again.
+/// The environment variable with the address of the service. If a law starts the test binary again,
+/// the new process uses the service of its parent process.
 const SERVICE: &str = "CAS_TEST_S3";
 /// A well-formed signature. Moto checks only the form.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
@@ -98,8 +98,8 @@ pub fn ask(host: &str, method: &str, path: &str) -> String {
 }
 
 /// Sends a request. If the connection is reset, as may happen on a busy machine, sends the request
-/// again, at most five times. So a request that was sent twice must have the same effect as one.
-/// Returns the whole response.
+/// again, at most five times. So the request must have the same effect if the service receives it
+/// more than once. Returns the whole response.
 ///
 /// # Panics
 /// If the service does not respond.

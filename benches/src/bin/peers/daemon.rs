@@ -13,7 +13,8 @@ use oci_cas_benches::process::{Sample, measure};
 
 /// Maximum time that a server may take to start.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The fields of `/proc/PID/stat` after the program's name that are processor times.
+/// Which fields of `/proc/PID/stat` are processor times. The field after the program's name is
+/// field 0.
 const TIMES: Range<usize> = 11..15;
 /// Number of ticks in a second. The processor times are counted in ticks.
 const TICKS: f64 = 100.0;

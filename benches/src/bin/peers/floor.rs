@@ -1,6 +1,6 @@
-//! The floor of import and unpack: the work that every tool must do, without comparing digests, and
-//! without records or attributes. The floor runs on one thread. Its time is its processor time
-//! divided by the number of cores, as in a pipeline that keeps every core busy.
+//! The floor of import and unpack: the work that no tool can leave out. The floor does not compare
+//! digests, and writes no records and no attributes of files. It runs on one thread. Its time is
+//! its processor time divided by the number of cores, as in a pipeline that keeps every core busy.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};

@@ -11,7 +11,8 @@ use super::floor;
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
 
-/// A function that does a job in a directory, which does not exist and which it must create.
+/// A function that does a job in a directory. The directory does not exist, and the function must
+/// create it.
 type Run<'a> = Box<dyn Fn(&Path) -> Result<Sample> + 'a>;
 
 /// A tool that does a job, in a new directory for each run.

@@ -36,9 +36,10 @@ impl Jobs<'_> {
         self.push_with(present, reference, &["--span-size", span])
     }
 
-    /// Runs a command in the image `from`, whose layers are read on demand with spans of this size.
-    /// Then pushes the image under another name, with a list of the files that the command has
-    /// read. `fresh` is the path of the root in which the command runs.
+    /// Runs a command in the image `from`, whose layers are read on demand. Then pushes the image
+    /// `bench` of the root `present` as `reference`, with spans of the size `span` and a list of
+    /// the files that the command has read. `fresh` is the path of the new root from which the
+    /// command runs.
     pub(super) fn push_listed(
         &self,
         present: &Path,
@@ -65,7 +66,7 @@ impl Jobs<'_> {
         finish(self.cas(present).args(["push", "--plain-http", reference]))
     }
 
-    /// Pulls an image into a new root without its layers, and runs a command in the image. Calls
+    /// Pulls an image without its layers into a new root, and runs a command in the image. Calls
     /// `then` while the layers can still be read on demand, and then unmounts their file system.
     /// Returns what the pull and the command took together.
     fn run_lazy(

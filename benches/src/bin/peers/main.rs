@@ -2,7 +2,7 @@
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. The default is 5
 //! rounds and all rows. `--ctr` names the directory of another containerd and its `ctr`. `--on`
-//! names a directory on the file system. Without `--on`, `peers` makes a journaled ext4 on a loop
+//! names the directory for the runs. Without `--on`, `peers` makes a journaled ext4 on a loop
 //! device, because a file system without a journal would give false results. This needs superuser
 //! rights. Every run has a new directory, and the order of the tools changes from round to round.
 //! Before the first run, `peers` writes to most of the free memory, because the first use of memory
@@ -37,7 +37,7 @@ const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image L
                      [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|relaxed|link|slow|push|\
                      large|lazy|snapshotters]...";
 
-/// Size in bytes of the file system. Its file is sparse.
+/// Size in bytes of the file system that is made if `--on` is not given. It is in a sparse file.
 const SIZE: u64 = 12 << 30;
 /// A link to a distant registry.
 const FAR: shaped::Link = shaped::Link {
@@ -287,7 +287,7 @@ impl Table<'_> {
         for (contender, summary) in contenders.iter().zip(&summaries) {
             let [part, processor_part] = first.parts_of(summary);
             let (by, peak) = (&contender.name, summary.peak >> 20);
-            // Only a limit, such as that of a link, takes no processor time.
+            // Only a contender without a program, `network::wire`, takes no processor time.
             let processor = match summary.processor {
                 0.0 => "- | -".to_owned(),
                 processor => format!("{processor:.3} | {processor_part:.2}"),

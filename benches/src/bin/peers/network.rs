@@ -95,7 +95,7 @@ impl Jobs<'_> {
     }
 
     /// Returns the contenders that pull the image `name` from `host`, which is a registry or a link
-    /// to one: a contender for each number of ranges.
+    /// to one. There is one contender for each number in `ranges`, the value of its `--ranges`.
     pub(super) fn ranged_fetches<'a>(
         &'a self,
         host: &str,

@@ -29,8 +29,8 @@ pub(super) struct Link {
 struct Due(Instant);
 
 impl Due {
-    /// Returns when a piece of this length has been sent. A link that was idle does not send faster
-    /// afterwards.
+    /// Returns the time at which a piece of this length will have been sent. A link that was idle
+    /// does not send faster afterwards.
     fn send(&mut self, length: usize, bytes_per_second: u64) -> Instant {
         let takes = Duration::from_secs_f64(length as f64 / bytes_per_second as f64);
         self.0 = self.0.max(Instant::now()) + takes;

@@ -16,7 +16,8 @@ use oci_cas_benches::process::{Sample, finish, measure, processor_time};
 
 /// The snapshotters. The first snapshotter has goals.
 const ALL: [&str; 3] = ["erofs", "overlay", "native"];
-/// Index of `overlay` in [`ALL`], and of `ctr`, which follows the snapshotters.
+/// Indexes of the contenders `overlay` and `ctr`. The contenders are the snapshotters in the order
+/// of [`ALL`], then `ctr`.
 const OVERLAY: usize = 1;
 const CTR: usize = ALL.len();
 

@@ -1,5 +1,5 @@
-//! An ingest that begins in the small store, and moves when it grows. If it is small again when it is
-//! published, it moves back.
+//! An ingest that begins in the small store, and moves to the large store when it grows. If it is
+//! small again when it is published, it moves back.
 //!
 //! A writer keeps the key open in the small store until the key is open in the large store, so
 //! there is one writer across both. After a crash, each of the two stores may have a prefix of the
@@ -93,9 +93,10 @@ impl SizedIngest {
     }
 }
 
-/// Begins the ingest in the member to which it moves. No other writer has the key, but a writer
-/// that was dropped in the middle of a publish, or one that finds the key busy in the other member,
-/// may not have released it yet.
+/// Begins the ingest in the member to which it moves. If the key is busy there, waits up to
+/// [`RELEASE_TIMEOUT`]. The key can be busy for a short time, until one of these writers has
+/// released it: a writer that was dropped in the middle of a publish, or a writer that found the
+/// key busy in the other member.
 async fn begin_on(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Ingest>> {
     let mut backoff = Backoff::new(RELEASE_TIMEOUT);
     loop {
@@ -156,9 +157,10 @@ impl Ingest for SizedIngest {
     /// A blob that the other member has is not stored a second time. If the other member has it
     /// with another size, that copy is damaged, and is removed once the right bytes are stored.
     ///
-    /// A small blob can be in the large store: after a rewind, or if the threshold was lower when
-    /// the ingest moved. It moves back, because its record is committed together with its bytes, as
-    /// [`ContentStore::commits_records`] states. A kill in between leaves both copies, or one.
+    /// The ingest of a small blob can be in the large store: after a rewind, or if the threshold
+    /// was lower when the ingest moved. It moves back, because only the small store can commit the
+    /// record of the blob together with its bytes, and [`ContentStore::commits_records`] may have
+    /// promised this. A kill during the move leaves the ingest in both stores, or in one.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,

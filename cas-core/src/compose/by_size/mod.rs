@@ -5,11 +5,11 @@
 //! more                     large, which keeps bytes only
 //! ```
 //!
-//! An ingest begins in the small store, and moves when it exceeds THRESHOLD. It moves back when it is
-//! published, if it was rewound and is small, or if the threshold is higher now. After a change of the
-//! threshold, earlier blobs stay where they are. After a race, a blob can be in both stores. The
-//! copies count as one blob. The copy in the small store is listed and read, and a removal removes
-//! both.
+//! An ingest begins in the small store, and moves to the large store when it exceeds THRESHOLD. A
+//! rewind or a higher threshold can bring it back within THRESHOLD. It then moves back when it is
+//! published. After a change of the threshold, earlier blobs stay where they are. After a race, a
+//! blob can be in both stores. The copies count as one blob. The copy in the small store is listed
+//! and read, and a removal removes both.
 
 mod ingest;
 mod opener;

@@ -1,6 +1,6 @@
 //! The URL of the composition: `by-size:///PATH?small=SCHEME&large=SCHEME&threshold=64KiB`. The
-//! members are at `PATH/small` and `PATH/large`. A member with another place is given by its URL in
-//! place of its scheme.
+//! members are at `PATH/small` and `PATH/large`. For a member that is elsewhere, give its URL
+//! instead of its scheme.
 
 use async_trait::async_trait;
 

@@ -20,8 +20,8 @@ pub(super) struct Candidate {
 
 /// Which images are removed, and what stays.
 pub(super) struct Plan {
-    /// The images that are removed, least recently used first, each with the number of bytes that
-    /// no image refers to any longer, once this image and those before it are removed.
+    /// The images that are removed, least recently used first. Each has the number of bytes of the
+    /// blobs to which no other candidate refers, once the images before it are removed.
     pub(super) chosen: Vec<(Candidate, u64)>,
     /// Images that would be removed if nothing used them.
     pub(super) in_use: Vec<Reference>,
@@ -73,7 +73,8 @@ impl Plan {
             needed.push(candidate);
         }
         needed.reverse();
-        // Without the images that stay, an image frees fewer bytes than when it was chosen.
+        // An image may share blobs with images that stay after all, and then frees fewer bytes than
+        // when it was chosen. So the bytes of each image are counted again.
         for candidate in &needed {
             space.restore(&candidate.blobs);
         }

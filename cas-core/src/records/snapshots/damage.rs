@@ -12,8 +12,8 @@ use crate::snapshot::SnapshotKind;
 /// The records that are not damaged, by key, with their revisions.
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 
-/// Number of ids that are skipped when the counter was lost. Each open [`Snapshots`] holds a block
-/// of ids that may not be in a record yet, and no id may be given out twice.
+/// Number of ids that a correction of the counter skips. Each open [`Snapshots`] holds a block of
+/// ids that may not be in a record yet, and no id may be given out twice.
 const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
@@ -80,8 +80,8 @@ impl Snapshots {
         new.record.must_be_active(by)?;
         content.check_of(by, &new.record)?;
         if old.record.kind != SnapshotKind::Committed || old.record.parent != new.record.parent {
-            let message = "only a committed snapshot with the same parent can be replaced; prepare \
-                           the new snapshot on that parent";
+            let message = "only a committed snapshot can be replaced, and only by a snapshot with \
+                           the same parent; prepare the new snapshot on that parent";
             return Err(Error::invalid(message).subject(key));
         }
         let new_id = content.id.unwrap_or(new.record.id);
@@ -95,12 +95,12 @@ impl Snapshots {
 
     /// Returns the keys of the damaged records: records that do not parse, and records whose chain
     /// of parents is broken or circular. A chain is broken if one of its records is missing or does
-    /// not parse. An empty key stands for the counter of ids, if it does not parse, or is lost, too
-    /// low or too high. If `remove` is set, removes these records, and corrects the counter of ids
-    /// and the numbers of children of the other records.
+    /// not parse. If the counter of ids does not parse, or is lost, too low or too high, one of the
+    /// returned keys is empty. If `remove` is set, removes the damaged records, and corrects the
+    /// counter of ids and the numbers of children of the other records.
     ///
     /// # Errors
-    /// `Conflict` if `remove` is set and another job changed one of the records meanwhile that are
+    /// `Conflict` if `remove` is set and another job has meanwhile changed a record that must be
     /// removed or corrected; errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
         let (mut damaged, mut sound) = (Vec::new(), Sound::new());
@@ -133,10 +133,10 @@ impl Snapshots {
         Ok(keys.chain(corrected.then(String::new)).collect())
     }
 
-    /// If the counter of ids does not parse, or is lost, too low or too high, adds a write of the
-    /// right value to `batch`. Lost records may have had even higher ids. A snapshotter that makes
-    /// a directory skips an id whose directory is still there. Returns whether the counter was
-    /// wrong.
+    /// If the counter of ids does not parse, or is lost, too low or too high, adds to `batch` a
+    /// write of a value that is higher than every id in `sound`. A lost record may have had an even
+    /// higher id. A snapshotter that makes a directory therefore skips an id whose directory is
+    /// still there. Returns whether the counter was wrong.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records
@@ -157,7 +157,8 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Adds to `batch` writes that correct the counts of children, as some children are gone.
+    /// Adds to `batch` writes that correct the counts of children. A count is wrong if the record
+    /// of a child was lost or is removed.
     fn count_children(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let mut children: BTreeMap<&str, u64> = BTreeMap::new();
         for (record, _) in sound.values() {
@@ -179,7 +180,7 @@ impl Snapshots {
     }
 }
 
-/// Returns the keys of the records from which no chain of parents leads to a snapshot without a
+/// Returns the keys of the records whose chain of parents does not end at a snapshot that has no
 /// parent.
 fn without_root(sound: &Sound) -> Vec<String> {
     let mut children: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();

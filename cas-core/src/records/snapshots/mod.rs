@@ -1,4 +1,4 @@
-//! The records of snapshots, with containerd's states.
+//! The records of snapshots. The states of a snapshot are those of containerd.
 //!
 //! A snapshotter manages the directories, and this module decides which changes of state are
 //! allowed. Each record counts the children of its snapshot. Adding a child and removing the parent
@@ -28,7 +28,7 @@ use crate::labels::Labels;
 use crate::snapshot::{Commit, Info};
 use crate::sync::lock;
 
-/// Number of ids that are taken from the records in one step. Ids that are left over when the
+/// Number of ids that a process reserves in one step. Reserved ids that are left over when the
 /// process ends are never used.
 const BLOCK: u64 = 64;
 
@@ -295,7 +295,7 @@ fn parse_counter(found: &super::Record) -> Result<u64> {
     std::str::from_utf8(&found.value)
         .ok()
         .and_then(|text| text.parse().ok())
-        // A block of ids must follow.
+        // The next block of ids must not end above the maximum of `u64`.
         .filter(|next: &u64| next.checked_add(BLOCK).is_some())
         .ok_or_else(|| {
             Error::corrupt(

@@ -140,7 +140,7 @@ impl Snapshots {
         Ok((batch, seen.record.info(key)))
     }
 
-    /// Returns a snapshot that may be a parent.
+    /// Returns the snapshot `key`, which must be committed so that it can be a parent.
     async fn committed(&self, key: &str) -> Result<Seen> {
         let seen = self.seen(key).await?;
         let seen =
@@ -158,7 +158,8 @@ impl Snapshots {
         }
     }
 
-    /// Adds one to the children of `parent`.
+    /// Adds to `batch` a write that increases the number of children of `parent` by one. `key` is
+    /// the key of `parent`.
     fn adopt(&self, batch: &mut Batch, key: &str, mut parent: Seen) -> Result<()> {
         parent.record.children += 1;
         let expect = Expect::Revision(parent.revision);

@@ -1,5 +1,5 @@
-//! The changes of state on the store in memory, and races between two views of this store. Each
-//! view stands for a process.
+//! Tests the changes of state with the store in memory, and races between two instances of
+//! [`Snapshots`] over this store. Each instance stands for a process.
 
 use super::*;
 use crate::error::ErrorKind;
@@ -184,7 +184,7 @@ async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
     }
 }
 
-/// The other views hold ids that no record has.
+/// Each view has reserved ids that are not in a record yet. The corrected counter must skip them.
 #[tokio::test]
 async fn a_corrected_counter_gives_out_no_id_twice() {
     let too_high = u64::MAX.to_string();
@@ -224,7 +224,8 @@ async fn a_corrected_counter_gives_out_no_id_twice() {
     }
 }
 
-/// Another process removes the snapshot and prepares its key again while its content is sealed.
+/// While the content of a snapshot is made durable before its commit, another process removes the
+/// snapshot and creates another one under the same key.
 #[tokio::test]
 async fn a_commit_of_the_content_of_another_snapshot_is_a_conflict() {
     let [view, _] = two_views();

@@ -1,7 +1,7 @@
 //! Planned faults, for tests: a store whose mutating calls fail according to a [`Plan`].
 //!
-//! A call fails before it has its effect, or afterwards, so that only its result is lost. The plan
-//! never makes a call fail that only reads.
+//! A call fails before it has its effect, or afterwards, so that only its result is lost. A plan
+//! does not affect calls that only read.
 
 mod content;
 mod records;
@@ -115,7 +115,7 @@ impl Plan {
     }
 }
 
-/// Returns the next state of a splitmix generator.
+/// Returns the output of the generator splitmix64 for this seed. The output is the next seed.
 fn mixed(seed: u64) -> u64 {
     let mut next = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     next = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -47,8 +47,9 @@ impl StrictStore {
         lock(&self.0.bucket).pointers.get(digest).copied()
     }
 
-    /// Uploads bytes under a new name, unless the digest points to an upload already. Then points
-    /// the digest to the new upload, unless another writer was faster.
+    /// If the digest points to an upload already, does nothing. Otherwise uploads the bytes under a
+    /// new name, and points the digest to this upload. If another writer was faster, removes the
+    /// new upload instead.
     pub(super) async fn upload(&self, digest: Digest, size: u64, parts: Vec<Bytes>) {
         give_way().await;
         if self.pointer(&digest).is_some() {

@@ -1,4 +1,4 @@
-//! Uploads in parts. Bytes that do not fill a part yet stay in memory.
+//! Uploads in parts. Bytes that do not fill a part yet are kept in the tail of the upload.
 
 use std::mem;
 use std::time::SystemTime;

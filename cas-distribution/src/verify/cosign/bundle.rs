@@ -89,7 +89,7 @@ pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(),
     if kind != STATEMENT {
         let kind = excerpt(kind);
         return Err(format!(
-            "the envelope has a \"{kind}\", expected {STATEMENT:?}"
+            "the payload has the type \"{kind}\", expected {STATEMENT:?}"
         ));
     }
     let statement = STANDARD.decode(&envelope.payload);
@@ -108,8 +108,8 @@ pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(),
     if found != (STATEMENT_VERSION, SIGNS) {
         let (version, predicate) = (excerpt(found.0), excerpt(found.1));
         return Err(format!(
-            "a \"{version}\" with the predicate \"{predicate}\" does not sign an image; expected \
-             a {STATEMENT_VERSION:?} with the predicate {SIGNS:?}"
+            "a statement of the type \"{version}\" and the predicate \"{predicate}\" does not sign \
+             an image; expected the type {STATEMENT_VERSION:?} and the predicate {SIGNS:?}"
         ));
     }
     let (algorithm, digits) = (digest.algorithm().name(), digest.hex());
@@ -229,7 +229,7 @@ pub(super) mod tests {
             ),
             (
                 changed(&|one| one["dsseEnvelope"]["payloadType"] = "text/plain".into()),
-                "the envelope has a \"text/plain\"",
+                "the payload has the type \"text/plain\"",
             ),
             (
                 changed(&|one| {

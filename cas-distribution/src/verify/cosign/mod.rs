@@ -34,8 +34,8 @@ impl<R: Fetcher + Referrers> Repository for R {}
 /// Finds the repository for a name.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Returns the repository of a name. The tag of `name` is that of the image with the signatures
-    /// in the older form. This image is absent if there are no such signatures.
+    /// Returns the repository of `name`. The tag of `name` is `sha256-<digits>.sig`. If the image
+    /// has no signatures in the older form, the repository does not have this tag.
     ///
     /// # Errors
     /// Those of the connection, such as the errors of [`Client::at`](crate::Client::at).
@@ -226,8 +226,9 @@ enum Form {
     Bundle,
 }
 
-/// Returns whether a referrer may have signatures. In the list of a registry without the API for
-/// referrers, cosign 2 gives bundles the type of their empty configuration.
+/// Returns whether a referrer may have signatures. If the registry does not have the API for
+/// referrers, cosign 2 writes the list of referrers. In this list, the artifact type of a bundle is
+/// the media type of its empty configuration.
 fn may_sign(referrer: &Descriptor) -> bool {
     let known = [bundle::ALL, payload::ARTIFACT, "application/vnd.oci.empty."];
     let kind = referrer.artifact_type.as_deref().unwrap_or_default();

@@ -221,7 +221,7 @@ async fn a_signature_may_be_in_a_referrer_of_either_form() {
         |kind: &str, data: &[u8]| Signed::default().refer(kind, (bundle::TYPE, data), &target());
     for repository in [
         with(bundle::TYPE, &good),
-        // The type of a referrer in the lists of cosign 2.
+        // The artifact type of a bundle in the lists of referrers that cosign 2 writes.
         with(empty, &good),
         with(bundle::TYPE, &wrong).refer(bundle::TYPE, (bundle::TYPE, &good), &target()),
         with(sbom, b"{}").refer(bundle::TYPE, (bundle::TYPE, &good), &target()),

@@ -80,7 +80,7 @@ pub enum IngestState {
 }
 
 impl IngestState {
-    /// Returns whether the store has the blob.
+    /// Returns whether the state is `Present` or `Stored`.
     pub fn is_loaded(self) -> bool {
         matches!(self, IngestState::Present | IngestState::Stored)
     }

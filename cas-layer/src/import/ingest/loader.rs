@@ -11,7 +11,7 @@ use super::super::importer::BlobImporter;
 use super::super::item::Item;
 use super::blob::{IngestBlob, IngestSource, IngestState};
 
-/// Stores blobs, and collects the children of their documents.
+/// Stores blobs, and keeps a list of the documents among them, with their children.
 pub(super) struct Loader<'a> {
     store: &'a Store,
     importer: &'a BlobImporter<'a>,
@@ -33,7 +33,7 @@ impl<'a> Loader<'a> {
         blobs: &[IngestBlob],
         states: &mut [IngestState],
     ) -> Result<()> {
-        // The records of all blobs are written in one batch if possible.
+        // The records of blobs whose sizes are given are written in one batch if possible.
         let pins: Vec<BlobRef> = blobs.iter().map(pin).collect();
         let present = self.importer.pin_all(&pins).await?;
         let blobs = blobs.iter().zip(present);
@@ -62,7 +62,7 @@ impl<'a> Loader<'a> {
         self.importer.record_children(documents).await
     }
 
-    /// Adds a blob that the store already has to `documents` if it is a document, because its
+    /// The store already has `blob`. If `blob` is a document, adds it to `documents`, because its
     /// record may lack its children.
     async fn add_present(&mut self, blob: &IngestBlob) -> Result<()> {
         let described = match &blob.media_type {
@@ -114,9 +114,9 @@ impl<'a> Loader<'a> {
         Ok(IngestState::Stored)
     }
 
-    /// Returns the type and the bytes of a manifest or an index, or `None` for any other blob. A
-    /// blob without a media type counts as another blob if it has more than
-    /// [`limit::DOCUMENT_WRITE`] bytes.
+    /// Returns the type and the bytes of a manifest or an index, or `None` for any other blob. Also
+    /// returns `None` for a blob without a media type that has more than [`limit::DOCUMENT_WRITE`]
+    /// bytes.
     async fn document(&self, blob: &IngestBlob, part: &Part) -> Result<Option<(MediaType, Bytes)>> {
         match &blob.media_type {
             Some(media_type) if media_type.is_document() => {

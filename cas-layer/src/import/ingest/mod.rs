@@ -103,7 +103,7 @@ impl Attempt<'_> {
     ) -> Result<Image> {
         let ended = || Error::internal("the ingest has ended; please report it");
         let importer = self.0.as_ref().ok_or_else(ended)?;
-        // Before anything is stored, and again when the name is written.
+        // This is checked before anything is stored, and again when the name is written.
         if store.images.get(&name).await?.is_some() {
             return Err(
                 Error::already_exists("an image with this name exists; delete it first")

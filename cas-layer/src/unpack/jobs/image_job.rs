@@ -31,7 +31,8 @@ pub struct ImageJob {
 }
 
 impl ImageJob {
-    /// Opens a job. Returns `None` if another process has locked or deleted it.
+    /// Opens a job. Returns `None` if the job is in use, in this process or another one, or if it
+    /// does not exist.
     pub(super) fn open(storage: &Arc<dyn JobStorage>, id: &str) -> Result<Option<Self>> {
         let Some((path, dir, _lock)) = lock_job(&**storage, id)? else {
             return Ok(None);
@@ -284,8 +285,8 @@ fn end(
     Ok(())
 }
 
-/// Opens and locks the directory of a job. Returns `None` if another process has locked the job, or
-/// if the job does not exist.
+/// Opens and locks the directory of a job. Returns `None` if the job is locked already, by this
+/// process or another one, or if it does not exist.
 pub(super) fn lock_job(storage: &dyn JobStorage, id: &str) -> Result<Option<(PathBuf, Dir, Lock)>> {
     let lock = || -> Result<_> {
         let path = storage.path(id)?;

@@ -2,7 +2,7 @@
 //! but are not committed to a snapshotter yet.
 //!
 //! ```text
-//! ROOT/ID/             0700, the job of one image
+//! JOBS/ID/             0700, the job of one image
 //!   lock               locked by the process that works on the job
 //!   job.json           the image, when the job expires, and the states of its layers
 //!   3/fs/              the tree of the layer with the number 3

@@ -233,7 +233,8 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
         .expect("the key must be free after the first writer ended");
 }
 
-/// A conflict of the batch also rejects the bytes. The ingest stays, and can still be published.
+/// If the batch is in conflict, the bytes must not become a blob. Their ingest must stay, so that a
+/// later commit can publish it.
 pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -281,8 +282,8 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     );
 }
 
-/// A conflict of the batch keeps the bytes. A blob that does not exist does not prevent the removal
-/// of the other blobs.
+/// If the batch is in conflict, no blob may be removed. A blob that does not exist must not prevent
+/// the removal of the other blobs.
 pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);

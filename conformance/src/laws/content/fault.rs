@@ -1,5 +1,5 @@
-//! Laws of faults. In each run, one system call that changes the disk gets a fault. One law checks
-//! the syncs before a publish is acknowledged.
+//! Laws of faults. In each run, one system call that changes the disk gets a fault. The last
+//! law checks that everything is synced before a publish is acknowledged.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};

@@ -173,7 +173,7 @@ pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     assert_eq!(store.begin("layer").await.unwrap().offset(), 0);
 }
 
-/// The ingest is also gone if the blob existed already.
+/// A commit must remove the ingest even if the store already has the blob.
 pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     let store = subject.open().await;
     for _ in 0..2 {
@@ -274,7 +274,7 @@ pub(super) async fn a_reader_is_stored_whole_or_not_at_all(subject: Subject) {
         let failed = put_reader(&store, Fails(&data[..])).await;
         assert!(
             failed.is_err(),
-            "a source that fails after {size} bytes was stored"
+            "stored the bytes of a source that failed after {size} bytes; expected an error"
         );
         assert_absent(&*store, &digest).await;
         for _ in 0..2 {

@@ -29,7 +29,7 @@ laws! { $
             "An image with an empty layer or an empty artifact would never be complete"
             ["cas_core::ContentStore"],
         sizes_around_pieces_come_back:
-            "A byte lost where a store cuts a blob into pieces would break a layer"
+            "A store that loses a byte where it cuts a blob into pieces would break a layer"
             ["cas_core::ContentStore"],
         an_absent_blob_is_none:
             "A caller could not tell an absent blob from an error, and would fetch the blob again"
@@ -156,7 +156,7 @@ laws! { $
             "A crash could leave bytes without a record, and nothing would find or remove them"
             ["cas_core::Capability::Joint"],
         a_removal_and_its_batch_are_one_step:
-            "A collector that lost a race would still have removed the bytes"
+            "A collection whose batch is refused would still remove the bytes"
             ["cas_core::ContentStore::remove_versions"],
     ]
     many(racy) [

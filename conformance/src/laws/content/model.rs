@@ -168,7 +168,7 @@ async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
             let there = store.discard(KEYS[key]).await.unwrap();
             assert!(
                 there || oracle.held(key).is_empty(),
-                "a discard did not find an ingest with bytes"
+                "the discard of an ingest with bytes reported that there was no ingest"
             );
             assert_eq!(store.begin(KEYS[key]).await.unwrap().offset(), 0);
         }

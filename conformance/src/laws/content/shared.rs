@@ -21,8 +21,8 @@ pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     }
 }
 
-/// A key has one writer at a time among all openings. After that, another writer may resume the
-/// ingest.
+/// A key has only one writer at a time, also across openings. When this writer is dropped, a writer
+/// of another opening may resume the ingest.
 pub(super) async fn openings_share_the_key(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let data = bytes(1, 50_000);

@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(2);
 const IMAGES: u64 = 6;
 
 /// Imports, tags and removes shared images until `over` is set. Each worker has its own names.
-/// Returns the number of names that the rounds without an error created.
+/// Returns how many names it created. Names of rounds that failed do not count.
 async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     let (mut named, mut turn) = (0, worker);
     while !over.load(Ordering::Relaxed) {
@@ -109,14 +109,14 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
         .expect("every named image must stay complete");
 }
 
-/// Tasks share one opening.
+/// All tasks and the collector use the same opening of the store.
 pub(super) async fn collections_during_other_jobs_lose_nothing(subject: Subject) {
     let store = subject.open().await;
     let workers = (0..WORKERS).map(|_| Arc::clone(&store)).collect();
     storm(workers, vec![store]).await;
 }
 
-/// Two openings act like two machines. Both collect.
+/// The store is opened twice, as by two machines. Tasks import and collect through both openings.
 pub(super) async fn two_openings_collect_and_import_at_once(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let workers = (0..WORKERS).map(|number| match number % 2 {
@@ -144,7 +144,9 @@ pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
     let said = tokio::task::spawn_blocking(move || {
         [2, 9, 23].map(|count| subject.kill_after(count)).concat()
     });
-    let said = said.await.expect("the victims were killed");
+    let said = said
+        .await
+        .expect("the task that kills the victims must not panic");
     over.store(true, Ordering::Relaxed);
     collecting.await.expect("a collection failed");
     let images = store.images.list(&[]).await.unwrap();

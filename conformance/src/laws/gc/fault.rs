@@ -1,6 +1,7 @@
-//! Laws of faults. In each run, one system call that changes the disk gets a fault. Named images
-//! must be whole, records must agree with bytes, and a collection must remove all leftovers. One
-//! law checks the syncs before an import is acknowledged.
+//! Laws of faults. In each run, one system call that changes the disk fails, or the process is
+//! killed at this call. Afterwards, named images must be whole, records must agree with bytes, and
+//! a collection must remove all leftovers. One law checks that an import is acknowledged only after
+//! the necessary syncs.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
@@ -22,12 +23,14 @@ pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Kill).await;
 }
 
-/// An error of the device must be reported or retried. No acknowledged step may be lost.
+/// If the device fails, the store must report an error or repeat the call. No acknowledged step
+/// may be lost.
 pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// On a full disk, an error must be reported or the call retried. No acknowledged step may be lost.
+/// If the disk is full, the store must report an error or repeat the call. No acknowledged step
+/// may be lost.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }
@@ -151,8 +154,8 @@ pub(super) async fn agrees(store: &Store) {
     }
 }
 
-/// Checks that a collection a day after all jobs leaves exactly these blobs, with their records,
-/// and no leases or ingests.
+/// Collects with a clock that is a day ahead, so that nothing is kept because it is new. Checks
+/// that exactly these blobs are left, with their records, and no leases or ingests.
 pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
     collect_in(store, DAY).await;
     assert_eq!(there(store).await, alive, "blobs left after a collection");
@@ -183,7 +186,7 @@ pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
     nothing_dead(store, Vec::new()).await;
 }
 
-/// Text that occurs in no other file.
+/// A part of each name that the law creates. A file that contains this text contains a name.
 const MARKER: &str = "conformance-name";
 
 /// Before the import is acknowledged, each file that contains the name of the image must be synced,

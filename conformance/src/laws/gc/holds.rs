@@ -1,4 +1,4 @@
-//! Laws of the roots that keep a blob, and of how long they keep it.
+//! Laws of gc roots: what keeps a blob, and for how long.
 
 use std::time::SystemTime;
 
@@ -270,7 +270,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),
-        "an explanation must not remove the blob that it explains"
+        "an explanation must not remove blobs"
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
 }

@@ -152,7 +152,7 @@ laws! { $
             "After an error during a collection, content that a name reaches would be lost"
             ["docs/DURABILITY.md, Leases and collection"],
         a_full_disk_keeps_the_store:
-            "Nothing could be collected on a full disk, where a collection is needed most"
+            "After a disk was full, an acknowledged name or its content would be lost"
             ["docs/DURABILITY.md; facebook/rocksdb#7784"],
         an_acknowledged_name_was_synced:
             "A power loss would remove the name of a pulled image"

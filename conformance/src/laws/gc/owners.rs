@@ -14,7 +14,7 @@ use crate::material::{image, kind, target};
 use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
 fn owner(name: &str) -> Owner {
-    name.parse().expect("an owner")
+    name.parse().expect("the name must be valid for an owner")
 }
 
 /// Returns a view of the store for each of two owners.
@@ -100,7 +100,8 @@ pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
     );
     delete(&red, "a").await;
     let theirs = blue.images.create(image("a", "one")).await.unwrap();
-    // The image with this name is no longer `updated`, so nothing is deleted.
+    // The image in `updated` was deleted, and its name now has another image. So this call deletes
+    // nothing.
     let deleted = red.images.delete_unchanged(&[updated]).await;
     assert_eq!(deleted.unwrap(), []);
     let denied = red
@@ -139,7 +140,11 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     done.blobs.sort();
     assert_eq!(told, done);
     assert_eq!(done.blobs.len(), 3, "{done:?}");
-    assert_eq!(done.released.len(), 1, "the shared layer: {done:?}");
+    assert_eq!(
+        done.released.len(),
+        1,
+        "expected that only the claim on the shared layer was released: {done:?}"
+    );
     assert_eq!(there(&store).await, sorted(one.digests()));
     assert!(claimed(&blue).await.is_empty());
     assert!(collect_now(&blue).await.is_empty());
@@ -179,7 +184,8 @@ async fn adopt(view: &Store, sample: &Sample, name: &str) {
     guard.name(vec![named], &[]).await.unwrap();
 }
 
-/// An owner pins blobs that a killed collection for another owner tombstoned.
+/// A killed collection has left tombstones in the records of blobs that one owner claims. Another
+/// owner pins these blobs.
 pub(super) async fn a_revived_blob_keeps_no_old_claim(subject: Subject) {
     let store = subject.open().await;
     let (red, blue) = views(&store);
@@ -243,7 +249,7 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
     let (red, blue) = views(&store);
     let tasks = [red.clone(), blue.clone()].map(|view| tokio::spawn(live(view)));
     for task in tasks {
-        task.await.expect("the owner finishes");
+        task.await.expect("the task of an owner must not panic");
     }
     // A failed import ends its lease in the background, perhaps after the collections above. A day
     // later, the lease has ended or expired.

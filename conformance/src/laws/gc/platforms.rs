@@ -45,7 +45,7 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
             .pull(&store, Platforms::One(platform(0)))
             .await
             .unwrap();
-        // The sides alternate.
+        // The call fails before its effect in one round, and after its effect in the next.
         let side = [Side::Before, Side::After][nth / stride % 2];
         let kind = ErrorKind::Unavailable;
         plan.fail_nth(nth, Fault { kind, side });

@@ -11,8 +11,8 @@ use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
 use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
-/// Writes a tombstone into the record of a blob, as a collection does that is then killed. Returns
-/// the tombstone.
+/// Writes a tombstone into the record of a blob, like a collection that is killed after this write.
+/// Returns the tombstone.
 pub(super) async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     let stat = store.content.stat(digest).await.unwrap();
     let tombstone = Tombstone {
@@ -139,7 +139,8 @@ fn sleep() -> std::time::SystemTime {
 /// A collection must skip a record that changed since its scan.
 pub(super) async fn a_blob_pinned_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
-    // The first collection of a store does more before its scan.
+    // The first collection of a store corrects the records of indexes before its scan. The next
+    // collection scans at once, so the pin below can fall between its scan and its removal.
     collect_now(&store).await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();

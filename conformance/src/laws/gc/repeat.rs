@@ -29,8 +29,9 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// Maximum number of calls of the job that change something.
 const CALLS: f64 = 80.0;
 
-/// Makes each call of the job that changes something fail, one after the other. On a slow store,
-/// makes only every n-th of these calls fail, with an n that fits [`BUDGET`].
+/// Repeats the job. In the first round, the first call that changes something fails, in the second
+/// round the second such call, and so on. On a slow store, only every n-th of these calls fails;
+/// n is chosen so that the law takes about [`BUDGET`].
 async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();
@@ -71,8 +72,8 @@ async fn fail_each(subject: &Subject, side: Side) {
     }
 }
 
-/// Imports, copies, tags, removes a name and collects. Adds each finished step before the
-/// collection to `done`.
+/// Imports, copies, tags, removes a name and collects. Adds each step to `done` when it has
+/// finished, except the collection.
 async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Result<()> {
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
@@ -100,10 +101,13 @@ async fn acknowledged(store: &Store, done: &[&str], context: &str) {
     }
     // If the removal of the name failed, the name may exist or not.
     let is_kept = done.contains(&"imported") && !done.contains(&"tagged");
-    assert!(there("imported") || !is_kept, "{context}: imported is lost");
+    assert!(
+        there("imported") || !is_kept,
+        "{context}: the name `imported` is lost"
+    );
     assert!(
         !there("imported") || !done.contains(&"removed"),
-        "{context}: imported was removed, but exists"
+        "{context}: the name `imported` was removed, but exists"
     );
     agrees(store).await;
 }

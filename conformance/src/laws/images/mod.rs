@@ -86,10 +86,10 @@ laws! { $
     ]
     repeat() [
         an_image_can_be_put_again:
-            "An interrupted job could not be repeated, because its name exists already"
+            "An interrupted job could not be repeated, because the name that it created exists"
             ["cas_core::ImageStoreExt::put; EVE IngestBlobsAndCreateImage"],
         a_name_is_put_once_and_never_moved:
-            "A job would change the target of another job's name, or fail when it is repeated"
+            "A job would move a name that another job created, or would fail when it is repeated"
             ["cas_core::ImageStoreExt::put_new; an OCI layout engine's PutReference, ErrClobber"],
         a_name_can_be_removed_again:
             "A repeated removal would fail because the first removal succeeded"
@@ -100,7 +100,7 @@ laws! { $
     ]
     repeat(racy) [
         putting_and_removing_at_once_succeed:
-            "A job would fail because another job deleted its name at the same time"
+            "A job would fail because another job puts or removes the same name at the same time"
             ["cas_core::ImageStoreExt::put"],
         one_of_many_replacements_wins:
             "Two updaters would both report success, and one update would be lost"

@@ -29,7 +29,7 @@ where
         .collect();
     let mut results = Vec::new();
     for task in tasks {
-        results.push(task.await.expect("the task ends"));
+        results.push(task.await.expect("each task must end without a panic"));
     }
     results
 }

@@ -13,7 +13,8 @@ fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// The last change of a key counts, even if the batch changes the same key in another table.
+/// The last change of a key in a table counts. A change of the same key in another table is
+/// independent of it.
 pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     let records = subject.open().await;
     records
@@ -67,7 +68,8 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     );
 }
 
-/// Causes a conflict at the first, the second and the third of four changes.
+/// Commits three batches of four changes. The conflict is at the first change, then at the second,
+/// then at the third.
 pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
@@ -97,7 +99,8 @@ pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     }
 }
 
-/// An atomic store applies no change. Any other store applies the changes before the conflict.
+/// If a change conflicts, an atomic store applies no change of the batch. Any other store applies
+/// the changes before the one that conflicts.
 pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")

@@ -42,8 +42,8 @@ pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
         .expect("a revision must stay current when the store is reopened");
 }
 
-/// Acknowledged batches must exist as a whole. The batch that was not acknowledged may exist or
-/// not. If batches are not atomic, only its first change may exist.
+/// Acknowledged batches must exist as a whole. The batch that was being committed at the kill may
+/// exist or not. If batches are not atomic, its first change may exist without its second change.
 pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
     if subject.is_victim() {
         let records = subject.open().await;

@@ -1,5 +1,5 @@
-//! Laws of faults. In each run, one system call that changes the disk gets a fault. One law checks
-//! the syncs before a commit is acknowledged.
+//! Laws of faults. Each run injects a fault into one system call that changes the disk. The last
+//! law checks that a record is synced before its commit is acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,8 @@ async fn inject(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// Returns the batches of the job: creations, changes and deletions, short and long.
+/// Returns the batches of the job. They create, change and delete records with short and long
+/// values.
 fn batches() -> Vec<Batch> {
     let put = |batch: &mut Batch, key: &str, length: usize| {
         batch.put(T, key, Expect::Any, Bytes::from(vec![b'x'; length]));
@@ -89,8 +90,8 @@ async fn content(records: &dyn Records) -> Content {
     all.into_iter().map(|one| (one.key, one.value)).collect()
 }
 
-/// The batch that was not acknowledged may exist or not. If batches are not atomic, a part of it
-/// may exist.
+/// The batch after the last acknowledged batch may exist or not. If batches are not atomic, a part
+/// of it may exist.
 async fn check(victim: Victim<dyn Records>) {
     let mut numbers = victim
         .acknowledged
@@ -108,8 +109,8 @@ async fn check(victim: Victim<dyn Records>) {
     let right = allowed.iter().any(|begun| after(done, *begun) == found);
     assert!(
         right,
-        "{done} batches were acknowledged, but the records are not those of these batches with or \
-         without the next one; found the keys {:?}",
+        "{done} batches were acknowledged; expected the records of these batches, with or without \
+         changes of the next batch, found the keys {:?}",
         found.keys()
     );
     drop(records);
@@ -122,7 +123,8 @@ async fn check(victim: Victim<dyn Records>) {
 /// Text that occurs only in the values that this law writes.
 const MARKER: &str = "conformance-record";
 
-/// The record and the names of its files must be synced before the commit is acknowledged.
+/// The files that contain the record, and the names of these files, must be synced before the
+/// commit is acknowledged.
 pub(super) async fn an_acknowledged_record_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

@@ -38,7 +38,7 @@ laws! { $
     ]
     scan() [
         a_scan_is_in_key_order:
-            "A scan in pages could not be continued, and would skip a lease"
+            "A scan would skip a lease when it continues with the next page"
             ["cas_core::Records::scan"],
         a_prefix_is_taken_literally:
             "A scan for a prefix that contains a wildcard would find other records"
@@ -58,7 +58,7 @@ laws! { $
             "A name would exist before the blob it points to"
             ["cas_core::records::Batch"],
         a_batch_sees_its_own_changes:
-            "A batch that changes a record twice would fail, or overwrite an existing record"
+            "A batch that changes a record twice would fail, or would create the record twice"
             ["cas_core::records::Batch"],
         a_conflict_leaves_a_prefix_at_most:
             "After a lost race, a name would exist without its blobs"

@@ -66,8 +66,8 @@ pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     }
 }
 
-/// Many creators create the same keys, each in one batch. Exactly one of them must win, and win all
-/// keys.
+/// Several creators try to create the same keys. Each puts all keys into one batch. Exactly one of
+/// the creators must win, and it must create all keys.
 pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
@@ -76,7 +76,8 @@ pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     }
 }
 
-/// Eight creators create the keys, each with its own value.
+/// Eight creators try to create all keys. Each writes its own number as the value. Exactly one of
+/// them must win.
 async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
     let racers: Vec<_> = (0..8)
         .map(|number: u8| {

@@ -1,5 +1,5 @@
-//! Laws of keys and tables: the order of keys, their prefixes and what they may contain, and that
-//! each table has its own keys.
+//! Laws of keys and tables: the order of keys, prefixes of keys, the characters that a key may
+//! contain, and the separation of tables.
 
 use cas_core::records::{Expect, Record, Table};
 use cas_core::{ErrorKind, Records};
@@ -10,7 +10,7 @@ use crate::material::{delete, kind, record, scan, value, write};
 const T: Table = Table::Snapshots;
 
 /// Keys in byte order. Some have a meaning in a file system, a URL, SQL or a shell. Others differ
-/// from another key only in case or at a wildcard, or are not ASCII.
+/// from another key only in case, match another key if `_` or `%` is a wildcard, or are not ASCII.
 const ODD: [&str; 14] = [
     " ",
     "%2F",
@@ -57,7 +57,8 @@ pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     assert_eq!(keys(&rest), ["a", "a%"], "after a key that was removed");
 }
 
-/// Scans prefixes with `%` and `_`, with cursors before and after the prefix.
+/// Scans with several prefixes, also with prefixes that contain `%` or `_`, and with cursors before
+/// and after the prefix.
 pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let records = subject.open().await;
     fill(&*records, T).await;

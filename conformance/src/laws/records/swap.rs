@@ -98,7 +98,7 @@ pub(super) async fn a_revision_never_comes_back(subject: Subject) {
     }
 }
 
-/// Writes empty values, values of any bytes, and values of 1 MiB.
+/// Writes an empty value, and values of up to 1 MiB of pseudorandom bytes.
 pub(super) async fn values_of_any_length_come_back(subject: Subject) {
     let records = subject.open().await;
     for length in [0, 1, 4_095, 70_000, 1 << 20] {

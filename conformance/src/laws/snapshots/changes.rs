@@ -45,8 +45,8 @@ pub(super) async fn a_recreated_directory_is_empty(subject: Subject) {
     assert_eq!(three.read("dir").as_deref(), Some("3"));
 }
 
-/// A file whose owner changes in an upper layer keeps its owner below. A directory keeps its owner
-/// when a file is created in it.
+/// If an upper layer changes the owner of a file, the layer below keeps the old owner. A directory
+/// keeps its owner when a file is created in it.
 pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     let store = subject.open().await;
     if !is_root() || !can_mount(&*store).await {

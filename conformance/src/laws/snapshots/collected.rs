@@ -37,7 +37,7 @@ async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>)
         .expect("commit must succeed");
 }
 
-/// After a snapshot was updated, a removal of its earlier state must do nothing.
+/// `remove_seen` must not remove a snapshot that was updated after the caller read it.
 pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "layer", None).await;
@@ -86,8 +86,8 @@ pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     assert_eq!(collect_in(&content, &*store, 25).await.snapshots.len(), 3);
 }
 
-/// The configuration of an unpacked image refers to the top of its chain, and a label makes a
-/// snapshot a gc root.
+/// A label of an unpacked image's configuration refers to the top snapshot of the image. Another
+/// label makes a snapshot a gc root.
 pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     for (name, parent) in [("a", None), ("b", Some("a")), ("lost", Some("a"))] {

@@ -177,7 +177,7 @@ pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: Subject) {
     let target = fs::read_link(tree.path.join("symlink")).unwrap();
     assert_eq!(target.to_str(), Some("dir/absent"));
     assert_eq!(stat("sparse").len(), 16 << 20);
-    // The kernel counts the holes of a file in an image.
+    // In an EROFS image, the kernel counts the holes of a file as blocks.
     let is_image = matches!(mounts[..], [Mount::Erofs { .. }, ..]);
     let blocks = stat("sparse").blocks();
     assert!(

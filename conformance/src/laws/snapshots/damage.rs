@@ -66,7 +66,7 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
     let Some(tree) = tree_of(&*store, "base").await else {
         return;
     };
-    // A device that fails changes no time and no size.
+    // A device that fails can change bytes of a file, but not the time and the size of the file.
     let modified = tree.join("file").metadata().unwrap().modified().unwrap();
     std::fs::write(tree.join("file"), "tEXt").unwrap();
     let file = std::fs::File::open(tree.join("file")).unwrap();

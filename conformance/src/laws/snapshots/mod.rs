@@ -1,4 +1,5 @@
-//! Laws of [`cas_core::Snapshotter`]: the states of containerd, and the content of mounts.
+//! Laws of [`cas_core::Snapshotter`]: the states of snapshots, as in containerd, their content and
+//! their space.
 
 mod changes;
 mod collected;

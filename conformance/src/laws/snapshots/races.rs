@@ -84,7 +84,7 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: S
         bare_layer(&*stores[0], "base", None).await;
         let mut both = JoinSet::new();
         for (number, store) in stores.iter().cloned().enumerate() {
-            // The two take turns in starting first.
+            // The removal starts first in even rounds, and the prepare in odd rounds.
             let removes = (number + round) % 2 == 0;
             both.spawn(async move {
                 if removes {

@@ -78,7 +78,8 @@ pub(super) async fn keys(store: &dyn Snapshotter) -> Vec<String> {
     }
 }
 
-/// Returns whether the test can enter the mounts of the snapshotter. Skips the law if not.
+/// Returns whether this process can open the trees of snapshots: all mounts are bind mounts, or the
+/// process runs as the superuser. If not, marks the law as skipped.
 pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     let mounts = prepare(store, "probe", None).await;
     bare_layer(store, "probe-base", None).await;
@@ -95,7 +96,7 @@ pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     plain || is_root()
 }
 
-/// Returns whether the process runs as the superuser. Skips the law if not.
+/// Returns whether the process runs as the superuser. If not, marks the law as skipped.
 pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
@@ -123,7 +124,7 @@ impl Tree {
                 _root: None,
             };
         }
-        let root = cas_host::mount::open(mounts).expect("the snapshot is mounted");
+        let root = cas_host::mount::open(mounts).expect("the mount must succeed");
         Tree {
             path: format!("/proc/self/fd/{}", root.as_raw_fd()).into(),
             _root: Some(root),
@@ -131,14 +132,14 @@ impl Tree {
     }
 
     pub(super) fn write(&self, name: &str, data: &str) {
-        std::fs::write(self.path.join(name), data).expect("the tree can be written");
+        std::fs::write(self.path.join(name), data).expect("the write must succeed");
     }
 
     /// Returns the text of a file, or `None` if it does not exist.
     pub(super) fn read(&self, name: &str) -> Option<String> {
         match std::fs::read_to_string(self.path.join(name)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            text => Some(text.expect("the file can be read")),
+            text => Some(text.expect("the read must succeed")),
         }
     }
 
@@ -149,7 +150,7 @@ impl Tree {
 
     /// Returns the names in a directory, sorted.
     pub(super) fn names_in(&self, dir: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path.join(dir)).expect("the tree can be listed");
+        let entries = std::fs::read_dir(self.path.join(dir)).expect("the listing must succeed");
         let name = |entry: std::io::Result<std::fs::DirEntry>| {
             let entry = entry.expect("an entry");
             entry.file_name().to_string_lossy().into_owned()

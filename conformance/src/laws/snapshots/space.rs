@@ -35,9 +35,9 @@ pub(super) async fn hard_links_count_once(subject: Subject) {
     );
 }
 
-/// An active snapshot is measured at each call. A committed snapshot is measured when it is
-/// committed. A snapshotter may make an image of the layers for the first child. The space of the
-/// image is then added.
+/// `usage` measures an active snapshot at each call. A committed snapshot was measured when it was
+/// committed. If the snapshotter makes an image of the layers when the first child is prepared, the
+/// space of the image is added to the usage of the parent.
 pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -162,8 +162,8 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     if removed.is_err() {
         store.remove("key").await.unwrap();
     }
-    // A process that started during the mount may keep a copy of the mount for a moment, in its own
-    // mount namespace.
+    // A process that started while `inside` was a mount point may keep a copy of the mount in its
+    // own mount namespace for a moment. So the cleanup is tried again for 30 seconds.
     let deadline = Instant::now() + Duration::from_secs(30);
     while tree.exists() {
         assert!(Instant::now() < deadline, "{} still exists", tree.display());

@@ -80,7 +80,8 @@ pub(super) async fn a_name_is_committed_once(subject: Subject) {
     commit(&*store, "other", "late").await.unwrap();
 }
 
-/// The key itself is taken until the commit is done.
+/// The name cannot be the key of the active snapshot, because that key is taken until the commit is
+/// done.
 pub(super) async fn a_commit_needs_another_name(subject: Subject) {
     let store = subject.open().await;
     prepare(&*store, "key", None).await.unwrap();

@@ -92,7 +92,8 @@ impl Filesystem for Files {
         reply.attr(&VALID, &self.attributes(node));
     }
 
-    /// Without the page cache of the kernel, each write arrives here before it has ended.
+    /// Opens a file so that the kernel does not cache its pages. A writer then waits until its
+    /// write has arrived here.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }

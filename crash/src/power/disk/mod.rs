@@ -18,8 +18,9 @@ use self::fuse::Files;
 pub(crate) use self::pages::Pages;
 use super::fault::Fault;
 
-/// What happened to a disk. The events of a record are in the order in which they ended: a write
-/// before a flush had ended when the flush began.
+/// What happened to a disk. Requests are answered one after the other, and their events are
+/// recorded in this order. So if a record has a write before a flush, the write had ended when the
+/// flush began.
 pub(crate) enum Event {
     /// These bytes were written at this offset.
     Write(u64, Box<[u8]>),

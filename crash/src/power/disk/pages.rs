@@ -10,7 +10,8 @@ const PAGE: usize = 4096;
 
 type Page = [u8; PAGE];
 
-/// The pages of a disk that are not all zeros, by their number. A clone shares them.
+/// The pages of a disk that are not all zeros, by their number. A clone shares a page until one of
+/// the two writes to it.
 #[derive(Clone, Default)]
 pub(crate) struct Pages(BTreeMap<u64, Arc<Page>>);
 

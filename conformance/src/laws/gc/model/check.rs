@@ -112,8 +112,8 @@ impl Run<'_> {
         self.oracle.set_ingest(key, held.slice(..length));
     }
 
-    /// Sets a name in the oracle to its state in the store, which must be the state in the oracle
-    /// or `before`.
+    /// Sets a name in the oracle to its state in the store. The oracle already has the state after
+    /// the step, and `before` is the state before the step. The store must have one of the two.
     pub(super) async fn adopt_name(&mut self, name: &'static str, before: Option<Named>) {
         let found = self.store.images.get(&name.parse().unwrap()).await;
         let found = found.unwrap().map(|image| Named {
@@ -128,8 +128,8 @@ impl Run<'_> {
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 
-    /// Sets a lease in the oracle to its state in the store. The lease must not list more blobs
-    /// than in the oracle.
+    /// Sets a lease in the oracle to its state in the store. In the store, the lease may list only
+    /// blobs that it also lists in the oracle.
     pub(super) async fn adopt_lease(&mut self, lease: &'static str) {
         let found = self.store.leases().load(lease).await.unwrap();
         let wanted = self.oracle.leases.remove(lease).unwrap_or_default();

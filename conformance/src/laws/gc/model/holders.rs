@@ -55,7 +55,7 @@ impl Run<'_> {
         self.target(name, image.root().digest);
     }
 
-    /// Points a name to another blob. Keeps the labels of the name.
+    /// In the oracle, points a name to another blob. Keeps the labels of the name.
     fn target(&mut self, name: &'static str, target: Digest) {
         let before = self.oracle.names.get(name);
         let labels = before.map_or_else(Labels::new, |before| before.labels.clone());

@@ -218,8 +218,8 @@ impl<'a> Run<'a> {
     }
 
     /// Collects. A reachable blob must stay even if the collection fails. If the collection
-    /// succeeds, all other blobs must be removed, except blobs in an unknown state and blobs that
-    /// only these reach.
+    /// succeeds, all other blobs must be removed. Two kinds of blobs may be left: blobs in an
+    /// unknown state, and blobs that only such blobs reach.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
         let options = GcOptions::default().with_now(SystemTime::now() + DAY);

@@ -10,8 +10,8 @@ pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
 /// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// The last call of a step that may be made to fail, counted from 1. Only calls that change
-/// something are counted.
+/// The calls of a step that change something are numbered from 1. This is the highest number of a
+/// call that may be made to fail.
 const CALLS: usize = 5;
 
 /// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step that
