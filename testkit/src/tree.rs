@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// A file or directory of a tree: type and mode, user and group, time of the last modification in
 /// seconds and nanoseconds, number of hard links (0 for a directory), content, and extended
-/// attributes. The content of a symbolic link is its target, and that of a device its number.
+/// attributes. The content of a symbolic link is its target. The content of a device is its number.
 pub type Described = (
     u32,
     (u32, u32),
@@ -51,7 +51,7 @@ pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
             false => (data.mtime(), data.mtime_nsec()),
         };
         let owner = (data.uid(), data.gid());
-        // Not every file system counts subdirectories.
+        // Only some file systems count subdirectories in the number of links of a directory.
         let names = if kind.is_dir() { 0 } else { data.nlink() };
         let described = (data.mode(), owner, time, names, content, xattrs(&path));
         found.insert(path.strip_prefix(root).unwrap().to_owned(), described);
@@ -60,7 +60,8 @@ pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
 }
 
 fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    // An absolute path is also a path from the root.
+    // `attributes` takes a directory and a name in it. The path is absolute, so `/` can be the
+    // directory, and the path the name.
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();
     let root = File::open("/").unwrap();
     cas_host::attributes(root.as_fd(), &name).unwrap()

@@ -121,8 +121,8 @@ fn printed(output: Output) -> Result<String> {
     }
 }
 
-/// Returns the number of calls in a summary of strace: the fourth field of each line that ends with
-/// the name of a call.
+/// Returns the number of calls in a summary of strace. This is the sum of the fourth fields of all
+/// lines that end with the name of a call.
 fn calls(summary: &str) -> f64 {
     let count = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

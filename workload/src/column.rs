@@ -100,7 +100,7 @@ pub fn not_applicable() -> Error {
 }
 
 /// The operations of an open column. A call takes many items, so that the cost of the call itself
-/// does not count. The table shows an operation that a column does not implement as N/A.
+/// does not count. If a column does not implement an operation, the table shows N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
     /// Stores blobs one by one. Each blob is acknowledged before the next blob begins.
@@ -114,7 +114,7 @@ pub trait Column: Send + Sync {
     }
 
     /// Stores images as fast as possible, and their names if the column has names. All images and
-    /// names are durable when the call returns.
+    /// names are acknowledged when the call returns.
     async fn fill(&self, _images: &[ImageBlobs]) -> Result<()> {
         Err(not_applicable())
     }

@@ -15,8 +15,8 @@ pub const SMALL: usize = 4 << 10;
 pub const PIECE: usize = 1 << 20;
 /// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
-/// Number of offsets at which a piece of a large blob may begin in the pool. The pool is a buffer
-/// of random bytes. All pieces are slices of the pool, because making a slice copies nothing.
+/// Number of offsets at which a piece can begin in the pool. The pool is a buffer of random bytes.
+/// The pieces of large blobs are slices of the pool, because making a slice copies nothing.
 const POOL: usize = 16 << 20;
 
 /// Returns `length` incompressible bytes. The same seed gives the same bytes.

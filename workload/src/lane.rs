@@ -51,7 +51,8 @@ pub(crate) struct Lane<'a> {
     pub(crate) directory: PathBuf,
     pub(crate) column: Option<Box<dyn Column>>,
     pub(crate) round: usize,
-    /// Size in bytes of all blobs that the steps on small blobs or a large blob stored.
+    /// Sum of the sizes in bytes of the blobs that the steps `put`, `batch`, `read` and `large`
+    /// stored.
     pub(crate) stored: u64,
 }
 

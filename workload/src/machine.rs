@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Machine {
     /// The processor, its cores and whether it has SHA instructions, the memory and the kernel.
     pub processor: String,
-    /// The file system that the directory is on, and its device.
+    /// The type of the file system that was measured, and its device.
     pub disk: String,
 }
 

@@ -29,8 +29,8 @@ impl Table {
         writeln!(
             text,
             "Each value is the median of {rounds} rounds, or the value of one round for slow rows \
-             and for rows that always give the same value. A column in which a row is very slow \
-             has fewer rounds. \
+             and for rows that always give the same value. A row that is very slow in a column \
+             has fewer rounds in that column. \
              The ingest of large blobs has one round for each blob. In each round, the columns are \
              measured in turn. ± is half the range in percent of the median. The best value is in \
              **bold**, and so are the values that tie with it. A value ties with the best one if \
@@ -66,7 +66,8 @@ impl Table {
         writeln!(text, "\n|---|{}", "---:|".repeat(self.shown().count()))
     }
 
-    /// Writes why cells have no value, except for operations that the column does not have.
+    /// Writes why cells have no value. Leaves out the cells whose column does not have the
+    /// operation.
     fn remarks(&self, text: &mut String) -> std::fmt::Result {
         let mut remarks: Vec<String> = Vec::new();
         for (row, cells) in self.rows.iter().zip(&self.cells) {
@@ -86,7 +87,7 @@ impl Table {
         writeln!(text, "\n{}", remarks.join("\n"))
     }
 
-    /// Returns the table and the goals that [`targets::of`] returns as one JSON object.
+    /// Returns one JSON object with the table and with the goals that [`targets::of`] returns.
     pub fn json(&self) -> Value {
         let cell = |cell: &Cell| match (cell.failure(), cell.range()) {
             (Some(failure), _) => json!({"failed": failure}),

@@ -89,8 +89,8 @@ fn empty_table(plan: &Plan<'_>) -> Table {
 struct Run<'a> {
     plan: &'a Plan<'a>,
     table: Table,
-    /// Pairs of the name of a step and the number of a column in which the step is too slow to be
-    /// run again.
+    /// Steps that are too slow in a column to be run there again: the name of the step, and the
+    /// number of the column.
     slow: Vec<(&'static str, usize)>,
 }
 

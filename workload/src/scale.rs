@@ -20,11 +20,12 @@ pub struct Scale {
     /// Number of layers of the image that a snapshot is prepared on. At least 1.
     pub layers: usize,
     /// Number of rounds of a row. A row that is slow or always gives the same value has one round,
-    /// and the row `large` has [`Scale::large_blobs`] rounds. In a column in which a round takes
-    /// more than four times [`Scale::round_time`], this round is the last.
+    /// and the row `large` has [`Scale::large_blobs`] rounds. If a round takes more than four times
+    /// [`Scale::round_time`] in a column, it is the last round of this row in this column.
     pub rounds: usize,
-    /// The time after which a round of many small items makes no further calls. A call takes many
-    /// items. The value of the round counts the items that were done.
+    /// The time after which a round of many small items makes no further calls. A round can take
+    /// longer, because one call takes many items. The value of the round is calculated from the
+    /// number of items that were done.
     pub round_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The column of one of our stores, called as a program calls the store.
+//! The column of one of our stores. It calls the store as a program does.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -23,7 +23,7 @@ const WRITERS: usize = 256;
 const PAGE: usize = 1000;
 const LABEL: &str = "example.org/bench";
 
-/// A function that opens a store in a directory. Creates the directory if it needs it.
+/// A function that opens a store in a directory. Creates the directory if the store needs one.
 pub type Open =
     Arc<dyn Fn(PathBuf) -> Pin<Box<dyn Future<Output = Result<Store>> + Send>> + Send + Sync>;
 
@@ -200,7 +200,8 @@ impl Column for Stored {
     }
 
     async fn collect(&self) -> Result<usize> {
-        // With a time two days from now, nothing that expires before then keeps a blob.
+        // A new blob is kept for a day even without a name. The collection treats this later time
+        // as the current time, so that only names keep blobs.
         let later = SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60);
         let options = GcOptions::default().with_now(later);
         let collected = collect(&self.store, &[], &options).await?;

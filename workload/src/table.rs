@@ -69,8 +69,9 @@ impl Cell {
         self.failure.as_deref()
     }
 
-    /// Returns the range of the cell, which reaches at least as far from the median as the noise. A
-    /// cell whose range overlaps with this range ties with this cell.
+    /// Returns the range of the cell. If necessary, extends the range so that it contains the
+    /// median minus the noise and the median plus the noise. Another cell ties with this cell if
+    /// its range overlaps with the returned range.
     fn spread(&self) -> Option<(f64, f64)> {
         let (median, (least, most)) = (self.median()?, self.range()?);
         let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
@@ -110,8 +111,8 @@ impl Table {
         (0..self.columns.len()).filter(shown)
     }
 
-    /// Returns the best columns of a row: of the columns that compete in the row, the one with the
-    /// best median, and those that tie with it.
+    /// Returns the best of the columns that compete in a row. These are the column with the best
+    /// median, and the columns that tie with it.
     pub(crate) fn best(&self, row: usize) -> Vec<usize> {
         let (what, cells) = (&self.rows[row], &self.cells[row]);
         let competes = |number: &usize| match self.columns[*number].promise {

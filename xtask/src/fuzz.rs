@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::stage::{cargo, step};
 
-/// Makes the compiler count executed branches and record comparisons, as libFuzzer expects. The
-/// last option keeps comparisons of short texts as calls, which libFuzzer records, too.
+/// Makes the compiler count executed branches and record comparisons, as libFuzzer expects. With
+/// the last option, the compiler calls `memcmp` even for short texts, and libFuzzer records the
+/// call.
 const COUNTERS: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -16,13 +17,14 @@ const COUNTERS: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cllvm-args=-max-loads-per-memcmp=0";
 
-/// The directory of the build, the corpus that grows, and findings.
+/// The directory for the build, for findings, and for the corpus that the runs extend.
 const WORK: &str = "target/fuzz";
 /// The log of the runs. A run continues where the log ends.
 const LOG: &str = "target/fuzz.log";
 
-/// Runs every target until it has had `minutes` of CPU time, in this run and in those of the log. A
-/// finding ends the run of its target.
+/// Checks that libFuzzer finds faults that were planted for this check. Then runs each target until
+/// its runs, including those in the log, have used `minutes` of CPU time. A finding ends the run of
+/// its target.
 ///
 /// # Errors
 /// Errors of the build; an error if a planted fault is not found, or if this run or the log has

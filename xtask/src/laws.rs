@@ -23,8 +23,8 @@ const SUITES: &[&str] = &["laws", "composed", "s3"];
 /// cannot be built.
 ///
 /// # Errors
-/// An error after the page was written, if a test failed, such as a test of a broken law; errors of
-/// the set-up, the files and the commands.
+/// An error if a test failed, for example because a store breaks a law; the page is written before
+/// this error is returned. Errors of the set-up, the files and the commands.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");

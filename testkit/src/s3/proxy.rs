@@ -18,9 +18,10 @@ pub enum Fault {
     /// The service checks a condition and writes a moment later. Other writes can happen in
     /// between.
     ChecksThenWrites,
-    /// The service writes each record, but the reply to the first write of each is lost.
+    /// The service writes all records, but its reply to the first write of each record is lost.
     LosesFirstReply,
-    /// The service writes the object that publishes a blob, but every reply is lost.
+    /// The service writes an object that publishes a blob, but its reply to such a write is always
+    /// lost.
     NeverRepliesToPublish,
 }
 

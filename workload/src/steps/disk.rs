@@ -5,7 +5,7 @@ use cas_core::{Context, Error, Result};
 use crate::disk;
 use crate::lane::Lane;
 
-/// Measures the space of the blobs that earlier steps stored.
+/// Returns the number of bytes on disk for each byte of the blobs that earlier steps stored.
 pub(super) async fn overhead(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     lane.column().await?;
     if lane.is_volatile() {
@@ -19,8 +19,8 @@ pub(super) async fn overhead(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     rustix::fs::syncfs(&file).map_err(std::io::Error::from)?;
     if lane.stored == 0 {
         return Err(Error::unsupported(
-            "no other row stored blobs to compare with; also measure put, batch or read for disk, \
-             and large for disk-large",
+            "no row before this one stored blobs; if you measure disk, also measure put, batch or \
+             read; if you measure disk-large, also measure large",
         ));
     }
     Ok(vec![disk::taken(directory)? as f64 / lane.stored as f64])

@@ -7,7 +7,7 @@ use cas_core::{Digest, Result};
 use crate::column::{Blob, Column};
 use crate::lane::{Lane, Taken, millis};
 
-/// Number of names that a round creates.
+/// Maximum number of names that a round creates.
 const NAMES: usize = 200;
 /// Maximum number of blobs that a round labels.
 const LABELS: usize = 1000;

@@ -54,7 +54,8 @@ pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
 pub(super) async fn same(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let seed = 1 << 20 | lane.round as u64;
     let column = lane.column().await?;
-    // The digest is known beforehand, as it is when an image is pulled.
+    // This call caches the digest, so that `put_same` does not calculate it. A pull also knows the
+    // digest in advance.
     data::digest(seed, SAME_SIZE);
     let begun = Instant::now();
     column.put_same(seed, SAME_SIZE, WRITERS).await?;
