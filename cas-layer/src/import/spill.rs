@@ -65,7 +65,9 @@ impl Spill {
     /// # Errors
     /// Errors of the store.
     pub(super) async fn flush(&mut self) -> Result<()> {
-        if let Some(Spilled(ingest)) = &self.kept {
+        if let Some(Spilled(ingest)) = &self.kept
+            && !self.waiting.is_empty()
+        {
             let data = std::mem::take(&mut self.waiting).into();
             ingest.lock().await.append(data).await?;
         }
