@@ -172,12 +172,8 @@ impl Index {
         &self,
         facts: impl Fn(&Digest) -> Result<Option<Facts>>,
     ) -> Result<Vec<String>> {
-        let mut faults = Vec::new();
-        for entry in self.entries() {
-            let facts = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
-            faults.extend(fault(entry, facts.flatten().as_ref()));
-        }
-        Ok(faults)
+        let faults = self.entries().iter().map(|entry| fault(entry, &facts));
+        faults.filter_map(Result::transpose).collect()
     }
 
     /// Corrects the entries with a fault whose content is in the store. Returns the faults that
@@ -197,12 +193,13 @@ impl Index {
             .into_iter()
             .flatten()
         {
-            let facts = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
-            let facts = facts.flatten();
-            if let Some(fault) = fault(entry, facts.as_ref()) {
-                let mended = facts.and_then(|facts| mended(entry, &facts));
+            if let Some(fault) = fault(entry, &facts)? {
+                let found = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
+                let mended = found.flatten().and_then(|found| mended(entry, &found));
                 faults.push((fault, mended.is_some()));
-                *entry = mended.unwrap_or_else(|| entry.take());
+                if let Some(mended) = mended {
+                    *entry = mended;
+                }
             }
         }
         Ok(faults)
@@ -211,7 +208,7 @@ impl Index {
     /// Returns an error for each entry that is not a descriptor with a media type, and for each
     /// name with several targets.
     pub(crate) fn wrong(&self) -> Vec<Error> {
-        let faults = self.entries().iter().filter_map(|entry| fault(entry, None));
+        let faults = self.faults(|_| Ok(None)).unwrap_or_default().into_iter();
         let error = |why| Error::corrupt(format!("{why}; correct or remove the entry"));
         let mut wrong: Vec<Error> = faults.map(error).collect();
         let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use rustix::fs::{Mode, OFlags};
 
-use super::spill::Spilled;
+use super::spilled::Spilled;
 use crate::codec;
 
 /// Maximum number of links in an archive that are followed for one path.

@@ -32,6 +32,7 @@ mod referrers;
 mod skopeo_dir;
 mod source;
 mod spill;
+mod spilled;
 mod stream;
 mod undo;
 mod unpack;

@@ -3,16 +3,12 @@
 //! Their bytes are in one ingest, which is never published. The import discards it when it ends. If
 //! the process is killed, a collection removes the ingest once it has not grown for a day.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use cas_core::content::Ingest;
+use cas_core::Result;
 use cas_core::transfer::BlobSource;
-use cas_core::{Error, Result};
-use tokio::sync::Mutex;
 
 use super::contents::Location;
 use super::importer::BlobImporter;
+use super::spilled::Spilled;
 use crate::buffers::PIECE;
 
 /// The files that were kept so far.
@@ -25,10 +21,6 @@ pub(super) struct Spill {
     /// Number of bytes of all files.
     length: u64,
 }
-
-/// The bytes of all files, one file after the other.
-#[derive(Clone)]
-pub(super) struct Spilled(Arc<Mutex<Box<dyn Ingest>>>);
 
 impl Spill {
     /// Adds the file whose bytes are in `source`. Returns where they can be read after the next
@@ -45,7 +37,7 @@ impl Spill {
             Some(kept) => kept.clone(),
             None => {
                 let ingest = importer.begin_spill().await?;
-                let kept = Spilled(Arc::new(Mutex::new(ingest)));
+                let kept = Spilled::new(ingest);
                 self.kept.insert(kept).clone()
             }
         };
@@ -65,26 +57,12 @@ impl Spill {
     /// # Errors
     /// Errors of the store.
     pub(super) async fn flush(&mut self) -> Result<()> {
-        if let Some(Spilled(ingest)) = &self.kept {
-            let data = std::mem::take(&mut self.waiting).into();
-            ingest.lock().await.append(data).await?;
+        if let Some(kept) = &self.kept
+            && !self.waiting.is_empty()
+        {
+            kept.append(std::mem::take(&mut self.waiting).into())
+                .await?;
         }
         Ok(())
-    }
-}
-
-impl Spilled {
-    /// Returns up to `length` bytes from `offset`, and at least one if there is one.
-    ///
-    /// # Errors
-    /// Errors of the store.
-    pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let piece = self.0.lock().await.read_back(offset, length).await?;
-        match piece.is_empty() && length > 0 {
-            true => Err(Error::corrupt(
-                "the ingest with the small files of the archive ends too early; import again",
-            )),
-            false => Ok(piece),
-        }
     }
 }

@@ -133,7 +133,7 @@ struct Room {
     in_memory: u64,
     /// Number of files below [`LARGE`] that may still be stored as they arrive.
     alone: usize,
-    /// The files below [`LARGE`] for which there is no other room.
+    /// All other files below [`LARGE`].
     spill: Spill,
 }
 
