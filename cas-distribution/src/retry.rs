@@ -179,7 +179,7 @@ impl Patience {
     /// Waits before the next request for a range. If such requests have failed too often, or if the
     /// next one would begin after the time for ranges ([`RANGES_PART`]), the caller must request
     /// the whole content instead: [`Patience::gave_up_ranges`] then returns true. It returns false
-    /// if the failure would not pass, or if there is no time for repetitions at all.
+    /// if the failure would not pass, or if failures are never repeated.
     ///
     /// # Errors
     /// As [`Patience::wait`]. A range has fewer attempts and less time than the whole content.
