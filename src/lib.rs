@@ -90,8 +90,8 @@ pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
-    Cas, CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
-    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
+    Cas, CopyOptions, DeleteOptions, EndedRun, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
+    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions, Run,
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
 #[cfg(feature = "erofs")]

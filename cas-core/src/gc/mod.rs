@@ -58,7 +58,8 @@ pub use explain::{Explanation, RootPath, explain};
 pub use graph::Reason;
 pub(crate) use labels::{check_meaning, referenced_content};
 pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
-pub use removed::Removed;
+pub use removed::{Leftover, Removed};
+pub use unreachable::leftovers;
 pub use request::{RemoveOptions, remove};
 
 pub(crate) use self::scan::live_leases;
