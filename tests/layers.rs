@@ -180,7 +180,8 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
     ok(cas(&good).args(["-q", "unpack", NAME]).arg(&right));
     // Calls fail like this while others rename or mount, on a network file system, in an old
     // sandbox, and when signals arrive.
-    let [stale, interrupted] = ["ESTALE", "EINTR"].map(|error| format!("{CALLS}:error={error}:when=1+2"));
+    let [stale, interrupted] =
+        ["ESTALE", "EINTR"].map(|error| format!("{CALLS}:error={error}:when=1+2"));
     for (calls, snapshotter) in [
         ("openat2:error=EAGAIN", "overlay"),
         ("openat2:error=EAGAIN", "native"),
@@ -199,8 +200,14 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         import.args(["-q", "import", "--unpack", "--name", NAME]);
         ok(&mut failing(import.arg(&source), calls));
         let [plain, archive] = ["plain", "app.tar"].map(|name| root.join(name));
-        ok(&mut failing(cas(&root).args(["-q", "unpack", NAME]).arg(&plain), calls));
-        ok(&mut failing(cas(&root).args(["-q", "export", NAME]).arg(&archive), calls));
+        ok(&mut failing(
+            cas(&root).args(["-q", "unpack", NAME]).arg(&plain),
+            calls,
+        ));
+        ok(&mut failing(
+            cas(&root).args(["-q", "export", NAME, "-o"]).arg(&archive),
+            calls,
+        ));
         let found = differences(&right, &plain);
         assert!(found.is_empty(), "{calls} {snapshotter}: {found:#?}");
         ok(cas(&root).args(["-q", "mount", NAME]).arg(&mounted));

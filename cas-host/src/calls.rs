@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dev, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, RenameFlags,
-    SeekFrom, Stat, StatVfs, Statx, StatxFlags, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, Dev, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir,
+    RenameFlags, SeekFrom, Stat, StatVfs, Statx, StatxFlags, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -277,7 +277,10 @@ mod tests {
     use super::*;
 
     /// Returns the result of a call that fails with these errors first, and the number of attempts.
-    fn after(errors: &[Errno], again: impl Fn(&mut dyn FnMut() -> Result<()>) -> Result<()>) -> (Result<()>, usize) {
+    fn after(
+        errors: &[Errno],
+        again: impl Fn(&mut dyn FnMut() -> Result<()>) -> Result<()>,
+    ) -> (Result<()>, usize) {
         let mut made = 0;
         let result = again(&mut || {
             made += 1;
@@ -294,7 +297,10 @@ mod tests {
         assert_eq!(call(&[Errno::STALE; 99]), (Err(Errno::STALE), TRIES));
         assert_eq!(call(&[Errno::IO]), (Err(Errno::IO), 1));
         let io = || undisturbed(|| Err::<(), _>(io::Error::from(Errno::STALE)));
-        assert_eq!(io().unwrap_err().kind(), io::ErrorKind::StaleNetworkFileHandle);
+        assert_eq!(
+            io().unwrap_err().kind(),
+            io::ErrorKind::StaleNetworkFileHandle
+        );
     }
 
     #[test]

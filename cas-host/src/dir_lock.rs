@@ -1,12 +1,12 @@
 //! Locks on directories. The kernel releases a lock when the process that has it ends.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::calls::{self, undisturbed};
 
@@ -60,7 +60,7 @@ impl DirLock {
     /// # Errors
     /// Errors of the file system.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        self.0.set_permissions(Permissions::from_mode(mode))
+        Ok(calls::fchmod(&self.0, Mode::from_raw_mode(mode))?)
     }
 }
 
@@ -80,8 +80,8 @@ impl Drop for DirLock {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_directory_has_one_owner_and_a_removed_one_has_none() {

@@ -98,7 +98,8 @@ impl NewDirectory {
     /// # Errors
     /// `Denied` if the directory belongs to another user; errors of the file system.
     pub fn close(&self) -> Result<()> {
-        fs::set_permissions(&self.path, Permissions::from_mode(0o700)).map_err(|error| {
+        let closed = undisturbed(|| fs::set_permissions(&self.path, Permissions::from_mode(0o700)));
+        closed.map_err(|error| {
             let kind = error.kind();
             let error = Error::from(error);
             match kind {

@@ -2,9 +2,9 @@
 //! permissions are changed first.
 
 use std::ffi::{CString, OsStr};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::io;
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Usage;

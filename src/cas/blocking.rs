@@ -9,7 +9,9 @@ use cas_core::Descriptor;
 use cas_core::blob::{BlobInfo, BlobList};
 use cas_core::check::Report;
 use cas_core::content::VerifiedReader;
-use cas_core::gc::{Explanation, GcOptions, Leftover, PruneOptions, Pruned, RemoveOptions, Removed};
+use cas_core::gc::{
+    Explanation, GcOptions, Leftover, PruneOptions, Pruned, RemoveOptions, Removed,
+};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
 use cas_core::snapshot::{Info, Usage};

@@ -31,11 +31,9 @@ impl Cas {
         let late = SystemTime::now() + ALWAYS;
         let snapshotters = self.collected_snapshotters();
         let mut found = gc::leftovers(self.opened()?, &snapshotters, late).await?;
-        if self.check_writable().is_ok() {
-            found.extend(self.left_beside(late, false).await?);
-            let runs = self.ended_runs().await?.into_iter();
-            found.extend(runs.map(|run| run.leftover()));
-        }
+        found.extend(self.left_beside(late, false).await?);
+        let runs = self.ended_runs().await?.into_iter();
+        found.extend(runs.map(|run| run.leftover()));
         Ok(found)
     }
 
@@ -55,9 +53,13 @@ impl Cas {
     }
 
     /// Finds the lock files that killed unpacks have left, and the unpack jobs that have expired at
-    /// the time `now`. Removes them if `remove` is set. Returns what was found.
+    /// the time `now`. Removes them if `remove` is set. Returns what was found. Finds nothing in a
+    /// root that cannot be written, because whether something is in use is known by its lock.
     pub(super) async fn left_beside(&self, now: SystemTime, remove: bool) -> Result<Vec<Leftover>> {
         let mut found = Removed::default();
+        if !self.root.is_writable() {
+            return Ok(found.leftovers);
+        }
         for snapshotter in self.collected_snapshotters() {
             let (locks, jobs) = (self.locks.to_path_buf(), self.jobs());
             let files = pool::run(move || unpack::free_locks(&locks, remove)).await;

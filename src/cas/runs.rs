@@ -15,7 +15,7 @@ use cas_core::gc::Leftover;
 use cas_core::records::Resource;
 use cas_core::snapshot::Usage;
 use cas_core::{Context, Result, pool, unique};
-use cas_host::calls::make_dirs;
+use cas_host::calls::{make_dirs, undisturbed};
 use cas_host::{Dir, Lock};
 
 use super::leftovers::resource;
@@ -106,7 +106,8 @@ impl Cas {
     }
 
     /// Returns the runs with the snapshotter of this handle that have ended and whose files are
-    /// still there. Runs with another snapshotter can only be removed with that snapshotter.
+    /// still there. Runs with another snapshotter can only be removed with that snapshotter. Finds
+    /// nothing in a root that cannot be written, because it cannot be locked.
     ///
     /// # Errors
     /// Errors of the file system and of the snapshotter.
@@ -115,6 +116,9 @@ impl Cas {
         let (Ok(prefix), Ok(snapshotter)) = (self.run_prefix(), self.snapshotter()) else {
             return Ok(Vec::new());
         };
+        if !self.root.is_writable() {
+            return Ok(Vec::new());
+        }
         let place = self.root.path().join(RUNS);
         let mut found = pool::run(move || ended(&place, &prefix)).await?;
         for ended in &mut found {
@@ -136,7 +140,7 @@ impl Cas {
 
 /// Opens the directory of all runs. Returns the open directory and its path without symbolic links.
 fn open(place: &Path) -> Result<(Dir, PathBuf)> {
-    let path = place.canonicalize().during("open", place.display())?;
+    let path = undisturbed(|| place.canonicalize()).during("open", place.display())?;
     let dir = Dir::open(&path).during("open", path.display())?;
     Ok((dir, path))
 }
@@ -145,7 +149,7 @@ fn open(place: &Path) -> Result<(Dir, PathBuf)> {
 fn ended(place: &Path, prefix: &str) -> Result<Vec<EndedRun>> {
     let prefix = format!("{prefix}-");
     // The directory is not made here, because there may be no space for it.
-    if !place.try_exists().during("open", place.display())? {
+    if !undisturbed(|| place.try_exists()).during("open", place.display())? {
         return Ok(Vec::new());
     }
     let (dir, place) = open(place)?;

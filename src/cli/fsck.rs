@@ -74,12 +74,16 @@ impl Fsck {
         options.progress = Arc::clone(&context.progress);
         let mut report = Cas::fsck(context.root()?, options).await?;
         // A root that is too damaged to be opened is checked again after its repair.
-        if let Ok(cas) = context.cas().await
-            && cas.check_writable().is_ok()
-        {
-            let runs = sweep(&cas, !self.repair, &*context.progress).await?;
-            let runs = runs.leftovers.iter();
-            report.findings.extend(runs.map(|run| Finding::left(run, self.repair)));
+        if let Ok(cas) = context.cas().await {
+            match sweep(&cas, !self.repair, &*context.progress).await {
+                // The damage that was found before may be in the directory of the runs.
+                Err(_) if !report.is_sound() => {}
+                left => {
+                    let left = left?.leftovers.into_iter();
+                    let left = left.map(|run| Finding::left(&run, self.repair));
+                    report.findings.extend(left);
+                }
+            }
         }
         print(context, &report)?;
         Ok(match report.is_sound() {

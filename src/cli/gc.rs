@@ -55,10 +55,7 @@ impl Gc {
         if !self.dry_run {
             cas.check_writable()?;
         }
-        let mut runs = Removed::default();
-        if cas.check_writable().is_ok() {
-            runs = sweep(&cas, self.dry_run, &*context.progress).await?;
-        }
+        let runs = sweep(&cas, self.dry_run, &*context.progress).await?;
         let bounds = PruneOptions::default()
             .with_dry_run(self.dry_run)
             .with_older_than(self.cache.older_than)

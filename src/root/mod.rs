@@ -183,6 +183,11 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
+    /// Returns whether this user can write to the root.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Returns the path of this root if the root is read-only and `store` is in it, so that nothing
     /// can be written to `store`.
     pub(crate) fn read_only(&self, store: &Location) -> Option<Arc<str>> {

@@ -59,8 +59,8 @@ pub use graph::Reason;
 pub(crate) use labels::{check_meaning, referenced_content};
 pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
 pub use removed::{Leftover, Removed};
-pub use unreachable::leftovers;
 pub use request::{RemoveOptions, remove};
+pub use unreachable::leftovers;
 
 pub(crate) use self::scan::live_leases;
 use self::scan::scan;

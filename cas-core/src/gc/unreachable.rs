@@ -190,7 +190,10 @@ async fn sizes(
     let mut sizes = BTreeMap::new();
     for (number, info) in snapshots {
         let snapshotter = snapshotters[*number];
-        let size = snapshotter.usage(&info.key).await.map_or(0, |usage| usage.bytes);
+        let size = snapshotter
+            .usage(&info.key)
+            .await
+            .map_or(0, |usage| usage.bytes);
         sizes.insert(snapshot(snapshotter.name(), &info.key), size);
     }
     sizes

@@ -149,8 +149,11 @@ impl Cas {
             }
             findings.extend(left);
         }
-        if cas.store.owner().is_none() && cas.check_writable().is_ok() {
-            let left = cas.left_beside(SystemTime::now(), repair).await?.into_iter();
+        if cas.store.owner().is_none() {
+            let left = cas
+                .left_beside(SystemTime::now(), repair)
+                .await?
+                .into_iter();
             // A free lock file may be one that a job is just about to lock.
             let left = left.filter(|left| left.usage.bytes > 0);
             findings.extend(left.map(|left| Finding::left(&left, repair)));
