@@ -27,7 +27,10 @@ const LOCKED_LEFTOVERS: usize = 64;
 impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// Returns the space that each leftover takes.
     pub(super) async fn measure_leftovers(&self) -> Result<Vec<Usage>> {
-        let (stray, dirs) = (self.stray_manifests().await?, Arc::clone(&self.dirs));
+        // If something else is in the place of the manifests, `fsck` reports that by itself, and a
+        // cleanup fails.
+        let stray = self.stray_manifests().await.unwrap_or_default();
+        let dirs = Arc::clone(&self.dirs);
         let measure = move || {
             let measured = stray.iter().map(|id| dirs.measure_manifest(*id));
             measured.collect::<Result<Vec<Usage>>>()
