@@ -149,11 +149,11 @@ fn layers_that_depend_on_lower_layers_give_the_right_tree() {
     }
 }
 
-/// Calls that are made to fail every second time, as if a signal interrupted them. The loader and
-/// SQLite make none of these calls.
-const INTERRUPTED: &str = "openat2,mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,\
-     fchown,fchmod,fchmodat,utimensat,fgetxattr,fsetxattr,flistxattr,syncfs,flock,copy_file_range,\
-     fallocate:error=EINTR:when=1+2";
+/// Calls that are made to fail every second time, as if a signal interrupted them, or as if another
+/// machine had changed what they look at. The loader and SQLite make none of these calls.
+const CALLS: &str = "openat2,mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,fchown,\
+     fchownat,fchmod,fchmodat,utimensat,fgetxattr,fsetxattr,flistxattr,flock,copy_file_range,\
+     fallocate,statx,getdents64,ioctl";
 
 /// Returns a command that runs `command` and makes some of its `calls` fail.
 fn failing(command: &Command, calls: &str) -> Command {
@@ -180,13 +180,18 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
     ok(cas(&good).args(["-q", "unpack", NAME]).arg(&right));
     // Calls fail like this while others rename or mount, on a network file system, in an old
     // sandbox, and when signals arrive.
+    let [stale, interrupted] =
+        ["ESTALE", "EINTR"].map(|error| format!("{CALLS}:error={error}:when=1+2"));
     for (calls, snapshotter) in [
         ("openat2:error=EAGAIN", "overlay"),
         ("openat2:error=EAGAIN", "native"),
         ("openat2:error=ESTALE", "overlay"),
         ("openat2:error=ENOSYS", "overlay"),
-        (INTERRUPTED, "overlay"),
-        (INTERRUPTED, "native"),
+        ("syncfs:error=EINTR:when=1+2", "overlay"),
+        (&stale, "overlay"),
+        (&stale, "native"),
+        (&interrupted, "overlay"),
+        (&interrupted, "native"),
     ] {
         let [root, mounted] = ["root", "mounted"].map(|name| scratch.path().join(name));
         fs::create_dir_all(&mounted).unwrap();
@@ -194,6 +199,17 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         let mut import = cas(&root);
         import.args(["-q", "import", "--unpack", "--name", NAME]);
         ok(&mut failing(import.arg(&source), calls));
+        let [plain, archive] = ["plain", "app.tar"].map(|name| root.join(name));
+        ok(&mut failing(
+            cas(&root).args(["-q", "unpack", NAME]).arg(&plain),
+            calls,
+        ));
+        ok(&mut failing(
+            cas(&root).args(["-q", "export", NAME, "-o"]).arg(&archive),
+            calls,
+        ));
+        let found = differences(&right, &plain);
+        assert!(found.is_empty(), "{calls} {snapshotter}: {found:#?}");
         ok(cas(&root).args(["-q", "mount", NAME]).arg(&mounted));
         let found = differences(&right, &mounted);
         ok(cas(&root).arg("umount").arg(&mounted));
@@ -201,6 +217,7 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         // A collection removes trees, so its calls are made to fail, too.
         ok(&mut failing(cas(&root).args(["-q", "rmi", NAME]), calls));
         ok(&mut failing(cas(&root).args(["-q", "gc"]), calls));
+        ok(&mut failing(cas(&root).args(["-q", "fsck"]), calls));
         fs::remove_dir_all(root).unwrap();
     }
 }

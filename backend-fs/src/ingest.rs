@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cas_core::content::{Durability, Verified};
 use cas_core::records::Batch;
 use cas_core::{Context, Error, Ingest, Result, pool};
+use cas_host::calls::undisturbed;
 use cas_host::{begin_write, copy_range};
 
 use crate::pending::Pending;
@@ -34,7 +35,7 @@ impl FsIngest {
     /// Begins the ingest or resumes it.
     pub(crate) fn begin(shared: Arc<Shared>, key: &str) -> Result<Self> {
         let staged = Staged::open(shared.ingest_dir()?, &shared.boot, key)?;
-        let offset = staged.file.metadata()?.len();
+        let offset = undisturbed(|| staged.file.metadata())?.len();
         Ok(FsIngest {
             shared,
             staged,

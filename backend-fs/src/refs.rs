@@ -5,7 +5,7 @@ use std::io;
 
 use cas_core::layout::{REFS, parse_ref};
 use cas_core::{Context, Error, Result, limit};
-use cas_host::Dir;
+use cas_host::{Dir, calls};
 
 use crate::file;
 use crate::index::Index;
@@ -24,15 +24,17 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
         refs => refs?,
     };
     let mut names = Vec::new();
-    for entry in refs.entries()? {
-        names.push(entry?.name);
+    calls::each_entry(&refs, |name, _| {
+        names.extend(name.to_str().map(str::to_owned));
         if names.len() > limit::DESCRIPTORS {
             return Err(Error::out_of_range(format!(
                 "{REFS} has more than the {} files allowed; import the layout in parts",
                 limit::DESCRIPTORS
-            )));
+            ))
+            .into());
         }
-    }
+        Ok(())
+    })?;
     names.sort();
     for name in &names {
         add(&mut index, &refs, name).during("read", format_args!("{REFS}/{name}"))?;

@@ -10,13 +10,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use cas_core::content::IngestStatus;
 use cas_core::{Digest, Error, Result, limit};
-use cas_host::{Dir, Lock};
+use cas_host::{Dir, Lock, calls};
 use rustix::fs::OFlags;
 
 use crate::time;
@@ -81,7 +81,7 @@ pub(crate) fn discard(dir: &Dir, key: &str) -> Result<bool> {
 pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {
-        let entry = entry?.name;
+        let entry = entry.name;
         let Some(name) = ingest_of(&entry) else {
             continue;
         };
@@ -112,7 +112,7 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
 pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {
-        let file = entry?.name;
+        let file = entry.name;
         let Some(name) = file.strip_suffix(SUFFIX) else {
             continue;
         };
@@ -137,11 +137,8 @@ pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<V
 /// Removes the ingests that began before the boot `boot`. The caller is the first opening in that
 /// boot, so an ingest without a key file is from an earlier boot.
 pub(crate) fn remove_stale(dir: &Dir, boot: &str) -> Result<()> {
-    let names: Vec<String> = dir
-        .entries()?
-        .map(|entry| entry.map(|entry| entry.name))
-        .collect::<Result<_, _>>()?;
-    for name in names.iter().filter_map(|name| ingest_of(name)) {
+    let entries = dir.entries()?;
+    for name in entries.iter().filter_map(|entry| ingest_of(&entry.name)) {
         let Ok(lock) = lock(dir, name) else { continue };
         if is_digest(name) || read_key(lock.file())?.is_none_or(|(of, _)| of != boot) {
             dir.remove(name)?;
@@ -199,7 +196,7 @@ fn reset(dir: &Dir, name: &str, key_file: &File, content: &str) -> io::Result<Fi
 /// Returns whether the file is hard-linked. A publish was then interrupted between link and unlink,
 /// so writing would modify a blob.
 fn is_hard_linked(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.nlink() > 1)
+    Ok(calls::fstat(file)?.st_nlink > 1)
 }
 
 /// Reads the boot and the key from a key file. Returns `None` if the file is incomplete.

@@ -82,6 +82,6 @@ impl Markers {
 }
 
 fn names(dir: &Dir) -> Result<Vec<String>> {
-    let names = dir.entries()?.map(|entry| entry.map(|entry| entry.name));
-    Ok(names.collect::<Result<_, _>>()?)
+    let entries = dir.entries()?.into_iter();
+    Ok(entries.map(|entry| entry.name).collect())
 }

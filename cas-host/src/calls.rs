@@ -1,21 +1,99 @@
-//! System calls on files. They are repeated if a signal interrupts them.
+//! System calls on files. They are repeated if something else on the machine or on the network makes
+//! them fail.
 //!
-//! On network and user-space file systems, a signal may interrupt any of these calls. The program
-//! that embeds this library may handle signals of its own. The standard library repeats only some
-//! of the calls, and `rustix` repeats none.
+//! On network and user-space file systems, a signal may interrupt any of these calls (`EINTR`), and
+//! after a change by another machine, a call may find that what it has looked up is stale
+//! (`ESTALE`). In both cases, the call has changed nothing. The program that embeds this library may
+//! handle signals of its own. The standard library repeats only some of the calls, and `rustix`
+//! repeats none.
+//!
+//! A sync is repeated only after a signal, which ends the waiting and not the writing. After any
+//! other error, the kernel may report success the second time although data was lost.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dev, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags,
-    SeekFrom, Stat, StatVfs, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, Dev, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir,
+    RenameFlags, SeekFrom, Stat, StatVfs, Statx, StatxFlags, Timestamps, Uid, XattrFlags,
 };
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
-use crate::resolve::uninterrupted;
+/// Maximum number of attempts of a call that finds something stale, or that the kernel cannot
+/// resolve at the moment.
+pub(crate) const TRIES: usize = 16;
+
+/// Size in bytes of the buffer for entries of a directory.
+const ENTRIES: usize = 64 << 10;
+
+/// An error of a system call.
+pub trait CallError {
+    /// Returns the number of the error, if the kernel has reported it.
+    fn number(&self) -> Option<Errno>;
+}
+
+impl CallError for Errno {
+    fn number(&self) -> Option<Errno> {
+        Some(*self)
+    }
+}
+
+impl CallError for io::Error {
+    fn number(&self) -> Option<Errno> {
+        Errno::from_io_error(self)
+    }
+}
+
+/// The attempts of a call that may fail because of others.
+#[derive(Default)]
+struct Attempts {
+    stale: usize,
+}
+
+impl Attempts {
+    /// Returns whether a call that has failed with `error` is to be repeated: always after a
+    /// signal, and up to [`TRIES`] attempts if something is stale.
+    fn again(&mut self, error: &impl CallError) -> bool {
+        match error.number() {
+            Some(Errno::INTR) => true,
+            Some(Errno::STALE) => {
+                self.stale += 1;
+                self.stale < TRIES
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Runs `call`, and runs it again if a signal interrupts it or if something is stale, up to 16
+/// times in the latter case. Returns its result. Use this for calls of the standard library.
+///
+/// # Errors
+/// Errors of the call, except `EINTR`.
+pub fn undisturbed<T, E: CallError>(
+    mut call: impl FnMut() -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    let mut attempts = Attempts::default();
+    loop {
+        match call() {
+            Err(error) if attempts.again(&error) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Runs a sync, and runs it again if a signal interrupts it. Returns its result.
+fn uninterrupted<T>(mut sync: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match sync() {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
 
 /// Returns the path in `/proc` of an open file. The path leads to that file only in this process,
 /// and only while the file is open.
@@ -23,24 +101,33 @@ pub fn proc_path(file: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// Defines functions that repeat the function of `rustix` with the same name.
+/// Defines functions that repeat the function of `rustix` with the same name, as `$again` does.
 macro_rules! repeated {
-    ($($module:ident::$name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
-        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call after a signal.")]
+    ($again:ident: $($module:ident::$name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call as this module explains.")]
         /// Returns the result of the call.
         ///
         /// # Errors
         /// Errors of the call, except `EINTR`.
         pub fn $name($($argument: $type),*) -> Result<$result> {
-            uninterrupted(|| rustix::$module::$name($($argument),*))
+            $again(|| rustix::$module::$name($($argument),*))
         }
     )*};
 }
 
-repeated! {
+repeated! { uninterrupted:
+    fs::fsync(file: impl AsFd + Copy) -> ();
+    fs::fdatasync(file: impl AsFd + Copy) -> ();
+    fs::syncfs(file: impl AsFd + Copy) -> ();
+}
+
+repeated! { undisturbed:
     fs::open(path: impl Arg + Copy, flags: OFlags, mode: Mode) -> OwnedFd;
     fs::openat(dir: impl AsFd + Copy, path: impl Arg + Copy, flags: OFlags, mode: Mode) -> OwnedFd;
     fs::fstat(file: impl AsFd + Copy) -> Stat;
+    fs::statx(
+        dir: impl AsFd + Copy, path: impl Arg + Copy, flags: AtFlags, wanted: StatxFlags
+    ) -> Statx;
     fs::statat(dir: impl AsFd + Copy, path: impl Arg + Copy, flags: AtFlags) -> Stat;
     fs::fstatvfs(file: impl AsFd + Copy) -> StatVfs;
     fs::mkdirat(dir: impl AsFd + Copy, path: impl Arg + Copy, mode: Mode) -> ();
@@ -83,10 +170,8 @@ repeated! {
     fs::seek(file: impl AsFd + Copy, to: SeekFrom) -> u64;
     fs::ftruncate(file: impl AsFd + Copy, size: u64) -> ();
     fs::fallocate(file: impl AsFd + Copy, mode: FallocateFlags, offset: u64, length: u64) -> ();
-    fs::fsync(file: impl AsFd + Copy) -> ();
-    fs::fdatasync(file: impl AsFd + Copy) -> ();
-    fs::syncfs(file: impl AsFd + Copy) -> ();
     fs::flock(file: impl AsFd + Copy, operation: FlockOperation) -> ();
+    fs::ioctl_ficlone(to: impl AsFd + Copy, from: impl AsFd + Copy) -> ();
     io::pwrite(file: impl AsFd + Copy, bytes: &[u8], offset: u64) -> usize;
 }
 
@@ -95,20 +180,20 @@ repeated! {
 /// # Errors
 /// Errors of the call, except `EINTR`.
 pub fn readlinkat(dir: impl AsFd + Copy, path: impl Arg + Copy) -> Result<CString> {
-    uninterrupted(|| rustix::fs::readlinkat(dir, path, Vec::new()))
+    undisturbed(|| rustix::fs::readlinkat(dir, path, Vec::new()))
 }
 
 /// Defines functions as `repeated!` does, for functions of `rustix` that fill a buffer.
 macro_rules! reading {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*; $buffer:ident $(, $at:ident)?);)*) => {$(
-        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call after a signal.")]
+        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call as this module explains.")]
         ///
         /// Returns the number of bytes that were read.
         ///
         /// # Errors
         /// Errors of the call, except `EINTR`.
         pub fn $name($($argument: $type,)* $buffer: &mut [u8] $(, $at: u64)?) -> Result<usize> {
-            uninterrupted(|| rustix::$module::$name($($argument,)* &mut $buffer[..] $(, $at)?))
+            undisturbed(|| rustix::$module::$name($($argument,)* &mut $buffer[..] $(, $at)?))
         }
     )*};
 }
@@ -119,4 +204,111 @@ reading! {
     fs::flistxattr(file: impl AsFd + Copy; names);
     fs::llistxattr(path: impl Arg + Copy; names);
     io::pread(file: impl AsFd + Copy; bytes, offset);
+}
+
+/// Creates a directory and its missing parents with the mode 0700. If the directory exists already,
+/// does nothing.
+///
+/// # Errors
+/// `AlreadyExists` or `NotADirectory` if the path or a name above it is not a directory; errors of
+/// the file system.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    match (mkdirat(CWD, path, Mode::RWXU), path.parent()) {
+        (Err(Errno::NOENT), Some(parent)) if !parent.as_os_str().is_empty() => {
+            make_dirs(parent)?;
+            // Another process may have created the directory meanwhile.
+            match mkdirat(CWD, path, Mode::RWXU) {
+                Err(Errno::EXIST) => Ok(()),
+                made => Ok(made?),
+            }
+        }
+        (Err(Errno::EXIST), _) if is_dir(path) => Ok(()),
+        (made, _) => Ok(made?),
+    }
+}
+
+/// Returns whether a path leads to a directory that can be looked up.
+pub fn is_dir(path: &Path) -> bool {
+    undisturbed(|| path.metadata()).is_ok_and(|found| found.is_dir())
+}
+
+/// Calls `visit` with the name and the type of each entry of an open directory, from the position
+/// of `dir`, in any order, without `.` and `..`. The type is `Unknown` if the directory does not
+/// store types.
+///
+/// # Errors
+/// Errors of `visit` and of the file system.
+pub fn each_entry(
+    dir: impl AsFd,
+    mut visit: impl FnMut(&CStr, FileType) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(ENTRIES);
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut attempts = Attempts::default();
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Err(error) if attempts.again(&error) => continue,
+            entry => entry?,
+        };
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            visit(entry.file_name(), entry.file_type())?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the name and the type of each entry of a directory, as [`each_entry`] does. The position
+/// of `dir` does not count.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn list(dir: impl AsFd + Copy) -> io::Result<Vec<(CString, FileType)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (again, mut entries) = (openat(dir, ".", flags, Mode::empty())?, Vec::new());
+    each_entry(again, |name, kind| {
+        entries.push((name.to_owned(), kind));
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the result of a call that fails with these errors first, and the number of attempts.
+    fn after(
+        errors: &[Errno],
+        again: impl Fn(&mut dyn FnMut() -> Result<()>) -> Result<()>,
+    ) -> (Result<()>, usize) {
+        let mut made = 0;
+        let result = again(&mut || {
+            made += 1;
+            errors.get(made - 1).map_or(Ok(()), |error| Err(*error))
+        });
+        (result, made)
+    }
+
+    #[test]
+    fn calls_are_repeated_if_others_make_them_fail() {
+        let call = |errors: &[Errno]| after(errors, |call| undisturbed(call));
+        assert_eq!(call(&[Errno::INTR, Errno::STALE, Errno::INTR]), (Ok(()), 4));
+        assert_eq!(call(&[Errno::INTR; 99]), (Ok(()), 100));
+        assert_eq!(call(&[Errno::STALE; 99]), (Err(Errno::STALE), TRIES));
+        assert_eq!(call(&[Errno::IO]), (Err(Errno::IO), 1));
+        let io = || undisturbed(|| Err::<(), _>(io::Error::from(Errno::STALE)));
+        assert_eq!(
+            io().unwrap_err().kind(),
+            io::ErrorKind::StaleNetworkFileHandle
+        );
+    }
+
+    #[test]
+    fn a_sync_is_repeated_only_after_a_signal() {
+        let sync = |errors: &[Errno]| after(errors, |sync| uninterrupted(sync));
+        assert_eq!(sync(&[Errno::INTR, Errno::INTR]), (Ok(()), 3));
+        for error in [Errno::STALE, Errno::IO] {
+            assert_eq!(sync(&[error]), (Err(error), 1));
+        }
+    }
 }

@@ -1,13 +1,12 @@
 //! Checks and creation of the directory of a new store or root.
 
-use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use cas_core::Error;
 
-use crate::Dir;
+use crate::calls::undisturbed;
+use crate::{Dir, calls};
 
 /// Explains why a job that needs the directory `path` failed with `error`. If the kind of `error`
 /// is `AlreadyExists`, `NotADirectory` or `NotFound`, and `path` or a name above it is not a
@@ -55,14 +54,12 @@ pub fn cannot_write(error: &io::Error) -> bool {
 /// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a name above it is not a
 /// directory; errors of the file system.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    if calls::is_dir(path) {
         return Ok(());
     }
-    let mut builder = DirBuilder::new();
-    let made = builder.recursive(true).mode(0o700).create(path);
-    made.map_err(|error| no_directory(error, path))?;
+    calls::make_dirs(path).map_err(|error| no_directory(error, path))?;
     // Syncs only the name of the last directory.
-    match path.canonicalize()?.parent() {
+    match undisturbed(|| path.canonicalize())?.parent() {
         Some(parent) => Dir::open(parent)?.sync(),
         None => Ok(()),
     }
@@ -74,14 +71,9 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Errors of the file system.
 pub fn find_foreign(dir: &Dir, is_ours: impl Fn(&str) -> bool) -> io::Result<Option<String>> {
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if !matches!(&*name, "." | "..") && !is_ours(&name) {
-            return Ok(Some(name.into_owned()));
-        }
-    }
-    Ok(None)
+    let names = calls::list(dir)?.into_iter();
+    let mut names = names.map(|(name, _)| name.to_string_lossy().into_owned());
+    Ok(names.find(|name| !is_ours(name)))
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl Copier<'_> {
         if !self.can_reflink {
             return Ok(false);
         }
-        match rustix::fs::ioctl_ficlone(to, from) {
+        match calls::ioctl_ficlone(to, from) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
                 self.can_reflink = false;

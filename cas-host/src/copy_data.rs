@@ -7,8 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::calls;
-use crate::resolve::uninterrupted;
+use crate::calls::{self, undisturbed};
 
 /// Size in bytes of the buffer for copies that the kernel cannot make.
 const PIECE: usize = 256 << 10;
@@ -46,7 +45,7 @@ fn try_copy_range(
         let (read, written) = (Some(&mut at), Some(&mut offset));
         rustix::fs::copy_file_range(from, read, to, written, length)
     };
-    match uninterrupted(copy) {
+    match undisturbed(copy) {
         Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(0),
         copied => copied,
     }

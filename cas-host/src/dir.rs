@@ -1,12 +1,13 @@
 //! An open directory, and the reading and changing of its files.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use cas_core::Error;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -34,8 +35,6 @@ pub struct Entry {
     pub kind: FileType,
 }
 
-/// Size in bytes of the buffer for names that are read from a large directory.
-const LISTED: usize = 256 << 10;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
@@ -267,18 +266,13 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
-        let entries = fs::Dir::read_from(&self.0)?;
-        Ok(entries.filter_map(|entry| match entry {
-            Err(error) => Some(Err(error.into())),
-            Ok(entry) => match entry.file_name().to_str() {
-                Ok("." | "..") | Err(_) => None,
-                Ok(name) => Some(Ok(Entry {
-                    name: name.to_owned(),
-                    kind: entry.file_type(),
-                })),
-            },
-        }))
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let entries = calls::list(&self.0)?.into_iter();
+        let entry = |(name, kind): (CString, FileType)| {
+            let name = name.into_string().ok()?;
+            Some(Entry { name, kind })
+        };
+        Ok(entries.filter_map(entry).collect())
     }
 
     /// Calls `visit` for the name and the type of each entry, in any order, without an allocation
@@ -288,17 +282,13 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn each_name(&self, mut visit: impl FnMut(&str, FileType)) -> io::Result<()> {
-        let dir = fs::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
-        let mut buffer = Vec::with_capacity(LISTED);
-        let mut entries = fs::RawDir::new(dir, buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            match entry.file_name().to_str() {
-                Ok("." | "..") | Err(_) => {}
-                Ok(name) => visit(name, entry.file_type()),
+        let again = calls::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
+        calls::each_entry(again, |name, kind| {
+            if let Ok(name) = name.to_str() {
+                visit(name, kind);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -323,7 +313,7 @@ mod tests {
         assert_eq!(dir.read("x", 3).unwrap().unwrap(), b"two");
         let too_large = Error::from(dir.read("x", 2).unwrap_err());
         assert_eq!(too_large.kind(), cas_core::ErrorKind::OutOfRange);
-        assert_eq!(staging.entries().unwrap().count(), 0);
+        assert_eq!(staging.entries().unwrap().len(), 0);
     }
 
     #[test]

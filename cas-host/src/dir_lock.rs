@@ -1,14 +1,14 @@
 //! Locks on directories. The kernel releases a lock when the process that has it ends.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 
 /// A locked directory. It is unlocked when the value is dropped. Nothing is created for the lock,
 /// so a directory can also be locked on a full disk. On a network file system that cannot lock
@@ -33,7 +33,8 @@ impl DirLock {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        let (locked, found) = (opened.metadata()?, fs::metadata(path));
+        let locked = undisturbed(|| opened.metadata())?;
+        let found = undisturbed(|| path.metadata());
         let same =
             found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
         Ok(same.then_some(DirLock(opened)))
@@ -59,7 +60,7 @@ impl DirLock {
     /// # Errors
     /// Errors of the file system.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        self.0.set_permissions(Permissions::from_mode(mode))
+        Ok(calls::fchmod(&self.0, Mode::from_raw_mode(mode))?)
     }
 }
 
@@ -80,6 +81,7 @@ impl Drop for DirLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_directory_has_one_owner_and_a_removed_one_has_none() {

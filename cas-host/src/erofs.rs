@@ -9,10 +9,9 @@
 //! gets another mount of the image.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
@@ -63,7 +62,7 @@ pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
     };
     let directory = first.parent().unwrap_or(Path::new("/"));
     let make = |path: &Path| {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let made = calls::make_dirs(path);
         made.during("make directory", path.display())
     };
     make(directory)?;

@@ -1,7 +1,7 @@
 //! Finds device nodes and privileged programs that every user of the machine can reach.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use cas_core::Result;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
 /// The permission that lets other users reach what is in a directory.
@@ -48,14 +48,14 @@ pub struct Exposed {
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
-    let path = path.canonicalize()?;
+    let path = undisturbed(|| path.canonicalize())?;
     for above in path.ancestors() {
-        if fs::metadata(above)?.mode() & REACH == 0 {
+        if undisturbed(|| above.metadata())?.mode() & REACH == 0 {
             return Ok(None);
         }
     }
     let dir = File::open(&path)?;
-    let mount = rustix::fs::fstatvfs(&dir).map_err(std::io::Error::from)?;
+    let mount = calls::fstatvfs(&dir).map_err(std::io::Error::from)?;
     let mut search = Search {
         devices: !mount.f_flag.contains(StatVfsMountFlags::NODEV),
         programs: !mount.f_flag.contains(StatVfsMountFlags::NOSUID),
@@ -137,6 +137,7 @@ impl Visit for Search {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 

@@ -9,6 +9,7 @@ use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::calls::undisturbed;
 use crate::dir_lock::DirLock;
 use crate::remove::remove_all;
 use crate::{calls, no_directory};
@@ -45,7 +46,7 @@ impl NewDirectory {
     /// `NotFound` if its parent does not exist; errors of the file system, for example if the umask
     /// does not allow the owner to read the new directory, which is then removed.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
-        let created = match DirBuilder::new().mode(mode).create(path) {
+        let created = match undisturbed(|| DirBuilder::new().mode(mode).create(path)) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -71,7 +72,7 @@ impl NewDirectory {
             locked.set_mode(mode)?;
         } else if locked.is_unfinished() {
             remove_all(path, false)?;
-        } else if fs::read_dir(path)?.next().is_some() {
+        } else if !calls::list(locked.file())?.is_empty() {
             return Err(Error::precondition(
                 "the directory is not empty; name one that is empty or absent",
             ));
@@ -99,7 +100,8 @@ impl NewDirectory {
     /// # Errors
     /// `Denied` if the directory belongs to another user; errors of the file system.
     pub fn close(&self) -> Result<()> {
-        fs::set_permissions(&self.path, Permissions::from_mode(0o700)).map_err(|error| {
+        let closed = undisturbed(|| fs::set_permissions(&self.path, Permissions::from_mode(0o700)));
+        closed.map_err(|error| {
             let kind = error.kind();
             let error = Error::from(error);
             match kind {
@@ -186,7 +188,7 @@ impl DirLock {
     /// Removes the mark from a directory that was cleared, if the directory still exists. If
     /// something could not be removed, the mark stays.
     fn end(&self, path: &Path) {
-        if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
+        if undisturbed(|| fs::read_dir(path)).is_ok_and(|mut entries| entries.next().is_none()) {
             self.unmark();
         }
     }
@@ -195,7 +197,7 @@ impl DirLock {
     /// the mark, because its content would be removed.
     fn unmark(&self) {
         let remove = || calls::fremovexattr(self, UNFINISHED);
-        let removed = match (remove(), self.file().metadata()) {
+        let removed = match (remove(), undisturbed(|| self.file().metadata())) {
             // The image may have made the directory read-only to its owner.
             (Err(Errno::ACCESS), Ok(found)) => {
                 let mode = found.permissions().mode();

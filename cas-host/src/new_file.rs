@@ -6,7 +6,7 @@ use std::path::Path;
 use cas_core::{Context, Error, Result, unique};
 use rustix::fs::OFlags;
 
-use crate::{Dir, no_directory};
+use crate::{Dir, calls, no_directory};
 
 /// The beginning of the names of temporary files, after a dot.
 const PURPOSE: &str = "cas-export";
@@ -31,7 +31,7 @@ impl NewFile {
     /// parent is not a directory; `NotFound` if its parent does not exist; errors of the file
     /// system.
     pub fn begin(path: &Path) -> Result<Self> {
-        if path.is_dir() {
+        if calls::is_dir(path) {
             return Err(Error::invalid("the path is a directory; name a file in it"));
         }
         let name = path.file_name().and_then(|name| name.to_str());

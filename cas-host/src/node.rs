@@ -10,9 +10,8 @@ use std::sync::OnceLock;
 use rustix::fs::{Mode, XattrFlags};
 use rustix::io::{Errno, Result};
 
-use crate::calls::{chmod, lremovexattr, lsetxattr, proc_path};
+use crate::calls::{chmod, lremovexattr, lsetxattr, proc_path, undisturbed};
 use crate::proc_path_of;
-use crate::resolve::uninterrupted;
 
 // The numbers are the same on all architectures that [`NUMBERS_ARE_KNOWN`] names.
 pub(crate) const FCHMODAT2: c_long = 452;
@@ -40,7 +39,7 @@ struct Value {
 pub fn set_mode(node: BorrowedFd<'_>, mode: Mode) -> Result<()> {
     match needs_proc() {
         true => chmod(&proc_path(&node), mode),
-        false => uninterrupted(|| fchmodat2(node.as_raw_fd(), mode)),
+        false => undisturbed(|| fchmodat2(node.as_raw_fd(), mode)),
     }
 }
 
@@ -60,7 +59,7 @@ pub fn set_attribute(
         return lsetxattr(&path, attribute, value, XattrFlags::empty());
     }
     let (name, attribute) = (c_string(name)?, c_string(attribute)?);
-    uninterrupted(|| setxattrat(dir.as_raw_fd(), &name, &attribute, value))
+    undisturbed(|| setxattrat(dir.as_raw_fd(), &name, &attribute, value))
 }
 
 /// Removes an extended attribute of an entry of a directory. A link is not followed.
@@ -72,7 +71,7 @@ pub fn remove_attribute(dir: BorrowedFd<'_>, name: &[u8], attribute: &[u8]) -> R
         return lremovexattr(&proc_path_of(dir, name), attribute);
     }
     let (name, attribute) = (c_string(name)?, c_string(attribute)?);
-    uninterrupted(|| removexattrat(dir.as_raw_fd(), &name, &attribute))
+    undisturbed(|| removexattrat(dir.as_raw_fd(), &name, &attribute))
 }
 
 /// Returns whether these functions need `/proc`, because the calls of Linux 6.13 cannot be used:

@@ -8,7 +8,7 @@ use cas_core::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 
 /// Opens a regular file for reading. Does not wait if `path` is a pipe.
 ///
@@ -23,7 +23,7 @@ pub fn open_file(path: &Path) -> Result<File> {
         opened => Some(File::from(opened.map_err(io::Error::from)?)),
     };
     if let Some(file) = file
-        && file.metadata()?.is_file()
+        && undisturbed(|| file.metadata())?.is_file()
     {
         return Ok(file);
     }

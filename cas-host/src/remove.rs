@@ -2,16 +2,16 @@
 //! permissions are changed first.
 
 use std::ffi::{CString, OsStr};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::{fs, io};
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Usage;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 use crate::resolve::open_unmounted;
 use crate::tree::{At, Meter, Visit, descend, open_again, open_below, proc_path, walk};
 
@@ -106,7 +106,7 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());
     if itself {
-        fs::symlink_metadata(path)?;
+        undisturbed(|| path.symlink_metadata())?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::BUSY.into());
         };
@@ -158,6 +158,7 @@ fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> i
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::process::Command;
 

@@ -13,21 +13,7 @@ use cas_core::limit;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
-/// Maximum number of attempts of one call.
-const TRIES: usize = 16;
-
-/// Runs `call`, and runs it again if a signal interrupts it. Returns its result.
-///
-/// # Errors
-/// Errors of the call, except `EINTR`.
-pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            done => return done,
-        }
-    }
-}
+use crate::calls::{self, TRIES};
 
 /// Opens a path inside the root directory `root`, as a process with that root would. Returns the
 /// file. Symbolic links are followed, except as the last name if `flags` has `NOFOLLOW`. Neither a
@@ -101,15 +87,7 @@ fn open(
 /// Opens the entry `name` of a directory. A link is not followed.
 fn open_name(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut opened = Err(Errno::STALE);
-    for _ in 0..TRIES {
-        opened = rustix::fs::openat(dir, name, flags, Mode::empty());
-        match opened {
-            Err(Errno::STALE | Errno::INTR) => {}
-            _ => break,
-        }
-    }
-    opened
+    calls::openat(dir, name, flags, Mode::empty())
 }
 
 fn step_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
@@ -149,7 +127,7 @@ fn step_inside(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owned
         }
         let dir = above.last().map_or(root, OwnedFd::as_fd);
         let found = open_name(dir, &name, OFlags::PATH)?;
-        let stat = uninterrupted(|| rustix::fs::fstat(&found))?;
+        let stat = calls::fstat(&found)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if above.len() < limit::PATH_DEPTH => above.push(found),
             FileType::Directory => return Err(Errno::NAMETOOLONG),
@@ -158,7 +136,7 @@ fn step_inside(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owned
                 if links > limit::LINKS {
                     return Err(Errno::LOOP);
                 }
-                let target = uninterrupted(|| rustix::fs::readlinkat(&found, "", Vec::new()))?;
+                let target = calls::readlinkat(&found, "")?;
                 if target.as_bytes().starts_with(b"/") {
                     above.clear();
                 }
@@ -183,7 +161,7 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Returns the id of the mount that a file is on.
 fn mount(file: impl AsFd) -> Result<u64> {
     let wanted = StatxFlags::MNT_ID;
-    let found = uninterrupted(|| rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted))?;
+    let found = calls::statx(&file, "", AtFlags::EMPTY_PATH, wanted)?;
     // Kernels before Linux 5.8 do not report the id.
     let is_known = found.stx_mask & wanted.bits() != 0;
     is_known.then_some(found.stx_mnt_id).ok_or(Errno::NOSYS)
@@ -322,15 +300,5 @@ mod tests {
                 assert_eq!(rustix::fs::fstat(file.unwrap()).unwrap().st_ino, expected);
             }
         });
-    }
-
-    #[test]
-    fn a_signal_does_not_end_a_call() {
-        let mut left = 3;
-        let called = uninterrupted(|| {
-            left -= 1;
-            if left > 0 { Err(Errno::INTR) } else { Ok(left) }
-        });
-        assert_eq!(called, Ok(0));
     }
 }

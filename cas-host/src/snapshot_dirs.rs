@@ -16,23 +16,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::{Condition, Depth, Usage};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 use crate::checksum::Sums;
 use crate::misplaced::with_article;
 use crate::regular_file::open_file;
+use crate::tree::usage_of;
 use crate::{cannot_write, manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
@@ -68,7 +69,7 @@ impl LockedDir {
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = tree::measure(self)?;
         usage += Usage {
-            bytes: self.0.metadata()?.blocks() * 512,
+            bytes: undisturbed(|| self.0.metadata())?.blocks() * 512,
             inodes: 1,
         };
         Ok(usage)
@@ -98,7 +99,7 @@ impl SnapshotDirs {
     /// Errors of the file system, with the path.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref().join("snapshots");
-        let (path, dir) = match make_private(&path) {
+        let (path, dir) = match calls::make_dirs(&path) {
             Err(error) if cannot_write(&error) => {
                 let absolute = std::path::absolute(&path);
                 (absolute.during("open directory", path.display())?, None)
@@ -106,11 +107,12 @@ impl SnapshotDirs {
             made => {
                 made.during("make directory", path.display())?;
                 // Mount tables have paths without symbolic links.
-                let path = path
-                    .canonicalize()
-                    .during("open directory", path.display())?;
-                let dir = File::open(&path).during("open directory", path.display())?;
-                (path, Some(dir))
+                let open = || {
+                    let path = undisturbed(|| path.canonicalize())?;
+                    let dir = calls::open(&path, DIRECTORY, Mode::empty())?;
+                    Ok::<_, io::Error>((path, Some(File::from(dir))))
+                };
+                open().during("open directory", path.display())?
             }
         };
         let manifests = path.with_file_name(MANIFESTS);
@@ -257,16 +259,14 @@ impl SnapshotDirs {
     /// Errors of the file system.
     pub fn without_directory(&self) -> Result<BTreeSet<u64>> {
         let mut found = BTreeSet::new();
-        let entries = match std::fs::read_dir(&self.manifests) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            entries => entries.during("list", self.manifests.display())?,
+        let dir = match calls::open(&self.manifests, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(found),
+            opened => opened.map_err(io::Error::from),
         };
-        for entry in entries {
-            let name = entry.during("list", self.manifests.display())?.file_name();
-            let id = name
-                .to_str()
-                .and_then(|name| number(name.split('.').next()?));
-            found.extend(id);
+        let names = dir.and_then(|dir| calls::list(&dir));
+        for (name, _) in names.during("list", self.manifests.display())? {
+            let id = name.to_str().ok();
+            found.extend(id.and_then(|name| number(name.split('.').next()?)));
         }
         // A directory is made before its manifest, and no number is used twice.
         for id in self.ids()? {
@@ -275,32 +275,55 @@ impl SnapshotDirs {
         Ok(found)
     }
 
-    /// Removes the manifest and the `.replaced` file of `id`. Returns the number of removed files.
+    /// Returns the disk usage of the manifest and the `.replaced` file of `id`.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
-    pub fn remove_manifest(&self, id: u64) -> Result<u64> {
-        let replaced = self.replaced(id);
-        let mut removed = 0;
-        for path in [self.manifest(id), replaced.with_extension("new"), replaced] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                gone => removed += gone.map(|()| 1).during("remove", path.display())?,
+    pub fn measure_manifest(&self, id: u64) -> Result<Usage> {
+        let mut usage = Usage::default();
+        for path in self.files_beside(id) {
+            match calls::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                found => {
+                    let found = found.map_err(io::Error::from);
+                    usage += usage_of(&found.during("measure", path.display())?);
+                }
             }
         }
-        Ok(removed)
+        Ok(usage)
+    }
+
+    /// Removes the manifest and the `.replaced` file of `id`. Returns the freed space.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn remove_manifest(&self, id: u64) -> Result<Usage> {
+        let usage = self.measure_manifest(id)?;
+        for path in self.files_beside(id) {
+            match calls::unlinkat(CWD, &path, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => Err(io::Error::from(error)).during("remove", path.display())?,
+            }
+        }
+        Ok(usage)
+    }
+
+    fn files_beside(&self, id: u64) -> [PathBuf; 3] {
+        let replaced = self.replaced(id);
+        [self.manifest(id), replaced.with_extension("new"), replaced]
     }
 
     /// Removes the manifest and the `.replaced` file of `id`, then the directory of `id` with
-    /// everything in it. Returns the space that the directory took. An absent directory, or a file
-    /// in its place, counts as no space.
+    /// everything in it. Returns the freed space. A file in the place of the directory counts as no
+    /// space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in the directory; `Unavailable` if a directory in it is moved
     /// meanwhile; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
-        self.remove_manifest(id)?;
-        remove::remove(self.writable()?, &id.to_string())
+        let mut freed = self.remove_manifest(id)?;
+        freed += remove::remove(self.writable()?, &id.to_string())?;
+        Ok(freed)
     }
 
     /// Writes the manifest of the tree of `id`, for [`Self::check`]. The manifest is not synced, so
@@ -312,7 +335,7 @@ impl SnapshotDirs {
     pub fn write_manifest(&self, id: u64, dir: &LockedDir) -> Result<()> {
         let path = self.manifest(id);
         let write = || {
-            make_private(&self.manifests)?;
+            calls::make_dirs(&self.manifests)?;
             manifest::write(tree_of(dir)?, File::create(&path)?)
         };
         write().during("write manifest", path.display())
@@ -326,11 +349,11 @@ impl SnapshotDirs {
     pub fn note_replaced(&self, id: u64, key: &str) -> Result<()> {
         let path = self.replaced(id);
         let write = || {
-            make_private(&self.manifests)?;
+            calls::make_dirs(&self.manifests)?;
             let new = path.with_extension("new");
-            std::fs::write(&new, key)?;
+            undisturbed(|| std::fs::write(&new, key))?;
             File::open(&new)?.sync_all()?;
-            std::fs::rename(&new, &path)?;
+            undisturbed(|| std::fs::rename(&new, &path))?;
             File::open(&self.manifests)?.sync_all()
         };
         write().during("write", path.display())
@@ -343,10 +366,10 @@ impl SnapshotDirs {
     /// Errors of the file system, with the path.
     pub fn replaced_key(&self, id: u64) -> Result<Option<(String, SystemTime)>> {
         let path = self.replaced(id);
-        match std::fs::read_to_string(&path) {
+        match undisturbed(|| std::fs::read_to_string(&path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             key => {
-                let read = || Ok((key?, std::fs::metadata(&path)?.modified()?));
+                let read = || Ok((key?, undisturbed(|| path.metadata())?.modified()?));
                 let found: io::Result<_> = read();
                 found.map(Some).during("read", path.display())
             }
@@ -400,9 +423,9 @@ impl SnapshotDirs {
         let Some(dir) = &self.dir else {
             return Ok(ids);
         };
-        for entry in rustix::fs::Dir::read_from(dir)? {
+        for (name, _) in calls::list(dir)? {
             // Entries with other names do not belong to the snapshotter.
-            ids.extend(entry?.file_name().to_str().ok().and_then(number));
+            ids.extend(name.to_str().ok().and_then(number));
         }
         Ok(ids)
     }
@@ -436,10 +459,6 @@ impl SnapshotDirs {
         let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
-}
-
-fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Opens the tree in a snapshot's directory.

@@ -169,13 +169,8 @@ fn list(
     above: &[Above],
     visit: &mut impl Visit,
 ) -> io::Result<Vec<(CString, Stat)>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
+    let listed = calls::list(dir)?.into_iter();
+    let mut names: Vec<CString> = listed.map(|(name, _)| name).collect();
     names.sort_unstable();
     let mut directories = Vec::new();
     for name in names {
@@ -229,21 +224,35 @@ impl fmt::Display for Path<'_> {
 pub(crate) struct Meter {
     pub(crate) usage: Usage,
     linked: HashSet<(u64, u64)>,
+    /// Whether directories that this user cannot read are skipped.
+    skips: bool,
 }
 
 impl Meter {
     pub(crate) fn count(&mut self, at: At<'_>) {
         let single = at.stat.st_nlink < 2 || at.file_type() == FileType::Directory;
         if single || self.linked.insert(at.identity()) {
-            self.usage += Usage {
-                bytes: u64::try_from(at.stat.st_blocks).unwrap_or(0) * 512,
-                inodes: 1,
-            };
+            self.usage += usage_of(at.stat);
         }
     }
 }
 
+/// Returns the disk usage of one inode.
+pub(crate) fn usage_of(stat: &Stat) -> Usage {
+    Usage {
+        bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+        inodes: 1,
+    }
+}
+
 impl Visit for Meter {
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        match open_below(at) {
+            Err(Errno::ACCESS) if self.skips => Err(Errno::NOENT),
+            opened => opened,
+        }
+    }
+
     fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         self.count(at);
         Ok(())
@@ -272,6 +281,29 @@ impl Visit for Meter {
 pub fn measure(dir: impl AsFd) -> Result<Usage> {
     let mut meter = Meter::default();
     walk(dir, &mut meter)?;
+    Ok(meter.usage)
+}
+
+/// Returns the disk usage of the directory `path` and of everything below it, without mounted file
+/// systems and without directories that this user cannot read. An inode with several names counts
+/// once. An absent directory takes no space.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_readable(path: &std::path::Path) -> Result<Usage> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = match calls::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Usage::default()),
+        opened => opened
+            .map_err(io::Error::from)
+            .during("measure", path.display())?,
+    };
+    let mut meter = Meter {
+        usage: usage_of(&calls::fstat(&dir).map_err(io::Error::from)?),
+        skips: true,
+        ..Meter::default()
+    };
+    walk(&dir, &mut meter).during("measure", path.display())?;
     Ok(meter.usage)
 }
 

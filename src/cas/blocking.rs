@@ -9,7 +9,9 @@ use cas_core::Descriptor;
 use cas_core::blob::{BlobInfo, BlobList};
 use cas_core::check::Report;
 use cas_core::content::VerifiedReader;
-use cas_core::gc::{Explanation, GcOptions, PruneOptions, Pruned, RemoveOptions, Removed};
+use cas_core::gc::{
+    Explanation, GcOptions, Leftover, PruneOptions, Pruned, RemoveOptions, Removed,
+};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
 use cas_core::snapshot::{Info, Usage};
@@ -26,8 +28,8 @@ use tokio::runtime::{Builder, Runtime};
 #[cfg(feature = "erofs")]
 use super::DiskOptions;
 use super::{
-    CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
-    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
+    CopyOptions, DeleteOptions, EndedRun, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
+    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions, Run,
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions,
 };
 #[cfg(feature = "registry")]
@@ -435,6 +437,16 @@ verbs! {
     /// Runs a collection with options. Returns what was removed, or for a dry run what would be
     /// removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
+
+    /// Returns everything that killed jobs have left in the root and that no running job uses.
+    fn leftovers() -> Result<Vec<Leftover>>;
+
+    /// Reserves and locks a place for a new run. Makes no bundle. Returns the place.
+    fn begin_run() -> Result<Run>;
+
+    /// Returns the runs with the snapshotter of this handle that have ended and whose files are
+    /// still there.
+    fn ended_runs() -> Result<Vec<EndedRun>>;
 
     /// Returns all blobs of the store, joined with their records.
     fn blobs() -> Result<BlobList>;

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use cas_core::gc::{self, Explanation, GcOptions, Removed};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Result, Snapshotter, lease, pool};
+use cas_core::{Result, Snapshotter, lease};
 
-use super::{Cas, leftovers};
+use super::Cas;
 
 impl Cas {
     /// Runs a garbage collection: removes what no name, lease or label refers to. Content that was
@@ -36,29 +36,12 @@ impl Cas {
             left = self.remove_leftovers(options.now, options.dry_run).await?;
         }
         let snapshotters = self.collected_snapshotters();
-        let mut removed = gc::collect(store, &snapshotters, &options).await?;
-        removed.snapshots.splice(0..0, left.snapshots);
-        removed.leftovers += left.leftovers;
+        let removed = gc::collect(store, &snapshotters, &options).await?;
         if is_whole && !options.dry_run {
             // If this fails, the next collection forgets the last uses of the removed images.
             let _ = self.uses.forget_removed().await;
         }
-        Ok(removed)
-    }
-
-    /// Removes what killed jobs have left: snapshots of incomplete mounts, lock files, and records
-    /// of unpacks that cannot continue. Does nothing if the store is opened for an owner. A dry run
-    /// removes nothing. Returns what was found.
-    pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
-        let mut left = Removed::default();
-        if self.store.owner().is_none() {
-            for snapshotter in self.collected_snapshotters() {
-                leftovers::remove(snapshotter, &self.locks, now, dry_run, &mut left).await?;
-                let jobs = self.jobs();
-                left.leftovers += pool::run(move || jobs.collect(now, !dry_run)).await?;
-            }
-        }
-        Ok(left)
+        Ok(removed.after(left))
     }
 
     /// Returns why a resource is kept: at most a hundred paths of references that lead to it.

@@ -1,10 +1,10 @@
-//! What killed jobs leave: the snapshots of incomplete mounts, and lock files.
+//! What killed jobs have left in a root: in the store, in and next to the snapshotter, and by runs.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cas_core::gc::Removed;
+use cas_core::gc::{self, Leftover, Removed};
 use cas_core::lease::LEASE_TTL;
 use cas_core::records::Resource;
 use cas_core::snapshot::{self, Info, Usage};
@@ -12,25 +12,84 @@ use cas_core::{Context, Result, Snapshotter, pool};
 use cas_host::MountedDirs;
 use cas_layer::unpack;
 
+use super::Cas;
 use super::mounted::{self, State};
 use super::root_dir::RootDir;
 
-/// Removes what killed jobs have left, and adds it to `removed`. A snapshot that is still mounted
-/// stays. A dry run removes nothing, and adds to `removed` what would be removed.
+/// Longer than anything is kept for a later job.
+const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Cas {
+    /// Returns everything that killed jobs have left in the root and that no running job uses, also
+    /// if it is so new that a collection keeps it for a later job. In a bucket, the parts of uploads
+    /// that are under way count, too. Ingests and snapshots that have records do not count. In a
+    /// root that cannot be written, finds only what is in the store and in the snapshotter.
+    ///
+    /// # Errors
+    /// Errors of the store, of the snapshotter and of the file system.
+    pub async fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let late = SystemTime::now() + ALWAYS;
+        let snapshotters = self.collected_snapshotters();
+        let mut found = gc::leftovers(self.opened()?, &snapshotters, late).await?;
+        found.extend(self.left_beside(late, false).await?);
+        let runs = self.ended_runs().await?.into_iter();
+        found.extend(runs.map(|run| run.leftover()));
+        Ok(found)
+    }
+
+    /// Removes what killed jobs have left next to the snapshotter, and unpack jobs that have
+    /// expired. Does nothing if the store is opened for an owner. A dry run removes nothing.
+    /// Returns what was found.
+    pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
+        let mut left = Removed::default();
+        if self.store.owner().is_none() {
+            for snapshotter in self.collected_snapshotters() {
+                left.snapshots
+                    .extend(remove_mounts(snapshotter, now, dry_run).await?);
+            }
+            left.leftovers = self.left_beside(now, !dry_run).await?;
+        }
+        Ok(left)
+    }
+
+    /// Finds the lock files that killed unpacks have left, and the unpack jobs that have expired at
+    /// the time `now`. Removes them if `remove` is set. Returns what was found. Finds nothing in a
+    /// root that cannot be written, because whether something is in use is known by its lock.
+    pub(super) async fn left_beside(&self, now: SystemTime, remove: bool) -> Result<Vec<Leftover>> {
+        let mut found = Removed::default();
+        if !self.root.is_writable() {
+            return Ok(found.leftovers);
+        }
+        for snapshotter in self.collected_snapshotters() {
+            let (locks, jobs) = (self.locks.to_path_buf(), self.jobs());
+            let files = pool::run(move || unpack::free_locks(&locks, remove)).await;
+            let inodes = files.during("remove locks", self.locks.display())?;
+            let place = format!("snapshots/{}", snapshotter.name());
+            found.add_leftover(format!("{place}/locks"), Usage { bytes: 0, inodes });
+            let usage = pool::run(move || jobs.collect(now, remove)).await?;
+            found.add_leftover(format!("{place}/jobs"), usage);
+        }
+        Ok(found.leftovers)
+    }
+}
+
+/// Removes the snapshots of mounts that no job has completed. A snapshot that is still mounted
+/// stays. A dry run removes nothing. Returns what was removed, or for a dry run what would be
+/// removed.
 ///
 /// # Errors
 /// Errors of the snapshotter and of the file system.
-pub(super) async fn remove(
+async fn remove_mounts(
     snapshotter: &dyn Snapshotter,
-    locks: &Path,
     now: SystemTime,
     dry_run: bool,
-    removed: &mut Removed,
-) -> Result<()> {
-    let abandoned = abandoned(snapshotter, now).await?;
+) -> Result<Vec<(Resource, u64)>> {
+    let (abandoned, mut removed) = (abandoned(snapshotter, now).await?, Vec::new());
     // The mounts are read after the snapshots, and only if there is an abandoned snapshot.
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
+        let size = snapshotter.usage(&info.key).await;
+        let size = size.map_or(0, |usage| usage.bytes);
         if mounted.has(&directory) {
             // The job was killed after it had mounted the snapshot, or before it unmounted it.
             if !dry_run {
@@ -40,19 +99,18 @@ pub(super) async fn remove(
             || (remove_root_dir(snapshotter, &info, &directory).await?
                 && snapshotter.remove_seen(&info).await?)
         {
-            removed.snapshots.push(Resource::Snapshot {
-                snapshotter: snapshotter.name().to_owned(),
-                key: info.key,
-            });
+            removed.push((resource(snapshotter, info.key), size));
         }
     }
-    let (place, remove) = (locks.to_owned(), !dry_run);
-    let files = pool::run(move || unpack::free_locks(&place, remove)).await;
-    removed.leftovers += Usage {
-        inodes: files.during("remove locks", locks.display())?,
-        bytes: 0,
-    };
-    Ok(())
+    Ok(removed)
+}
+
+/// Returns the snapshot with this key as a resource.
+pub(super) fn resource(snapshotter: &dyn Snapshotter, key: String) -> Resource {
+    Resource::Snapshot {
+        snapshotter: snapshotter.name().to_owned(),
+        key,
+    }
 }
 
 /// Returns the snapshots of mounts that no job has completed, and their directories. Skips a

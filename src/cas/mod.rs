@@ -37,6 +37,7 @@ mod remote;
 #[cfg(feature = "registry")]
 mod remote_options;
 mod root_dir;
+mod runs;
 mod snapshot_mounts;
 mod snapshots;
 #[cfg(feature = "soci")]
@@ -73,13 +74,13 @@ pub use self::parallel_pull::ParallelPull;
 #[cfg(feature = "registry")]
 pub use self::remote_options::{Policy, PullOptions, PushOptions};
 pub use self::root_dir::RootDirOptions;
+pub use self::runs::{EndedRun, Run};
 pub use self::snapshot_mounts::{MountSnapshotOptions, UnmountOptions};
 pub use self::snapshots::{SnapshotOptions, UsageOptions};
 #[cfg(feature = "soci")]
 pub use self::soci::{SociIndex, SociLayer, SociOptions};
 pub use self::stored::StoredImage;
 pub use self::unpack::UnpackOptions;
-#[cfg(feature = "registry")]
 use crate::root::Root;
 
 /// A handle on an open root: a directory with settings (`cas.toml`), a store of images and their
@@ -110,7 +111,6 @@ pub struct Cas {
     read_only: Option<Arc<str>>,
     uses: Arc<Uses>,
     closed: Arc<AtomicBool>,
-    #[cfg(feature = "registry")]
     root: Arc<Root>,
     /// The limits of parallel pulls that `cas.toml` sets, or `None` if `cas.toml` does not turn
     /// parallel pulls on. The first pull that needs them reads the file.

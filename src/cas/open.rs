@@ -200,7 +200,6 @@ impl Cas {
             location: location.into(),
             uses: Arc::new(uses),
             closed: Arc::new(AtomicBool::new(false)),
-            #[cfg(feature = "registry")]
             root: Arc::new(root),
             #[cfg(feature = "registry")]
             parallel: Arc::default(),

@@ -38,8 +38,7 @@ impl Cas {
         let uses = self.uses.all().await?;
         let left = self.remove_leftovers(options.now, options.dry_run).await?;
         let mut pruned = gc::prune(store, &snapshotters, &uses, &options).await?;
-        pruned.removed.snapshots.splice(0..0, left.snapshots);
-        pruned.removed.leftovers += left.leftovers;
+        pruned.removed = pruned.removed.after(left);
         if !options.dry_run {
             // If this fails, the next collection forgets the last uses of the removed images.
             let _ = self.uses.forget_removed().await;

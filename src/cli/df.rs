@@ -1,8 +1,5 @@
 //! `cas df`: disk usage by kind.
 
-use std::time::SystemTime;
-
-use cas::lease::UNLEASED_TTL;
 use cas::snapshot::all;
 use cas::{Cas, ErrorKind, Result};
 use clap::Args;
@@ -103,12 +100,7 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
 
 async fn leftovers(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("leftovers");
-    let before = SystemTime::now() - UNLEASED_TTL;
-    let pieces = cas.store().content.leftovers(before, false).await?;
-    pieces.into_iter().for_each(|bytes| share.add(bytes));
-    if let Ok(snapshotter) = cas.snapshotter() {
-        let leftovers = snapshotter.leftovers().await?;
-        leftovers.iter().for_each(|usage| share.add(usage.bytes));
-    }
+    let found = cas.leftovers().await?;
+    found.iter().for_each(|left| share.add(left.usage.bytes));
     Ok(share)
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cas::check::{ReadData, Report, parse_rate};
+use cas::check::{Finding, ReadData, Report, parse_rate};
 use cas::{Cas, Digest, FsckOptions, Result};
 use clap::Args;
 
 use super::Context;
 use super::output::{count, size};
+use super::run::run_dir::sweep;
 
 /// The exit code for damage that remains.
 const DAMAGED: u8 = 4;
@@ -71,7 +72,19 @@ impl Fsck {
         options.plain_http = self.plain_http;
         options.auth_file = self.authfile;
         options.progress = Arc::clone(&context.progress);
-        let report = Cas::fsck(context.root()?, options).await?;
+        let mut report = Cas::fsck(context.root()?, options).await?;
+        // A root that is too damaged to be opened is checked again after its repair.
+        if let Ok(cas) = context.cas().await {
+            match sweep(&cas, !self.repair, &*context.progress).await {
+                // The damage that was found before may be in the directory of the runs.
+                Err(_) if !report.is_sound() => {}
+                left => {
+                    let left = left?.leftovers.into_iter();
+                    let left = left.map(|run| Finding::left(&run, self.repair));
+                    report.findings.extend(left);
+                }
+            }
+        }
         print(context, &report)?;
         Ok(match report.is_sound() {
             true => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, count, size};
+use super::run::run_dir::sweep;
 use super::{Context, prune, resource};
 
 /// Remove blobs and snapshots that no image, lease or label needs
@@ -53,8 +54,8 @@ impl Gc {
         let cas = context.cas().await?;
         if !self.dry_run {
             cas.check_writable()?;
-            super::run::run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         }
+        let runs = sweep(&cas, self.dry_run, &*context.progress).await?;
         let bounds = PruneOptions::default()
             .with_dry_run(self.dry_run)
             .with_older_than(self.cache.older_than)
@@ -71,6 +72,7 @@ impl Gc {
             prune::report(context, &pruned, self.dry_run)?;
             pruned.removed
         };
+        let removed = removed.after(runs);
         if out.is_json() || self.dry_run {
             list(out, &removed)?;
         }
@@ -88,13 +90,17 @@ fn list(out: &Output, removed: &Removed) -> Result<()> {
     let blobs = blobs.map(|(digest, bytes)| (Resource::Content(*digest), Some(*bytes)));
     let ingests = removed.ingests.iter();
     let ingests = ingests.map(|(key, bytes)| (Resource::Ingest(key.clone()), Some(*bytes)));
-    let snapshots = removed.snapshots.iter().map(|one| (one.clone(), None));
+    let snapshots = removed.snapshots.iter();
+    let snapshots = snapshots.map(|(one, bytes)| (one.clone(), Some(*bytes)));
     let images = removed.images.iter();
     let images = images.map(|name| (Resource::Image(name.clone()), None));
-    let rows: Vec<Value> = images
-        .chain(snapshots)
-        .chain(blobs)
-        .chain(ingests)
+    let resources = images.chain(snapshots).chain(blobs).chain(ingests);
+    let resources = resources.map(|(resource, bytes)| (resource.to_string(), bytes));
+    let leftovers = removed.leftovers.iter();
+    let leftovers =
+        leftovers.map(|left| (format!("leftovers/{}", left.place), Some(left.usage.bytes)));
+    let rows: Vec<Value> = resources
+        .chain(leftovers)
         .map(|(resource, bytes)| json!({"resource": resource, "bytes": bytes}))
         .collect();
     out.list(&["RESOURCE", "SIZE"], &rows, |row| {
@@ -119,8 +125,9 @@ pub(crate) fn summary(removed: &Removed) -> String {
     if !removed.images.is_empty() {
         parts.push(count(removed.images.len() as u64, "expired name"));
     }
-    if removed.leftovers.inodes > 0 {
-        parts.push(count(removed.leftovers.inodes, "leftover file"));
+    let files = removed.leftovers.iter().map(|left| left.usage.inodes).sum();
+    if files > 0 {
+        parts.push(count(files, "leftover file"));
     }
     format!("{}: {}", parts.join(", "), size(removed.bytes()))
 }

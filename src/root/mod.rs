@@ -29,11 +29,11 @@ mod snapshotter;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::{Context, Error, Location, Registry, Result};
+use cas_host::calls::{make_dirs, undisturbed};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir, no_directory};
 use cas_records_sqlite::SqliteRecords;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -109,7 +109,7 @@ impl Root {
         engines.check_keep(&place, registry)?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
-        if !path.join(file::NAME).exists() {
+        if !undisturbed(|| path.join(file::NAME).try_exists())? {
             refuse_foreign(&dir).during("init root", path.display())?;
         }
         let _lock = Lock::exclusive(&dir, LOCK).during("init root", path.display())?;
@@ -184,6 +184,11 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
+    /// Returns whether this user can write to the root.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Returns the path of this root if the root is read-only and `store` is in it, so that nothing
     /// can be written to `store`.
     pub(crate) fn read_only(&self, store: &Location) -> Option<Arc<str>> {
@@ -202,11 +207,7 @@ impl Root {
             return SqliteRecords::open_read_only(&path);
         }
         let directory = self.path.join("local");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .during("make", directory.display())?;
+        make_dirs(&directory).during("make", directory.display())?;
         SqliteRecords::open(&path)
     }
 

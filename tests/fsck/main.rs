@@ -6,6 +6,7 @@
     reason = "a test may fail anywhere"
 )]
 
+mod altered;
 #[cfg(feature = "s3")]
 mod bucket;
 #[path = "../common/mod.rs"]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::archive::{Header, Tar};
 
-use crate::common::{can, cas, fails, ok, real_image};
+use crate::common::usage::usage;
+use crate::common::{can, cas, fails, ok, real_image, text};
 use crate::scene::{Home, Ids, MORE, USER, readable, succeeds};
 
 /// Returns a program that contains the usual tools and needs no libraries, or `None` as
@@ -169,11 +170,43 @@ fn signals_reach_the_program_and_what_kills_leave_is_collected() {
         assert_eq!(runs(&home).len(), 2, "the program still runs");
         let below: u32 = below.trim().parse().unwrap();
         kill_process(pid(below), Signal::KILL).unwrap();
-        while !runs(&home).is_empty() {
-            // The lock is free when all processes have ended.
-            ok(&mut home.cas(ids, &["gc"]));
+        // The lock is free when all processes have ended.
+        while leftovers(&home, ids, &["gc", "--dry-run"]) == 0 {}
+        let taken = usage(&home.path(".local/share/cas/run/"));
+        let empty = fs::metadata(home.path(".local/share/cas/run")).unwrap();
+        let taken = taken - empty.blocks() * 512;
+        assert!(taken > 500_000, "the files of the image are there: {taken}");
+        for command in [&["df"][..], &["gc", "--dry-run"]] {
+            assert_eq!(leftovers(&home, ids, command), taken, "{command:?}");
         }
+        let found = home.cas(ids, &["fsck"]).output().unwrap();
+        let found = (found.status.code(), text(&found.stdout));
+        assert!(
+            found.0 == Some(4) && found.1.contains("job left: run/"),
+            "{found:?}"
+        );
+        match ids {
+            Ids::One => assert_eq!(leftovers(&home, ids, &["gc"]), taken),
+            Ids::Many => drop(ok(&mut home.cas(ids, &["fsck", "--repair"]))),
+        }
+        assert!(runs(&home).is_empty());
+        assert_eq!(leftovers(&home, ids, &["df"]), 0);
     }
+}
+
+/// Returns the sum of the bytes of leftovers that a command lists.
+fn leftovers(home: &Home, ids: Ids, command: &[&str]) -> u64 {
+    let listed = ok(home.cas(ids, command).arg("--json"));
+    let listed = listed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let listed: Vec<serde_json::Value> = listed.collect();
+    let is_left = |one: &&serde_json::Value| {
+        let resource = one["resource"].as_str().unwrap_or_default();
+        one["kind"] == "leftovers" || resource.starts_with("leftovers/run/")
+    };
+    let bytes = |one: &serde_json::Value| one["bytes"].as_u64().unwrap();
+    listed.iter().filter(is_left).map(bytes).sum()
 }
 
 /// Kills the tool at different moments. The program that it has started ends by itself.

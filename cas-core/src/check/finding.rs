@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::gc::Leftover;
+use crate::snapshot::Usage;
+
 /// What is wrong with a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -48,6 +51,9 @@ pub enum Problem {
     SnapshotLeft,
     /// A snapshot that was made for a mount, and that is not mounted.
     MountLeft,
+    /// Files of a job that has ended or was killed, for example of a run or of an unpack, and that
+    /// no later job continues.
+    JobLeft,
 }
 
 impl Problem {
@@ -70,6 +76,7 @@ impl Problem {
             Problem::SnapshotDamaged => "snapshot damaged",
             Problem::SnapshotLeft => "snapshot left",
             Problem::MountLeft => "mount left",
+            Problem::JobLeft => "job left",
         }
     }
 }
@@ -91,6 +98,23 @@ pub struct Finding {
     pub detail: String,
     /// Whether the problem was repaired.
     pub repaired: bool,
+}
+
+impl Finding {
+    /// Returns the finding of something that a killed job has left, and that a repair removes.
+    pub fn left(leftover: &Leftover, repaired: bool) -> Self {
+        let Usage { bytes, inodes } = leftover.usage;
+        let outcome = match repaired {
+            true => "they were removed",
+            false => "a collection or a repair removes them",
+        };
+        Finding {
+            problem: Problem::JobLeft,
+            subject: leftover.place.clone(),
+            detail: format!("a killed job left {inodes} files with {bytes} bytes; {outcome}"),
+            repaired,
+        }
+    }
 }
 
 /// What a check did and found.

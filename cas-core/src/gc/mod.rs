@@ -58,8 +58,9 @@ pub use explain::{Explanation, RootPath, explain};
 pub use graph::Reason;
 pub(crate) use labels::{check_meaning, referenced_content};
 pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
-pub use removed::Removed;
+pub use removed::{Leftover, Removed};
 pub use request::{RemoveOptions, remove};
+pub use unreachable::leftovers;
 
 pub(crate) use self::scan::live_leases;
 use self::scan::scan;

@@ -1,9 +1,9 @@
 //! The part of a store that no root reaches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use super::removed::Removed;
+use super::removed::{Leftover, Removed};
 use super::scan::Scan;
 use super::sweep;
 use crate::content::{IngestStatus, discard_unless_open};
@@ -14,6 +14,9 @@ use crate::image::Reference;
 use crate::records::{Resource, Revision, UNLEASED_TTL};
 use crate::snapshot::{Info, Snapshotter, Usage};
 use crate::store::Store;
+
+/// The place of leftovers in the content store.
+const CONTENT: &str = "content";
 
 /// Everything that a scan found and that no root reaches. In a collection for an owner, also the
 /// blobs that stay, but lose the claim of the owner.
@@ -92,12 +95,17 @@ impl Unreachable {
                 outcome => outcome.map(|()| removed.images.push(name.to_string()))?,
             }
         }
+        let sizes = sizes(snapshotters, &self.snapshots).await;
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
-        let named = |(number, key): (usize, String)| snapshot(snapshotters[number].name(), &key);
-        removed.snapshots = gone.into_iter().map(named).collect();
+        let sized = |(number, key): (usize, String)| {
+            let resource = snapshot(snapshotters[number].name(), &key);
+            let size = sizes.get(&resource).copied().unwrap_or_default();
+            (resource, size)
+        };
+        removed.snapshots = gone.into_iter().map(sized).collect();
         if self.leftovers.is_some() {
             for snapshotter in snapshotters {
-                removed.leftovers += snapshotter.cleanup().await?;
+                removed.add_leftover(directory(*snapshotter), snapshotter.cleanup().await?);
             }
         }
         if let Some(owner) = store.owner() {
@@ -116,7 +124,8 @@ impl Unreachable {
         }
         if let Some(before) = self.leftovers {
             let pieces = store.content.leftovers(before, true).await?;
-            removed.leftovers += usage(&pieces);
+            let pieces = pieces.into_iter().map(piece);
+            pieces.for_each(|usage| removed.add_leftover(CONTENT, usage));
             store.images.cleanup().await?;
         }
         // The store is compacted even if nothing was removed, because a collection that was killed
@@ -139,17 +148,10 @@ impl Unreachable {
             removed.blobs.push((*digest, size));
         }
         removed.released = self.released.iter().map(|(digest, _)| *digest).collect();
-        let snapshots = self.snapshots.iter();
-        let snapshots = snapshots.map(|(number, info)| (snapshotters[*number].name(), &info.key));
-        removed.snapshots = snapshots.map(|(name, key)| snapshot(name, key)).collect();
+        let sizes = sizes(snapshotters, &self.snapshots).await;
+        removed.snapshots = sizes.into_iter().collect();
         if let Some(before) = self.leftovers {
-            let pieces = store.content.leftovers(before, false).await?;
-            removed.leftovers += usage(&pieces);
-            for snapshotter in snapshotters {
-                for one in snapshotter.leftovers().await? {
-                    removed.leftovers += one;
-                }
-            }
+            removed.leftovers = leftovers(store, snapshotters, before).await?;
         }
         let ingests = self.ingests.into_iter();
         removed.ingests = ingests.map(|ingest| (ingest.key, ingest.offset)).collect();
@@ -159,12 +161,53 @@ impl Unreachable {
     }
 }
 
-/// Returns the space that pieces of blobs take.
-fn usage(pieces: &[u64]) -> Usage {
-    Usage {
-        bytes: pieces.iter().sum(),
-        inodes: pieces.len() as u64,
+/// Returns what killed or failed jobs have left in a store before the time `before`, and in
+/// snapshotters at any time. A leftover that is in use is not returned.
+///
+/// # Errors
+/// Errors of the store and of the snapshotters.
+pub async fn leftovers(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    before: SystemTime,
+) -> Result<Vec<Leftover>> {
+    let mut found = Removed::default();
+    let pieces = store.content.leftovers(before, false).await?;
+    let pieces = pieces.into_iter().map(piece);
+    pieces.for_each(|usage| found.add_leftover(CONTENT, usage));
+    for snapshotter in snapshotters {
+        let left = snapshotter.leftovers().await?.into_iter();
+        left.for_each(|usage| found.add_leftover(directory(*snapshotter), usage));
     }
+    Ok(found.leftovers)
+}
+
+/// Returns the sizes of snapshots. A snapshot that cannot be measured, because its files are
+/// missing or damaged, can be removed all the same, and counts as 0.
+async fn sizes(
+    snapshotters: &[&dyn Snapshotter],
+    snapshots: &[(usize, Info)],
+) -> BTreeMap<Resource, u64> {
+    let mut sizes = BTreeMap::new();
+    for (number, info) in snapshots {
+        let snapshotter = snapshotters[*number];
+        let size = snapshotter
+            .usage(&info.key)
+            .await
+            .map_or(0, |usage| usage.bytes);
+        sizes.insert(snapshot(snapshotter.name(), &info.key), size);
+    }
+    sizes
+}
+
+/// Returns the space that a piece of a blob takes.
+fn piece(bytes: u64) -> Usage {
+    Usage { bytes, inodes: 1 }
+}
+
+/// Returns the directory of a snapshotter in its root.
+fn directory(snapshotter: &dyn Snapshotter) -> String {
+    format!("snapshots/{}", snapshotter.name())
 }
 
 fn snapshot(snapshotter: &str, key: &str) -> Resource {

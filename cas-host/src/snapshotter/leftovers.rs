@@ -27,20 +27,29 @@ const LOCKED_LEFTOVERS: usize = 64;
 impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// Returns the space that each leftover takes.
     pub(super) async fn measure_leftovers(&self) -> Result<Vec<Usage>> {
-        let (mut found, candidates) = (Vec::new(), self.unnamed().await?);
+        // If something else is in the place of the manifests, `fsck` reports that by itself, and a
+        // cleanup fails.
+        let stray = self.stray_manifests().await.unwrap_or_default();
+        let dirs = Arc::clone(&self.dirs);
+        let measure = move || {
+            let measured = stray.iter().map(|id| dirs.measure_manifest(*id));
+            measured.collect::<Result<Vec<Usage>>>()
+        };
+        let (mut found, candidates) = (pool::run(measure).await?, self.unnamed().await?);
         if candidates.is_empty() {
             return Ok(found);
         }
         let mounted = MountedDirs::read();
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some, &mounted).await?;
+            let dirs = Arc::clone(&self.dirs);
             let measured = pool::run(move || {
-                let usage = |dir: &LeftoverLock| match dir {
-                    Some(dir) => dir.usage(),
-                    None => Ok(ONE_FILE),
+                let usage = |(id, dir): &(u64, LeftoverLock)| {
+                    let mut usage = dirs.measure_manifest(*id)?;
+                    usage += dir.as_ref().map_or(Ok(ONE_FILE), LockedDir::usage)?;
+                    Ok(usage)
                 };
-                let measured = leftovers.iter().map(|(_, dir)| usage(dir));
-                measured.collect::<Result<Vec<Usage>>>()
+                leftovers.iter().map(usage).collect::<Result<Vec<Usage>>>()
             });
             found.extend(measured.await?);
         }
@@ -59,7 +68,10 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             Ok(())
         })
         .await?;
-        let mut freed = self.remove_manifests().await?;
+        let mut freed = Usage::default();
+        for id in self.stray_manifests().await? {
+            freed += self.dirs.remove_manifest(id)?;
+        }
         let candidates = self.unnamed().await?;
         if candidates.is_empty() {
             return Ok(freed);
@@ -86,20 +98,16 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(freed)
     }
 
-    /// Removes the manifests and `.replaced` files that have neither a directory nor a record.
-    /// Returns the number of removed files as the number of inodes. Their bytes are not counted.
-    async fn remove_manifests(&self) -> Result<Usage> {
+    /// Returns the numbers of the manifests and `.replaced` files that have neither a directory nor
+    /// a record.
+    async fn stray_manifests(&self) -> Result<Vec<u64>> {
         let dirs = Arc::clone(&self.dirs);
         let found = pool::run(move || dirs.without_directory()).await?;
-        let mut freed = Usage::default();
         if found.is_empty() {
-            return Ok(freed);
+            return Ok(Vec::new());
         }
         let named = self.snapshots.named_ids().await?;
-        for id in found.difference(&named) {
-            freed.inodes += self.dirs.remove_manifest(*id)?;
-        }
-        Ok(freed)
+        Ok(found.difference(&named).copied().collect())
     }
 
     /// Returns the numbers of the directories that no record names.

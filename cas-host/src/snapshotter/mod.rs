@@ -28,7 +28,7 @@ mod layout;
 mod leftovers;
 mod seal;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ use cas_core::{Labels, Records, Snapshotter, pool};
 
 pub use layout::SnapshotLayout;
 
+use crate::calls::undisturbed;
 use crate::in_use::MountedDirs;
 use crate::regular_file::open_file;
 use crate::{LockedDir, SnapshotDirs, TREE, make_tree};
@@ -265,7 +266,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             return Ok(None);
         };
         let path = self.dirs.path(record.id).join(TREE).join(LAYER_TAR);
-        pool::run(move || match fs::symlink_metadata(&path) {
+        pool::run(move || match undisturbed(|| path.symlink_metadata()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             _ => open_file(&path).during("open", path.display()).map(Some),
         })

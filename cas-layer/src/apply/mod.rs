@@ -58,6 +58,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::{Context, Error, Result};
+use cas_host::calls;
 use rustix::fs::{Mode, OFlags};
 
 use crate::Warnings;
@@ -152,18 +153,14 @@ impl Tree {
     /// # Errors
     /// `FailedPrecondition` if something is in the tree; errors of the file system.
     pub fn check_empty(&self) -> Result<()> {
-        for child in os(rustix::fs::Dir::read_from(&self.root))? {
-            let child = os(child)?;
-            let name = child.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                return Err(Error::precondition(format!(
-                    "expected an empty directory for the layer, found {:?} in it; find out which \
-                     program writes there, and repeat the command",
-                    name.escape_ascii().to_string()
-                )));
-            }
+        match calls::list(&self.root)?.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::precondition(format!(
+                "expected an empty directory for the layer, found {:?} in it; find out which \
+                 program writes there, and repeat the command",
+                name.to_bytes().escape_ascii().to_string()
+            ))),
         }
-        Ok(())
     }
 
     /// Applies all members of `reader`, and reads it to the end. Returns what was done.

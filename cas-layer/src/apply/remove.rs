@@ -1,10 +1,10 @@
 //! Removes what is at a name, including whole trees, without following links.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use cas_core::{Error, Result, limit};
 use cas_host::calls;
-use rustix::fs::{self, AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::dirs::DIRECTORY;
@@ -50,19 +50,13 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
         return Err(too_deep());
     }
     let dir = os(calls::openat(parent, name, DIRECTORY, Mode::empty()))?;
-    let mut children = os(fs::Dir::new(dir))?;
-    while let Some(child) = children.read() {
-        let child = os(child)?;
-        let dir = os(children.fd())?;
-        let child = child.file_name().to_bytes();
-        if matches!(child, b"." | b"..") {
-            continue;
+    calls::each_entry(&dir, |child, _| {
+        match calls::unlinkat(&dir, child, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_tree(dir.as_fd(), child.to_bytes(), depth - 1)?,
+            removed => removed?,
         }
-        match calls::unlinkat(dir, child, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_tree(dir, child, depth - 1)?,
-            removed => os(removed)?,
-        }
-    }
+        Ok(())
+    })?;
     os(calls::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::{Context, Error, ErrorKind, Result};
 use cas_host::{calls, copy_attributes, open_beneath, overlay};
-use rustix::fs::{self, AtFlags, FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::dirs::DIRECTORY;
@@ -95,12 +95,8 @@ impl Resolver<'_> {
         let Some(below) = self.below else {
             return Ok(());
         };
-        for child in os(fs::Dir::read_from(below))? {
-            let child = os(child)?;
-            let name = child.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
+        for (name, _) in calls::list(below)? {
+            let name = name.to_bytes();
             match overlay::hide(&self.tree, name) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => self.make_opaque(name)?,
                 hidden => hidden?,

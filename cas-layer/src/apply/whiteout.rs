@@ -4,11 +4,12 @@
 //! To apply an opaque whiteout, a directory is read at most once per layer: afterwards everything
 //! below the directory belongs to this layer.
 
+use std::ffi::CStr;
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
 use cas_host::calls;
-use rustix::fs::{AtFlags, FileType, Mode, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
@@ -16,9 +17,6 @@ use super::remove::too_deep;
 use super::seen::Fact;
 use super::walk::Purpose;
 use super::{Layer, os};
-
-/// Size in bytes of the buffer for the names of a directory.
-const NAMES: usize = 4096;
 
 /// The beginning of the last name of every whiteout.
 const PREFIX: &[u8] = b".wh.";
@@ -139,17 +137,9 @@ impl Layer {
         }
         self.seen.insert(&Fact::Purged(dir.inode));
         let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
-        let mut buffer = Vec::with_capacity(NAMES);
         os(calls::seek(&dir.fd, SeekFrom::Start(0)))?;
-        let mut children = RawDir::new(&dir.fd, buffer.spare_capacity_mut());
-        while let Some(child) = children.next() {
-            let child = os(child)?;
-            let name = child.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") {
-                self.hide(dir, name, levels)?;
-            }
-        }
-        Ok(())
+        let hide = |name: &CStr, _| Ok(self.hide(dir, name.to_bytes(), levels)?);
+        Ok(calls::each_entry(&dir.fd, hide)?)
     }
 }
 

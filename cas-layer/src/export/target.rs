@@ -1,12 +1,13 @@
 //! Where an archive is written.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
 use cas_core::{Result, pool};
 use cas_host::NewFile;
+use cas_host::calls::undisturbed;
 
 /// A writer for the bytes of an archive.
 pub(super) type Out = Box<dyn Write + Send>;
@@ -45,8 +46,8 @@ impl Target {
 
 fn open(path: PathBuf) -> Result<(Out, Pending)> {
     // If the path is a link to a file that exists, the file is replaced, not the link.
-    let path = fs::canonicalize(&path).unwrap_or(path);
-    let there = fs::metadata(&path).ok();
+    let path = undisturbed(|| path.canonicalize()).unwrap_or(path);
+    let there = undisturbed(|| path.metadata()).ok();
     if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {
         let out = OpenOptions::new().write(true).open(&path)?;
         return Ok((Box::new(out), Pending(None)));

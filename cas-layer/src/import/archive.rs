@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
 use cas_core::{Error, Result, limit};
+use cas_host::calls::undisturbed;
 
 use super::contents::{Contents, Location, Node, Part, clean, unrecognised};
 use crate::codec;
@@ -14,7 +15,7 @@ use crate::tar::{Entry, EntryKind, Reader};
 
 /// Finds the files of an archive. Returns them, and the warnings of the reader.
 pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
-    let length = file.metadata()?.len();
+    let length = undisturbed(|| file.metadata())?.len();
     let file = Arc::new(file);
     let (mut reader, mut members) = begin(BufReader::new(&*file))?;
     while let Some(entry) = members.next(&mut reader)? {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
+use cas_host::Dir;
+use cas_host::calls::{self, undisturbed};
 use rustix::fs::{Mode, OFlags};
 
 use super::spilled::Spilled;
@@ -74,10 +76,10 @@ impl Contents {
             }
         };
         match self {
-            Contents::Directory(root) => match std::fs::read_dir(root.join(path)) {
-                Ok(entries) => {
-                    for entry in entries {
-                        add(&entry?.file_name().to_string_lossy())?;
+            Contents::Directory(root) => match Dir::open(root.join(path)) {
+                Ok(dir) => {
+                    for (name, _) in calls::list(&dir)? {
+                        add(&name.to_string_lossy())?;
                     }
                 }
                 Err(error)
@@ -127,7 +129,7 @@ pub(super) fn open(path: PathBuf) -> Result<Option<Part>> {
         }
         Err(error) => return Err(error).during("open", path.display()),
     };
-    let metadata = file.metadata()?;
+    let metadata = undisturbed(|| file.metadata())?;
     if !metadata.is_file() {
         return Err(Error::corrupt(
             "expected a regular file, found something else; replace it, or import another source",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use cas_core::layout::INDEX;
 use cas_core::{Context, Result, pool};
+use cas_host::calls::{is_dir, undisturbed};
 
 use super::contents::{Contents, unrecognised};
 use super::importer::BlobImporter;
@@ -40,11 +41,11 @@ pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<
         Source::Stream(input) => return stream::receive(importer, input).await,
         Source::Path(path) => path,
     };
-    if path.is_dir() {
+    if is_dir(&path) {
         return Ok(Contents::Directory(path));
     }
     let mut file = File::open(&path)?;
-    let regular = file.metadata()?.is_file();
+    let regular = undisturbed(|| file.metadata())?.is_file();
     let mut magic = Vec::new();
     if regular {
         (&mut file)

@@ -1,15 +1,13 @@
 //! A lock for each chain ID. The job that has the lock makes the snapshot whose name is the chain
 //! ID. Other jobs that need this snapshot, in this process or another one, wait for the lock.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
 use cas_core::progress::Progress;
 use cas_core::{Context, Digest, Result};
-use cas_host::{Dir, Lock};
+use cas_host::{Dir, Entry, Lock, calls};
 
 /// Time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -32,7 +30,7 @@ impl ChainLock {
         chain_id: &Digest,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(locks);
+        let made = calls::make_dirs(locks);
         made.during("make directory", locks.display())?;
         let dir = Dir::open(locks).during("open directory", locks.display())?;
         let name = chain_id.to_string();
@@ -72,8 +70,7 @@ pub fn free_locks(locks: &Path, remove: bool) -> Result<u64> {
         opened => opened.during("open directory", locks.display())?,
     };
     let mut found = 0;
-    for entry in dir.entries().during("list", locks.display())? {
-        let name = entry.during("list", locks.display())?.name;
+    for Entry { name, .. } in dir.entries().during("list", locks.display())? {
         if name.parse::<Digest>().is_err() {
             continue;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cas_core::{Context, Descriptor, Digest, Error, ErrorKind, Result};
+use cas_host::calls::undisturbed;
 use cas_host::copy_attributes;
 
 use super::jobs::{ImageJob, JobProblem, Jobs, LayerState};
@@ -68,7 +69,7 @@ impl KeptLayer {
         let tree = self.job.make_tree(self.number)?;
         let open = |path: &Path| std::fs::File::open(path).during("open", path.display());
         let (from, to) = (open(snapshot)?, open(&tree)?);
-        if from.metadata()?.dev() != to.metadata()?.dev() {
+        if undisturbed(|| from.metadata())?.dev() != undisturbed(|| to.metadata())?.dev() {
             return Err(Error::unsupported(
                 "expected snapshots and unpack jobs in one file system; remove the mount between \
                  them",
@@ -101,7 +102,7 @@ impl KeptLayer {
         let checked = Tree::open(snapshot).and_then(|tree| tree.check_empty());
         checked.during("unpack", snapshot.display())?;
         let number = self.job.claim(&self.layer)?;
-        let renamed = std::fs::rename(self.job.tree(number), snapshot);
+        let renamed = undisturbed(|| std::fs::rename(self.job.tree(number), snapshot));
         renamed.during("move layer to", snapshot.display())
     }
 

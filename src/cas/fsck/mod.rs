@@ -149,6 +149,16 @@ impl Cas {
             }
             findings.extend(left);
         }
+        if cas.store.owner().is_none() {
+            let left = match cas.left_beside(SystemTime::now(), repair).await {
+                // The damage that was found before may be in the directories of the leftovers.
+                Err(_) if findings.iter().any(|finding| !finding.repaired) => Vec::new(),
+                left => left?,
+            };
+            // A free lock file may be one that a job is just about to lock.
+            let left = left.iter().filter(|left| left.usage.bytes > 0);
+            findings.extend(left.map(|left| Finding::left(left, repair)));
+        }
         report.findings.splice(0..0, findings);
         Ok(report)
     }

@@ -79,7 +79,7 @@ impl Run {
             lazy::pull_missing(context, &self.image, options.platforms.clone()).await?;
         }
         let cas = context.cas_to_mount().await?;
-        run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
+        run_dir::sweep(&cas, false, &*context.progress).await?;
         let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
             Made::Bundle(run_dir, made, signals) => (run_dir, made, signals),
             Made::Stopped(code, run_dir) => {
@@ -133,7 +133,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
     let image = || ImageRef::typed(image);
     let stop = stop::signalled()?;
     if options.rootless.is_some() {
-        let run_dir = RunDir::create(cas, &context.root()?)?;
+        let run_dir = RunDir::create(cas).await?;
         let made = tokio::select! {
             made = make_rootless(cas, image(), &run_dir, options) => made,
             kind = stop => {
@@ -151,7 +151,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
         kind = stop => return Ok(Made::Stopped(stop::stopped(kind).await?, None)),
     };
     let signals = Signals::watch()?;
-    let run_dir = RunDir::create(cas, &context.root()?)?;
+    let run_dir = RunDir::create(cas).await?;
     let made = cas.bundle_with(image(), run_dir.bundle(), options).await;
     Ok(Made::Bundle(run_dir, made, signals))
 }

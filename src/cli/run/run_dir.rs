@@ -1,99 +1,48 @@
-//! The directory of a run's bundle, and the removal of directories that killed runs have left.
+//! The bundle of a run, and the removal of bundles that killed runs have left.
 //!
 //! ```text
-//! ROOT/run/             0700
-//!   ID.lock             locked by the tool and the runtime it started, until both have ended
-//!   ID/                 the bundle; its rootfs is a mounted snapshot, or without privileges, files
-//!     runtime           the path of the runtime
-//!     state/            the runtime's state of the container, while the container exists
-//!     pid               written by the runtime once the container exists
+//! ROOT/run/ID/   the bundle; its rootfs is a mounted snapshot, or without privileges, files
+//!   runtime      the path of the runtime
+//!   state/       the runtime's state of the container, while the container exists
+//!   pid          written by the runtime once the container exists
 //! ```
-//! If the runtime is a chroot, the last three are absent.
-//!
-//! If a lock is free, its run has ended, and the bundle next to it can be removed.
+//! If the runtime is a chroot, the last three are absent. The library places and locks the bundle
+//! ([`cas::Run`]).
 
-use std::fs::DirBuilder;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cas::backend::unique;
-use cas::{Cas, Context, Error, ErrorKind, Progress, Result};
-use cas_host::{Dir, Lock};
+use cas::gc::Removed;
+use cas::{Cas, Context, Error, ErrorKind, Progress, Result, Run};
 
 use super::super::in_namespace;
 use super::{is_rootless, runtime};
 
-const LOCK: &str = ".lock";
-
-/// The directory and lock of one run.
-pub(super) struct RunDir {
-    runs: Dir,
-    /// Id of the run, which is also the id of its container.
-    id: String,
-    bundle: PathBuf,
-    lock: Lock,
-}
-
-/// Returns the prefix of the ids of runs that use the snapshotter of the handle `cas`. Only these
-/// runs can be removed with this handle.
-fn prefix(cas: &Cas) -> Result<String> {
-    Ok(format!("cas-{}", cas.snapshotter()?.name()))
-}
-
-/// Creates and opens the directory of all runs. Returns the open directory and its path.
-fn make_runs(root: &Path) -> Result<(Dir, PathBuf)> {
-    let path = root.join("run");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&path)
-        .during("create directory", path.display())?;
-    runs(root)
-}
-
-/// Opens the directory of all runs. Returns the open directory and its path.
-fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
-    let path = root.join("run");
-    // Runtimes require a path without symbolic links.
-    let path = path.canonicalize().during("open", path.display())?;
-    let dir = Dir::open(&path).during("open", path.display())?;
-    Ok((dir, path))
-}
+/// The locked place of one run.
+pub(super) struct RunDir(Run);
 
 impl RunDir {
-    /// Reserves a name for the directory of a new run, and locks it. The directory itself is not
-    /// made here.
-    pub(super) fn create(cas: &Cas, root: &Path) -> Result<Self> {
-        let (runs, path) = make_runs(root)?;
-        let id = unique::key(&prefix(cas)?);
-        let lock = Lock::exclusive(&runs, &format!("{id}{LOCK}"));
-        let lock = lock.during("lock", path.display())?;
-        let bundle = path.join(&id);
-        Ok(RunDir {
-            runs,
-            id,
-            bundle,
-            lock,
-        })
+    /// Reserves a place for the bundle of a new run. The bundle itself is not made here.
+    pub(super) async fn create(cas: &Cas) -> Result<Self> {
+        Ok(RunDir(cas.begin_run().await?))
     }
 
     pub(super) fn id(&self) -> &str {
-        &self.id
+        self.0.id()
     }
 
     pub(super) fn bundle(&self) -> &Path {
-        &self.bundle
+        self.0.bundle()
     }
 
     pub(super) fn rootfs(&self) -> PathBuf {
-        self.bundle.join("rootfs")
+        self.bundle().join("rootfs")
     }
 
     /// From now on, child processes inherit the lock, so that the run stays locked until they end.
     pub(super) fn share(&self) -> Result<()> {
         let flags = rustix::io::FdFlags::empty();
-        let shared = rustix::io::fcntl_setfd(self.lock.file().as_fd(), flags);
+        let shared = rustix::io::fcntl_setfd(self.0.lock().as_fd(), flags);
         Ok(shared.map_err(std::io::Error::from)?)
     }
 
@@ -105,7 +54,7 @@ impl RunDir {
     /// stays. `Denied` if files of other users cannot be removed, or without the right to unmount.
     /// Errors of the runtime and of the file system.
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
-        if self.bundle.exists() {
+        if self.bundle().exists() {
             runtime::end(&self).await?;
             match cas.unmount(self.rootfs()).await {
                 // Without privileges, the rootfs is never mounted. Otherwise, it was not mounted
@@ -114,19 +63,18 @@ impl RunDir {
                 unmounted => unmounted?,
             }
             let removed = self.remove_bundle().await;
-            removed.during("remove", self.bundle.display())?;
+            removed.during("remove", self.bundle().display())?;
         }
-        let removed = self.runs.remove(&format!("{}{LOCK}", self.id));
-        removed.during("remove", self.bundle.display()).map(|_| ())
+        self.0.end()
     }
 
     /// Removes the bundle, but never anything mounted in it.
     async fn remove_bundle(&self) -> Result<()> {
-        let removed = cas_host::remove_all(&self.bundle, true).map_err(Error::from);
+        let removed = cas_host::remove_all(self.bundle(), true).map_err(Error::from);
         match removed {
             // Users of the container may own files in the bundle.
             Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {
-                in_namespace::remove_tree(&self.bundle).await
+                in_namespace::remove_tree(self.bundle()).await
             }
             removed => removed,
         }
@@ -134,42 +82,24 @@ impl RunDir {
 }
 
 /// Removes the directories that killed runs with the snapshotter of `cas` have left. A failure to
-/// remove one is only a warning.
-pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progress) -> Result<()> {
-    // A root without a snapshotter has no runs.
-    let Ok(prefix) = prefix(cas) else {
-        return Ok(());
-    };
-    // The directory is not created here, because there may be no space for it.
-    let (dir, path) = match runs(root) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
-    let (prefix, mut ids) = (format!("{prefix}-"), Vec::new());
-    for entry in dir.entries().during("list", path.display())? {
-        let name = entry.during("list", path.display())?.name;
-        let id = name.strip_suffix(LOCK);
-        let ours = id.filter(|id| id.starts_with(&prefix));
-        ids.extend(ours.map(str::to_owned));
-    }
-    for id in ids {
-        let (runs, path) = runs(root)?;
-        let lock = Lock::try_exclusive(&runs, &format!("{id}{LOCK}"));
-        let Some(lock) = lock.during("lock", path.display())? else {
-            continue;
-        };
-        let bundle = path.join(&id);
-        let left = RunDir {
-            runs,
-            id,
-            bundle,
-            lock,
-        };
-        if let Err(error) = left.remove(cas).await {
+/// remove one is only a warning. A dry run removes nothing. Returns what was removed, or for a dry
+/// run what would be removed.
+pub(in super::super) async fn sweep(
+    cas: &Cas,
+    dry_run: bool,
+    progress: &dyn Progress,
+) -> Result<Removed> {
+    let mut removed = Removed::default();
+    for run in cas.ended_runs().await? {
+        let (leftover, snapshot) = (run.leftover(), run.snapshot);
+        if !dry_run && let Err(error) = RunDir(run.run).remove(cas).await {
             progress.warn(&format!(
                 "cannot clean up after a killed run: {error}; the next `cas gc` tries again"
             ));
+            continue;
         }
+        removed.leftovers.push(leftover);
+        removed.snapshots.extend(snapshot);
     }
-    Ok(())
+    Ok(removed)
 }

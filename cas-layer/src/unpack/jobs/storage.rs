@@ -1,12 +1,13 @@
 //! The storage of the jobs of images.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cas_core::{Context, Error, ErrorKind, Result, unique};
-use cas_host::{Dir, remove_all};
+use cas_core::{Context, Error, Result, unique};
+use cas_host::calls::{make_dirs, mkdirat, undisturbed};
+use cas_host::{Dir, Entry, remove_all};
+use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
 
 /// Maximum number of random identifiers that are tried for one job. If all of them exist already,
 /// creating the job fails.
@@ -66,29 +67,28 @@ impl DiskJobStorage {
 
 impl JobStorage for DiskJobStorage {
     fn create(&self) -> Result<String> {
-        let make = |path: &Path, nested: bool| {
-            let made = DirBuilder::new().recursive(nested).mode(0o700).create(path);
-            made.during("make directory", path.display())
-        };
-        make(&self.root, true)?;
+        make_dirs(&self.root).during("make directory", self.root.display())?;
         for _ in 0..ATTEMPTS {
             let random = unique::key("");
             let id = random[random.len() - ID..].to_owned();
-            match make(&self.root.join(&id), false) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| id),
+            let path = self.root.join(&id);
+            match mkdirat(CWD, &path, Mode::RWXU) {
+                Err(Errno::EXIST) => {}
+                made => {
+                    let made = made.map_err(io::Error::from);
+                    return made.during("make directory", path.display()).map(|()| id);
+                }
             }
         }
-        let root = self.root.display();
         Err(
             Error::internal("no free identifier was found for an unpack job; please report it")
-                .subject(root),
+                .subject(self.root.display()),
         )
     }
 
     fn path(&self, id: &str) -> Result<PathBuf> {
         let path = self.place(id)?;
-        match path.symlink_metadata() {
+        match undisturbed(|| path.symlink_metadata()) {
             Ok(found) if found.is_dir() => Ok(path),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).during("open unpack job", path.display())
@@ -103,8 +103,7 @@ impl JobStorage for DiskJobStorage {
             opened => opened.during("open directory", self.root.display())?,
         };
         let mut keys = Vec::new();
-        for entry in dir.entries().during("list", self.root.display())? {
-            let name = entry.during("list", self.root.display())?.name;
+        for Entry { name, .. } in dir.entries().during("list", self.root.display())? {
             if self.path(&name).is_ok() {
                 keys.push(name);
             }

@@ -1,0 +1,187 @@
+//! The directories of the runs of `cas run`, and those that killed runs have left.
+//!
+//! ```text
+//! ROOT/run/      0700
+//!   ID.lock      locked until the run and all programs that it has started have ended
+//!   ID/          the bundle of the run
+//! ```
+//! The lock file is made before the bundle, and removed after it. So after a kill, a free lock file
+//! stands for everything that is left of its run.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use cas_core::gc::Leftover;
+use cas_core::records::Resource;
+use cas_core::snapshot::Usage;
+use cas_core::{Context, Result, pool, unique};
+use cas_host::calls::{make_dirs, undisturbed};
+use cas_host::{Dir, Lock};
+
+use super::leftovers::resource;
+use super::{Cas, mounted};
+
+/// The directory of all runs in a root.
+const RUNS: &str = "run";
+/// The end of the name of a lock file. The rest is the id of the run.
+const LOCK: &str = ".lock";
+
+/// The place of a run, which is locked while this value exists.
+pub struct Run {
+    runs: Dir,
+    id: String,
+    bundle: PathBuf,
+    lock: Lock,
+}
+
+impl Run {
+    /// Returns the id of the run, which is also the id of its container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the path of the bundle, without symbolic links, because runtimes require this. A new
+    /// run has no bundle yet.
+    pub fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// Returns the locked file. A process that has inherited it keeps the run locked.
+    pub fn lock(&self) -> &File {
+        self.lock.file()
+    }
+
+    /// Removes the lock file. The caller has removed the bundle.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn end(self) -> Result<()> {
+        let removed = self.runs.remove(&*lock_file(&self.id));
+        removed.during("remove", self.bundle.display()).map(drop)
+    }
+}
+
+/// A run that has ended, and whose files are still there because its process was killed.
+pub struct EndedRun {
+    /// The place of the run. No other process removes it meanwhile.
+    pub run: Run,
+    /// The disk usage of its files. Directories that this user cannot read are not counted.
+    pub usage: Usage,
+    /// The snapshot that was made for the root file system of the run, and its disk usage in bytes.
+    pub snapshot: Option<(Resource, u64)>,
+}
+
+impl EndedRun {
+    /// Returns the files of the run as a leftover.
+    pub fn leftover(&self) -> Leftover {
+        Leftover {
+            place: format!("{RUNS}/{}", self.run.id),
+            usage: self.usage,
+        }
+    }
+}
+
+impl Cas {
+    /// Reserves and locks a place for a new run. Makes no bundle. Returns the place.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the root has no snapshotter; errors of the file system.
+    pub async fn begin_run(&self) -> Result<Run> {
+        let (place, prefix) = (self.root.path().join(RUNS), self.run_prefix()?);
+        pool::run(move || {
+            make_dirs(&place).during("create directory", place.display())?;
+            let (runs, place) = open(&place)?;
+            let id = unique::key(&prefix);
+            let lock = Lock::exclusive(&runs, &lock_file(&id));
+            let lock = lock.during("lock", place.display())?;
+            let bundle = place.join(&id);
+            Ok(Run {
+                runs,
+                id,
+                bundle,
+                lock,
+            })
+        })
+        .await
+    }
+
+    /// Returns the runs with the snapshotter of this handle that have ended and whose files are
+    /// still there. Runs with another snapshotter can only be removed with that snapshotter. Finds
+    /// nothing in a root that cannot be written, because it cannot be locked.
+    ///
+    /// # Errors
+    /// Errors of the file system and of the snapshotter.
+    pub async fn ended_runs(&self) -> Result<Vec<EndedRun>> {
+        // A root without a snapshotter has no runs.
+        let (Ok(prefix), Ok(snapshotter)) = (self.run_prefix(), self.snapshotter()) else {
+            return Ok(Vec::new());
+        };
+        if !self.root.is_writable() {
+            return Ok(Vec::new());
+        }
+        let place = self.root.path().join(RUNS);
+        let mut found = pool::run(move || ended(&place, &prefix)).await?;
+        for ended in &mut found {
+            let key = mounted::key(&ended.run.bundle.join("rootfs"))?;
+            if snapshotter.stat(&key).await?.is_some() {
+                let usage = snapshotter.usage(&key).await;
+                let bytes = usage.map_or(0, |usage| usage.bytes);
+                ended.snapshot = Some((resource(&**snapshotter, key), bytes));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the beginning of the ids of runs that use the snapshotter of this handle.
+    fn run_prefix(&self) -> Result<String> {
+        Ok(format!("cas-{}", self.snapshotter()?.name()))
+    }
+}
+
+/// Opens the directory of all runs. Returns the open directory and its path without symbolic links.
+fn open(place: &Path) -> Result<(Dir, PathBuf)> {
+    let path = undisturbed(|| place.canonicalize()).during("open", place.display())?;
+    let dir = Dir::open(&path).during("open", path.display())?;
+    Ok((dir, path))
+}
+
+/// Returns the runs whose ids begin with `prefix` and a dash, and whose locks are free.
+fn ended(place: &Path, prefix: &str) -> Result<Vec<EndedRun>> {
+    let prefix = format!("{prefix}-");
+    // The directory is not made here, because there may be no space for it.
+    if !undisturbed(|| place.try_exists()).during("open", place.display())? {
+        return Ok(Vec::new());
+    }
+    let (dir, place) = open(place)?;
+    let mut found = Vec::new();
+    for entry in dir.entries().during("list", place.display())? {
+        let id = entry.name.strip_suffix(LOCK);
+        let Some(id) = id.filter(|id| id.starts_with(&prefix)) else {
+            continue;
+        };
+        let lock = Lock::try_existing(&dir, &entry.name);
+        let Some(lock) = lock.during("lock", place.join(&entry.name).display())? else {
+            continue;
+        };
+        let bundle = place.join(id);
+        let mut usage = cas_host::measure_readable(&bundle)?;
+        // The lock file, which is empty.
+        usage.inodes += 1;
+        let run = Run {
+            runs: Dir::open(&place).during("open", place.display())?,
+            id: id.to_owned(),
+            bundle,
+            lock,
+        };
+        found.push(EndedRun {
+            run,
+            usage,
+            snapshot: None,
+        });
+    }
+    Ok(found)
+}
+
+fn lock_file(id: &str) -> String {
+    format!("{id}{LOCK}")
+}
