@@ -47,7 +47,7 @@ pub(crate) enum Scheme {
     Usual,
     Https,
     Http,
-    /// https, or http if the host does not answer over https.
+    /// https, or http if a request over https fails and the host does not use TLS.
     Either,
 }
 
