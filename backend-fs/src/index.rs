@@ -117,7 +117,8 @@ impl Index {
         let mut targets: Vec<Descriptor> = positions
             .map(|position| target(&entries[*position]))
             .collect::<Result<_>>()?;
-        targets.dedup_by(|one, other| is_unnamed(name, one) && is_unnamed(name, other));
+        let mut has_unnamed = false;
+        targets.retain(|one| !is_unnamed(name, one) || !std::mem::replace(&mut has_unnamed, true));
         Ok(targets)
     }
 
@@ -317,6 +318,34 @@ mod tests {
         index.remove(&name);
         let back: Value = serde_json::from_slice(&index.encode().unwrap()).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(FOREIGN).unwrap());
+    }
+
+    /// Between the two entries without a name, another entry has their digest as its name.
+    #[test]
+    fn entries_without_a_name_count_once_wherever_they_stand() {
+        let digest = cas_core::Digest::sha256(b"1").to_string();
+        let other = cas_core::Digest::sha256(b"2").to_string();
+        let unnamed = json!({"mediaType": "a/b", "digest": digest, "size": 1});
+        let annotations = json!({ NAME: digest });
+        let named =
+            json!({"mediaType": "a/b", "digest": other, "size": 1, "annotations": annotations});
+        for entries in [
+            json!([unnamed, unnamed, named]),
+            json!([unnamed, named, unnamed]),
+            json!([named, unnamed, unnamed]),
+        ] {
+            let index = Index::parse(json!({"manifests": entries}).to_string().as_bytes()).unwrap();
+            let mut found: Vec<String> = index
+                .targets(&digest.parse().unwrap())
+                .unwrap()
+                .iter()
+                .map(|one| one.digest.to_string())
+                .collect();
+            found.sort();
+            let mut expected = [digest.clone(), other.clone()];
+            expected.sort();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

@@ -157,6 +157,11 @@ pub const BZIP2_STREAMS: u64 = 1_000;
 /// [`BZIP2_STREAMS`]. Programs that compress in parallel write streams of 100 kB or more, so they
 /// do not reach this bound.
 pub const BZIP2_STREAM: u64 = 64 << 10;
+/// Maximum number of parts of a blob in a bucket, or in a directory of the same form. With the parts
+/// of 8 MiB that `cas` writes, these are 8 TiB.
+pub const PARTS: u64 = 1 << 20;
+/// Maximum number of bytes of such a part.
+pub const PART: u64 = 1 << 30;
 /// Maximum number of decompressed bytes of one layer, of one ACI, and of an image archive that is
 /// read as a stream.
 pub const LAYER: u64 = 64 << 30;

@@ -352,10 +352,12 @@ async fn a_pruning_that_stops_at_any_call_loses_nothing_and_is_completed_by_the_
     }
 }
 
-/// An image store in which a job pins an image, and finds its name, right before a deletion.
+/// An image store in which a job pins an image, and finds its name, right before a deletion, or in
+/// which another collection removes the image right after the deletion.
 struct Raced {
     store: Store,
-    target: Descriptor,
+    /// The image that the job pins; `None` for another collection.
+    target: Option<Descriptor>,
     guard: Mutex<Option<LeaseGuard>>,
 }
 
@@ -386,10 +388,17 @@ impl ImageStore for Raced {
     }
 
     async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
-        let guard = LeaseGuard::begin(&self.store, "pull").await?;
-        guard.pin_tree(&self.target).await?;
-        *self.guard.lock().unwrap() = Some(guard);
-        self.store.images.delete_unchanged(seen).await
+        if let Some(target) = &self.target {
+            let guard = LeaseGuard::begin(&self.store, "pull").await?;
+            guard.pin_tree(target).await?;
+            *self.guard.lock().unwrap() = Some(guard);
+        }
+        let deleted = self.store.images.delete_unchanged(seen).await?;
+        if self.target.is_none() {
+            let later = GcOptions::default().with_now(SystemTime::now() + 100 * DAY);
+            collect(&self.store, &[], &later).await?;
+        }
+        Ok(deleted)
     }
 }
 
@@ -400,7 +409,7 @@ async fn a_name_that_a_pull_has_found_meanwhile_stays() {
     cache.add("b", &["2"], 8).await;
     let raced = Arc::new(Raced {
         store: cache.store.clone(),
-        target: target.clone(),
+        target: Some(target.clone()),
         guard: Mutex::new(None),
     });
     let store = Store {
@@ -415,4 +424,23 @@ async fn a_name_that_a_pull_has_found_meanwhile_stays() {
     let guard = raced.guard.lock().unwrap().take().unwrap();
     guard.finish().await.unwrap();
     assert_eq!(parts(&cache.store, &target).await.len(), 2);
+}
+
+/// Only a job that uses an image needs its name again.
+#[tokio::test]
+async fn a_name_whose_image_another_collection_has_removed_is_not_created_again() {
+    let mut cache = Cache::new();
+    cache.add("a", &["1"], 9).await;
+    let store = Store {
+        images: Arc::new(Raced {
+            store: cache.store.clone(),
+            target: None,
+            guard: Mutex::new(None),
+        }),
+        ..cache.store.clone()
+    };
+    let options = cache.options().with_max_size(0);
+    let pruned = prune(&store, &[], &cache.uses, &options).await.unwrap();
+    assert_eq!(names(&pruned), ["a"]);
+    assert!(cache.names().await.is_empty());
 }

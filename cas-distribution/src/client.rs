@@ -14,7 +14,7 @@ use crate::auth::Auth;
 use crate::hosts::{Access, Endpoint, Scheme};
 use crate::http::Http;
 use crate::warning::Warnings;
-use crate::{Host, Timeouts, origin, runtime};
+use crate::{Host, Timeouts, origin, runtime, untrusted};
 
 /// Maximum time that a host may take to show whether it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
@@ -172,18 +172,20 @@ pub(crate) async fn reach(
         Scheme::Https => false,
         Scheme::Usual if options.plain_http => true,
         Scheme::Usual => origin::is_loopback(&plain) && !wants_tls(&http, &plain).await,
-        Scheme::Either => !answers(&http, &encrypted).await?,
+        Scheme::Either => !may_use_tls(&http, &encrypted).await?,
     };
     let base = if is_plain { plain } else { encrypted };
     Ok((http, base))
 }
 
-/// Returns whether a host answers to https, or at least does not refuse it within [`PROBE`]. No
-/// credentials are sent.
-async fn answers(http: &Http, base: &Url) -> Result<bool> {
+/// Returns whether a host answers to https, or at least does not show within [`PROBE`] that it does
+/// not use TLS. A host whose certificate is refused uses TLS. No credentials are sent.
+async fn may_use_tls(http: &Http, base: &Url) -> Result<bool> {
     let request = http.request(Method::HEAD, base)?;
-    let answer = tokio::time::timeout(PROBE, request.send()).await;
-    Ok(!matches!(answer, Ok(Err(_))))
+    Ok(match tokio::time::timeout(PROBE, request.send()).await {
+        Ok(Err(error)) => untrusted::uses_tls(&error),
+        _ => true,
+    })
 }
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
@@ -247,6 +249,38 @@ mod tests {
             assert_eq!(client.unwrap().0.base.scheme(), "https", "{host}");
         }
     }
+
+    /// Returns the scheme by which a host is reached that may use both, if it answers `sent` to the
+    /// first bytes of each connection.
+    fn chosen(sent: &'static [u8]) -> String {
+        use std::io::{Read, Write};
+
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(sent);
+        });
+        let reference: FullName = format!("{address}/app:1").parse().unwrap();
+        let endpoint = Endpoint {
+            scheme: Scheme::Either,
+            ..Endpoint::of(&reference)
+        };
+        let client = cas_core::pool::wait(Client::at(endpoint, Options::default()));
+        serving.join().unwrap();
+        client.unwrap().0.base.scheme().to_owned()
+    }
+
+    /// Credentials must not be sent without encryption because a handshake failed.
+    #[test]
+    fn only_a_host_without_tls_is_reached_by_http() {
+        assert_eq!(chosen(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "http");
+        assert_eq!(chosen(b""), "http");
+        // The alert of TLS that the handshake failed.
+        assert_eq!(chosen(&[21, 3, 3, 0, 2, 2, 40]), "https");
+    }
+
     #[test]
     fn addresses_keep_their_brackets_and_hosts_their_meaning() {
         for (name, expected) in [

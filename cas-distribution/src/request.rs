@@ -17,13 +17,16 @@ const REFUSALS: usize = 2;
 /// requests may use up a token that is valid for only a few requests.
 const EXPIRIES: usize = 32;
 
-/// Returns how often a registry may ask for credentials for one request that sends `shown`.
-pub(crate) fn refusals(shown: &Shown) -> usize {
-    if shown.may_have_expired() {
+/// Returns whether a request that sends `shown` is sent again with other credentials, if the
+/// registry has asked for credentials `refused` times before. Each call may find another limit than
+/// the call before.
+pub(crate) fn may_answer(shown: &Shown, refused: usize) -> bool {
+    let allowed = if shown.may_have_expired() {
         EXPIRIES
     } else {
         REFUSALS
-    }
+    };
+    refused < allowed
 }
 
 /// What a request does, which decides the scope of its token.
@@ -167,7 +170,7 @@ impl Inner {
             if own && status != StatusCode::UNAUTHORIZED {
                 shown.note_accepted();
             }
-            if own && status == StatusCode::UNAUTHORIZED && refused < refusals(&shown) {
+            if own && status == StatusCode::UNAUTHORIZED && may_answer(&shown, refused) {
                 refused += 1;
                 let scope = self.scope(ask.action);
                 let refusal = response.headers();
@@ -223,4 +226,24 @@ pub(crate) fn location(base: &Url, response: &Response) -> Result<Url> {
     })?;
     origin::check(base, &url).map_err(|error| error.backend(REGISTRY))?;
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other requests may stop sharing the token meanwhile, so that the limit falls below `refused`.
+    #[test]
+    fn no_request_is_sent_again_for_ever() {
+        let shown = Shown::default();
+        assert!(may_answer(&shown, REFUSALS - 1));
+        shown.note_accepted();
+        assert!(may_answer(&shown, EXPIRIES - 1));
+        for refused in [EXPIRIES, EXPIRIES + 1] {
+            assert!(!may_answer(&shown, refused));
+        }
+        for refused in [REFUSALS, REFUSALS + 1, EXPIRIES] {
+            assert!(!may_answer(&Shown::default(), refused));
+        }
+    }
 }

@@ -40,17 +40,36 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
     })
 }
 
+/// Returns whether a connection failed although the server uses TLS, for example because its
+/// certificate is not trusted.
+pub(crate) fn uses_tls(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(found) = tls_error(inner) {
+            // A server without TLS sends a message that is not one of TLS.
+            return !matches!(found, rustls::Error::InvalidMessage(_));
+        }
+        cause = inner.source();
+    }
+    false
+}
+
 /// Returns what is wrong with a certificate, if that is the cause.
-fn certificate_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+fn certificate_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    match tls_error(cause)? {
+        rustls::Error::InvalidCertificate(error) => Some(error),
+        _ => None,
+    }
+}
+
+/// Returns the error of TLS, if that is the cause.
+fn tls_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     // `io::Error::source` skips the wrapped error: it returns the source of the wrapped error.
     // `get_ref` returns the wrapped error itself.
     while let Some(of_system) = cause.downcast_ref::<io::Error>() {
         cause = of_system.get_ref()?;
     }
-    match cause.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(error) => Some(error),
-        _ => None,
-    }
+    cause.downcast_ref()
 }
 
 #[cfg(test)]
@@ -78,5 +97,14 @@ mod tests {
             }
         }
         assert_eq!(advice(&rustls::Error::DecryptError, &url), None);
+    }
+
+    #[test]
+    fn a_host_whose_certificate_is_refused_uses_tls() {
+        let refused = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(uses_tls(&io::Error::other(refused)));
+        let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        assert!(!uses_tls(&io::Error::other(no_tls)));
+        assert!(!uses_tls(&io::Error::from(io::ErrorKind::ConnectionReset)));
     }
 }

@@ -7,8 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::error::{Context, Result};
+use cas_core::limit;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::attributes::Attributes;
 use crate::calls;
@@ -95,7 +97,9 @@ impl Copier<'_> {
     fn link_to_copy(&mut self, at: At<'_>) -> Result<bool, Errno> {
         if let Some(first) = self.links.get(&at.identity()) {
             let plain = AtFlags::empty();
-            calls::linkat(self.root, first, &self.here, at.name, plain)?;
+            let (above, rest) = shorten(self.root, first.to_bytes())?;
+            let from = above.as_ref().map_or(self.root, AsFd::as_fd);
+            calls::linkat(from, rest, &self.here, at.name, plain)?;
             return Ok(true);
         }
         let path = [&self.path, at.name.to_bytes()].concat();
@@ -182,7 +186,21 @@ fn is_not_of_overlayfs(name: &[u8]) -> bool {
     !OVERLAY.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn open_dir(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
+/// Returns a path that is short enough for a call, and the directory in which it begins, or `None`
+/// if it begins in `root`, as `path` does.
+fn shorten<'a>(root: BorrowedFd<'_>, path: &'a [u8]) -> Result<(Option<OwnedFd>, &'a [u8]), Errno> {
+    let (mut above, mut rest) = (None::<OwnedFd>, path);
+    while rest.len() >= limit::PATH {
+        let end = rest[..limit::PATH].iter().rposition(|byte| *byte == b'/');
+        let end = end.ok_or(Errno::NAMETOOLONG)?;
+        let from = above.as_ref().map_or(root, AsFd::as_fd);
+        above = Some(open_dir(from, &rest[..end])?);
+        rest = &rest[end + 1..];
+    }
+    Ok((above, rest))
+}
+
+fn open_dir(dir: impl AsFd + Copy, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     calls::openat(dir, name, flags, Mode::empty())
 }

@@ -7,6 +7,7 @@ use cas_core::{ErrorKind, Result};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use crate::Dir;
+use crate::calls;
 use crate::sync::syncfs;
 
 const NAME: &str = "reserve";
@@ -33,7 +34,7 @@ impl Reserve<'_> {
             && let Ok(file) = self.0.open_file(NAME, flags, 0o600)
         {
             let mut size = SIZE;
-            while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+            while calls::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
                 size = size.saturating_sub(STEP);
                 if size == 0 {
                     self.release();

@@ -227,6 +227,14 @@ fn no_escape_works_on_a_thread_that_writes_nothing() {
             ("change a mode", |place| {
                 Ok(calls::fchmod(&place.beside, Mode::RWXU)?)
             }),
+            // Without a new owner or group, the call needs no capability.
+            ("change an owner", |place| {
+                Ok(calls::fchown(&place.beside, None, None)?)
+            }),
+            ("change an owner by name", |place| {
+                let flags = AtFlags::empty();
+                Ok(calls::chownat(&place.beside, ".", None, None, flags)?)
+            }),
         ];
         check(in_tree, |_| Confinement::Closed);
     }

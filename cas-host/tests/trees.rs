@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cas_core::ErrorKind;
 use cas_host::{SnapshotDirs, copy_tree, measure};
-use rustix::fs::{FileType, Mode, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
 
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -135,6 +135,33 @@ fn a_copy_keeps_all_metadata_links_and_holes() {
     let sizes = [&from, &to].map(|dir| measure(File::open(dir).unwrap()).unwrap());
     assert_eq!(sizes[0], sizes[1]);
     assert_eq!(sizes[0].inodes, 8);
+}
+
+/// The path of the names is longer than one call accepts.
+#[test]
+fn names_of_one_file_may_have_any_depth() {
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = SnapshotDirs::open(temp.path()).unwrap();
+    let (from, to) = (
+        dirs.create(1).unwrap().unwrap(),
+        dirs.create(2).unwrap().unwrap(),
+    );
+    let mut here = File::open(dirs.path(1)).unwrap();
+    for _ in 0..600 {
+        rustix::fs::mkdirat(&here, "deeper", Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        here = rustix::fs::openat(&here, "deeper", flags, Mode::empty())
+            .unwrap()
+            .into();
+    }
+    rustix::fs::mknodat(&here, "a", FileType::RegularFile, Mode::RUSR, 0).unwrap();
+    rustix::fs::linkat(&here, "a", &here, "b", AtFlags::empty()).unwrap();
+    copy_tree(&from, &to).unwrap();
+    // A file counts once, whatever number of names it has.
+    assert_eq!(measure(&to).unwrap().inodes, 601);
+    // The standard library cannot remove trees of this depth.
+    dirs.remove(1).unwrap();
+    dirs.remove(2).unwrap();
 }
 
 /// The tree is deeper than the limits of paths and of open file descriptors.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas_core::{Error, ErrorKind, Result};
+use cas_host::calls;
 use rustix::fs::FallocateFlags;
 
 /// The name of the file of the reserve that takes up space. The names of its other files, which are
@@ -116,7 +117,7 @@ impl Space {
             return;
         };
         let mut size = self.0.reserve.bytes;
-        while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+        while calls::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
             size = size.saturating_sub(STEP);
             if size < least || size == 0 {
                 let _ = std::fs::remove_file(path);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use cas_core::content::{Stat, Version};
-use cas_core::{Digest, Error, Result};
+use cas_core::{Digest, Error, Result, limit};
 use serde::{Deserialize, Serialize};
 
 /// Length of every part but the last, in bytes.
@@ -50,10 +50,14 @@ impl Pointer {
     /// Parses the value of the cell `path`.
     ///
     /// # Errors
-    /// `Corrupt` if the value is not a pointer, or if the size of its parts is below the minimum.
+    /// `Corrupt` if the value is not a pointer, if the size of its parts is below the minimum or
+    /// above [`limit::PART`], or if there are more than [`limit::PARTS`] parts.
     pub(crate) fn parse(value: &[u8], path: &str) -> Result<Self> {
         let pointer = serde_json::from_slice(value).ok();
-        let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);
+        let pointer = pointer.filter(|pointer: &Pointer| {
+            let sizes = MIN_PART_SIZE..=limit::PART;
+            sizes.contains(&pointer.part_size) && pointer.parts() <= limit::PARTS
+        });
         pointer.ok_or_else(|| {
             Error::corrupt("the object does not list the parts of a blob; run `cas fsck --repair`")
                 .operation("read")
@@ -97,6 +101,30 @@ impl Pointer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Otherwise, the arithmetic overflows, and a removal sends a request for each of 2^48 parts.
+    #[test]
+    fn a_pointer_to_too_many_or_too_large_parts_is_damaged() {
+        let (most, part) = (limit::PARTS * limit::PART, limit::PART);
+        for (size, part_size, is_right) in [
+            (0, MIN_PART_SIZE, true),
+            (most, part, true),
+            (most + 1, part, false),
+            (limit::PARTS * MIN_PART_SIZE, MIN_PART_SIZE, true),
+            (limit::PARTS * MIN_PART_SIZE + 1, MIN_PART_SIZE, false),
+            (1, part + 1, false),
+            (1, MIN_PART_SIZE - 1, false),
+            (u64::MAX, u64::MAX, false),
+            (u64::MAX, MIN_PART_SIZE, false),
+        ] {
+            let value = format!("{{\"version\":1,\"size\":{size},\"part\":{part_size}}}");
+            let parsed = Pointer::parse(value.as_bytes(), "path");
+            assert_eq!(parsed.is_ok(), is_right, "{value}");
+            if let Ok(pointer) = parsed {
+                assert!(pointer.pieces(0..size).count() as u64 <= limit::PARTS);
+            }
+        }
+    }
 
     #[test]
     fn pieces_make_up_the_range() {

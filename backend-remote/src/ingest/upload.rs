@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use cas_core::lease::UNLEASED_TTL;
-use cas_core::{Digest, Error, ErrorKind, Result};
+use cas_core::{Digest, Error, ErrorKind, Result, limit};
 use tokio::task::JoinSet;
 
 use crate::blob::{Blobs, PART_SIZE, Pointer, cell_path, etags_digest};
@@ -176,6 +176,13 @@ impl Upload {
     }
 
     fn send(&mut self, blobs: &Blobs, part: Bytes) -> Result<()> {
+        if self.parts >= limit::PARTS {
+            return Err(Error::out_of_range(format!(
+                "the blob is too large: this store keeps at most {} bytes of a blob; use a local \
+                 store",
+                limit::PARTS * PART_SIZE as u64
+            )));
+        }
         let (blobs, version, number) = (blobs.clone(), self.version, self.parts);
         let put = async move { Ok((number, blobs.put_part(version, number, part).await?)) };
         self.sending.spawn_on(put, runtime::handle()?);

@@ -82,11 +82,11 @@ impl AciStore {
             self.check_kept(info, &options).await?;
             return Ok(info.key);
         }
+        // Without an ETag, the server cannot know which ACI is stored.
+        let known = known.filter(|(remote, _)| !remote.etag.is_empty());
         let etag = known.as_ref().map(|(remote, _)| remote.etag.as_str());
         let asked = SystemTime::now();
-        let answer = fetcher
-            .fetch(aci_url, etag.filter(|etag| !etag.is_empty()))
-            .await?;
+        let answer = fetcher.fetch(aci_url, etag).await?;
         let mut remote = Remote::new(aci_url, sig_url);
         remote.download_time = asked;
         let key = match answer {

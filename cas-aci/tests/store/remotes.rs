@@ -201,6 +201,13 @@ fn a_failed_fetch_leaves_the_remote_as_it_was() {
     }
     let lied = acis.fetch(&Liar, "https://host/c.aci", "", WriteOptions::default());
     assert_eq!(wait(lied).unwrap_err().kind(), ErrorKind::Corrupt);
+    // The ACI is known, but its server has sent no ETag.
+    let mut known = before[0].clone();
+    known.etag = String::new();
+    known.cache_max_age = Duration::ZERO;
+    wait(acis.write_remote(&known)).unwrap();
+    let lied = acis.fetch(&Liar, &known.aci_url, "", WriteOptions::default());
+    assert_eq!(wait(lied).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 /// Returns a server for calls that must not ask it.

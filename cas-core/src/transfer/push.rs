@@ -209,13 +209,20 @@ impl PushBlobs<'_> {
             )
         } else {
             let reader = self.store.content.open(&descriptor.digest).await?;
-            let reader = reader.filter(|reader| reader.size() == descriptor.size);
             let reader = reader.ok_or_else(|| {
                 Error::not_found(
                     "neither the store nor the remote has this part of the image; pull or import \
                      all of it",
                 )
             })?;
+            if reader.size() != descriptor.size {
+                return Err(Error::corrupt(format!(
+                    "the stored part of the image has the wrong size: expected {} bytes, found {}; \
+                     run `cas fsck --repair`, then pull or import the image again",
+                    descriptor.size,
+                    reader.size()
+                )));
+            }
             stored(reader, sent)
         };
         self.progress.begin(&item, Some(descriptor.size));

@@ -160,11 +160,12 @@ impl ImageQuota {
     /// # Errors
     /// `Internal` for a bug in this crate.
     pub fn try_acquire(&self) -> Result<Option<QuotaLease>> {
-        let (Some(_own), Some(_overall)) = (self.own.try_acquire()?, self.overall.try_acquire()?)
-        else {
+        // If this image has no slot left, other images must find all slots that are free.
+        let Some(_own) = self.own.try_acquire()? else {
             return Ok(None);
         };
-        Ok(Some(QuotaLease { _own, _overall }))
+        let _overall = self.overall.try_acquire()?;
+        Ok(_overall.map(|_overall| QuotaLease { _own, _overall }))
     }
 }
 

@@ -155,3 +155,19 @@ async fn a_document_is_pushed_up_to_its_bound() {
         }
     }
 }
+
+/// The remote must not receive such a blob, and a pull of the image would not replace it.
+#[tokio::test]
+async fn a_stored_blob_of_another_size_is_damage() {
+    let (from, there) = (store(), store());
+    let mut layer = put(&from, MediaType::OCI_LAYER, b"1234").await;
+    layer.size = 5;
+    let config = config(&from, "linux/amd64", &[]).await;
+    let root = manifest(&from, config, &[layer]).await;
+    let remote = FakeRemote::new(&there, &root);
+    let error = push(&from, &remote, &root, &choosing(Platforms::All)).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let said = error.to_string();
+    assert!(said.contains("expected 5 bytes, found 4"), "{said}");
+}

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 /// The units that a duration may have, with their lengths in seconds.
-const UNITS: [(&str, f64); 7] = [
+const UNITS: [(&str, f64); 8] = [
     ("ns", 1e-9),
     ("us", 1e-6),
     ("\u{b5}s", 1e-6),
+    ("\u{3bc}s", 1e-6),
     ("ms", 1e-3),
     ("s", 1.0),
     ("m", 60.0),
@@ -15,6 +16,7 @@ const UNITS: [(&str, f64); 7] = [
 
 /// Returns the duration, or `None` if the text is not a duration or is negative.
 pub(super) fn parse(text: &str) -> Option<Duration> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -46,6 +48,10 @@ mod tests {
             ("1.5s", 1500),
             ("2h", 7_200_000),
             ("1000us", 1),
+            ("1000\u{b5}s", 1),
+            ("1000\u{3bc}s", 1),
+            ("+1s", 1000),
+            ("+0", 0),
         ] {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
@@ -54,6 +60,10 @@ mod tests {
             "1",
             "s",
             "-1s",
+            "+",
+            "++1s",
+            "+-1s",
+            "1s+1s",
             "1 s",
             "1d",
             "1s1",

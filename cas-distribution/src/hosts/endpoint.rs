@@ -47,8 +47,8 @@ pub(crate) enum Scheme {
     Usual,
     Https,
     Http,
-    /// http if a first request over https fails within a few seconds. Otherwise https, even if the
-    /// host has not answered that request by then.
+    /// http if a first request over https fails within a few seconds and the host does not use TLS.
+    /// Otherwise https, even if the host has not answered that request by then.
     Either,
 }
 

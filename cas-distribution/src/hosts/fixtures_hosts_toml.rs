@@ -111,6 +111,11 @@ fn a_url_has_a_path_and_a_scheme() {
         ),
         (
             APP,
+            "server = \"http://m.test:5000\"\nskip_verify = false\n",
+            Ok(&["pru https://m.test:5000/v2/team/app/ or http ns=x.test"]),
+        ),
+        (
+            APP,
             "server = \"ftp://m.test\"\n",
             Err("line 1: expected a URL of http or https"),
         ),

@@ -130,7 +130,8 @@ impl Table {
             return Err(text.mistake(&proxy.span(), what));
         }
         let override_path = self.override_path;
-        endpoint.names_its_trust = self.names_trust() || url.is_some();
+        let names_trust = self.names_trust();
+        endpoint.names_its_trust = names_trust || url.is_some();
         endpoint.access.tls = self.tls(text.path());
         if let Some(url) = url {
             let root = root(url.get_ref(), override_path);
@@ -144,9 +145,7 @@ impl Table {
             endpoint.may = may;
             endpoint.scheme = match root.scheme() {
                 "https" => Scheme::Https,
-                _ if endpoint.access.tls != Tls::default() && root.port().is_some() => {
-                    Scheme::Either
-                }
+                _ if names_trust && root.port().is_some() => Scheme::Either,
                 _ => Scheme::Http,
             };
             endpoint.namespace = namespace(&root, reference);

@@ -206,14 +206,22 @@ impl Hosts {
     /// needed to reach the registry.
     ///
     /// # Errors
-    /// `NotFound` if the directory is absent; as [`certificates::read`].
+    /// `NotFound` if the directory is absent; `InvalidArgument` if it is not a directory; as
+    /// [`certificates::read`].
     fn check_chosen(&self) -> Result<()> {
         if let Some(chosen) = self.chosen.as_ref().filter(|chosen| !chosen.is_dir()) {
-            let why = "the directory of hosts.toml and certificates does not exist; make it, or \
-                       correct the path";
-            return Err(Error::not_found(why)
-                .operation("read")
-                .subject(chosen.display()));
+            let error = if chosen.exists() {
+                Error::invalid(
+                    "expected the directory of hosts.toml and certificates, but this is not a \
+                     directory; correct the path",
+                )
+            } else {
+                Error::not_found(
+                    "the directory of hosts.toml and certificates does not exist; make it, or \
+                     correct the path",
+                )
+            };
+            return Err(error.operation("read").subject(chosen.display()));
         }
         let read = |authority: &PathBuf| certificates::read(authority).map(drop);
         self.authorities.iter().try_for_each(read)

@@ -23,6 +23,28 @@ fn found(hosts: &Hosts, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_directory_that_the_user_names_must_be_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = write(scratch.path(), "hosts.toml", "");
+    for (path, kind, expected) in [
+        (file, ErrorKind::InvalidArgument, "is not a directory"),
+        (
+            scratch.path().join("absent"),
+            ErrorKind::NotFound,
+            "does not exist",
+        ),
+    ] {
+        let hosts = Hosts {
+            chosen: Some(path),
+            ..Hosts::default()
+        };
+        let error = hosts.check_chosen().unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn the_directory_of_a_host_hides_the_default_and_registries_conf() {
     let scratch = tempfile::tempdir().unwrap();
     let at = scratch.path();

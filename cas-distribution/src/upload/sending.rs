@@ -13,7 +13,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE
 use reqwest::{Body, Method, Response, StatusCode, Url};
 
 use super::Upload;
-use crate::request::{Action, refusals};
+use crate::request::{Action, may_answer};
 use crate::retry::Failure;
 use crate::{error, origin};
 
@@ -66,7 +66,7 @@ impl Upload<'_> {
             if own && !is_refused {
                 shown.note_accepted();
             }
-            if !is_refused || refused == refusals(&shown) {
+            if !is_refused || !may_answer(&shown, refused) {
                 return Ok(response);
             }
             refused += 1;

@@ -177,7 +177,7 @@ impl Rule {
             Some((host, rest)) => Kind::name(host, rest),
             None if text.contains('*') => Kind::name(text, "**"),
             // Otherwise `sha256:12`, a digest with too few digits, would be a host with a port.
-            None if text.starts_with("sha") && text.contains(':') => {
+            None if text.starts_with("sha256:") || text.starts_with("sha512:") => {
                 text.parse().ok().map(Kind::Digest)
             }
             None => host(text).map(Kind::registry),
@@ -314,6 +314,8 @@ mod tests {
             ("x.test:5000", "x.test/a:1", false),
             ("x.test", "a.x.test/a:1", false),
             ("x.test:443", "x.test:5000/a:1", false),
+            ("shared.test:5000", "shared.test:5000/a:1", true),
+            ("sha:5000", "sha:5000/a:1", true),
             ("docker.io:443", "registry-1.docker.io:5000/a:1", false),
             ("*.x.test.:5000", "a.x.test/b:1", false),
             ("[2002:7f00:1::1]", "127.0.0.1/a:1", false),

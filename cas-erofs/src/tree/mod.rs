@@ -126,8 +126,8 @@ impl Tree {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
-            "the names, links and extended attributes of the image have more than the {} bytes \
-             allowed; build it with fewer files",
+            "the names, links, extended attributes and incomplete blocks of the image have more \
+             than the {} bytes allowed; build it with fewer files",
             limit::TREE
         )))
     }

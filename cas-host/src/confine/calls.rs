@@ -69,9 +69,9 @@ const DENIED: &[c_long] = &[
     libc::SYS_syslog,
 ];
 
-/// Calls that change the mode, the times or the attributes of a file, and that its owner may make
-/// without the permission to write to it. Landlock does not check them. They are denied to a
-/// thread that changes no files.
+/// Calls that change the group, the mode, the times or the attributes of a file, and that its owner
+/// may make without the permission to write to it. Landlock does not check them. They are denied to
+/// a thread that changes no files.
 const DENIED_IF_CLOSED: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
@@ -85,6 +85,12 @@ const DENIED_IF_CLOSED: &[c_long] = &[
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
     REMOVEXATTRAT,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chmod,
     #[cfg(target_arch = "x86_64")]

@@ -52,6 +52,11 @@ impl Jobs<'_> {
             thread::sleep(LISTED);
             let mut listing = self.cas(fresh);
             let listed = listing.args(["soci", "prefetch-list", from]).output()?;
+            anyhow::ensure!(
+                listed.status.success(),
+                "cas soci prefetch-list failed: {}",
+                String::from_utf8_lossy(&listed.stderr)
+            );
             Ok(fs::write(&list, listed.stdout)?)
         })?;
         let list = list.to_str().context("a path is not UTF-8")?;
@@ -79,11 +84,12 @@ impl Jobs<'_> {
         finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
         let mut run = self.cas(fresh);
         let measured = measure(run.args(["run", "--lazy", reference, "--", "-c", command]));
-        then()?;
+        let done = then();
+        // The file system must not stay mounted after a failure.
         let mut unmount = Command::new("umount");
         let served = fresh.join("snapshots/erofs/lazy");
-        finish(unmount.arg("-l").arg(served))?;
-        measured
+        let unmounted = finish(unmount.arg("-l").arg(served));
+        done.and(unmounted).and(measured)
     }
 
     /// Returns the contenders that pull an image and run a command in it. The first contender reads

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{ErrorKind, Result};
 use crate::image::{Image, Reference};
-use crate::records::Revision;
+use crate::records::{BlobRecord, Revision};
 use crate::store::Store;
 
 /// Maximum number of records that are loaded concurrently.
@@ -28,14 +28,17 @@ pub(super) struct Seen {
 ///
 /// A job may pin a target and find its name just before the name is deleted. The check after the
 /// deletion finds this, and the name is created again. A later job does not find the name, and
-/// creates the name itself.
+/// creates the name itself. Another collection may remove a target once its name is deleted. The
+/// name of such a target is not created again, because no job has pinned it: a pin would have
+/// prevented the removal.
 pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
-    let pinned = pinned(store, seen).await?;
+    let pinned = changed(store, seen, |_| true).await?;
     let free = seen.iter().filter(|one| !pinned.contains(&one.image.name));
     let free: Vec<Image> = free.map(|one| one.image.clone()).collect();
     let deleted = store.images.delete_unchanged(&free).await?;
     let mut deleted: HashSet<Reference> = deleted.into_iter().collect();
-    let pinned = self::pinned(store, seen).await?;
+    let is_live = |record: Option<&BlobRecord>| record.is_some_and(|one| one.tombstone.is_none());
+    let pinned = changed(store, seen, is_live).await?;
     for Seen { image, .. } in seen {
         if pinned.contains(&image.name) && deleted.remove(&image.name) {
             match store.images.create(image.clone()).await {
@@ -49,13 +52,19 @@ pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Refer
 }
 
 /// Returns the names of images whose targets may have been pinned since the scan: a pin changes the
-/// record of the target.
-async fn pinned(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
+/// record of the target. `may_be_pinned` judges the record after the change.
+async fn changed(
+    store: &Store,
+    seen: &[Seen],
+    may_be_pinned: impl Fn(Option<&BlobRecord>) -> bool,
+) -> Result<HashSet<Reference>> {
+    let may_be_pinned = &may_be_pinned;
     let blobs = &store.blobs();
     let each = seen.iter().map(|Seen { image, revision }| async move {
         let found = blobs.load(&image.target.digest).await?;
-        let is_same = found.map(|(_, revision)| revision) == *revision;
-        Ok::<_, crate::error::Error>((!is_same).then(|| image.name.clone()))
+        let (record, now) = found.unzip();
+        let is_pinned = now != *revision && may_be_pinned(record.as_ref());
+        Ok::<_, crate::error::Error>(is_pinned.then(|| image.name.clone()))
     });
     let each: Vec<_> = each.collect();
     let found: Vec<Option<Reference>> = stream::iter(each)

@@ -16,6 +16,9 @@ type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 /// ids that may not be in a record yet, and no id may be given out twice.
 const SKIPPED: u64 = 1024 * BLOCK;
 
+/// The highest id that a record may have. A corrected counter and a block of ids follow it.
+const HIGHEST: u64 = u64::MAX - SKIPPED - BLOCK - 1;
+
 impl Snapshots {
     /// Gives the committed snapshot `key` the content of the active snapshot `by`, and removes
     /// `by`. `content` is the usage of `by`, or a [`SnapshotContent`] that names another directory
@@ -93,29 +96,37 @@ impl Snapshots {
         Ok((batch, id))
     }
 
-    /// Returns the keys of the damaged records: records that do not parse, and records whose chain
-    /// of parents is broken or circular. A chain is broken if one of its records is missing or does
-    /// not parse. If the counter of ids does not parse, or is lost, too low or too high, one of the
-    /// returned keys is empty. If `remove` is set, removes the damaged records, and corrects the
-    /// counter of ids and the numbers of children of the other records.
+    /// Returns the keys of the damaged records: records that do not parse or have an id that is too
+    /// high, and records whose chain of parents is broken or circular. A chain is broken if one of
+    /// its records is missing or does not parse. An empty key stands for the counter of ids, if it
+    /// does not parse, or is lost, too low or too high. If `remove` is set, removes these records,
+    /// and corrects the counter of ids and the numbers of children of the other records. A record
+    /// that another job is changing meanwhile is not judged by its parents and children.
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and another job has meanwhile changed a record that must be
     /// removed or corrected; errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
-        let (mut damaged, mut sound) = (Vec::new(), Sound::new());
-        let prefix = self.row("");
-        each(&*self.records, Table::Snapshots, &prefix, |record| {
-            let key = record.key[prefix.len()..].to_owned();
-            match SnapshotRecord::decode(record) {
-                Ok(found) => drop(sound.insert(key, (found, record.revision.clone()))),
-                Err(_) => damaged.push((key, record.revision.clone())),
+        // Other jobs may work while the pages of a scan are read. If a record is the same in both
+        // scans, its ancestors existed all the time between: those with a later key are in the
+        // first scan, those with an earlier key in the second. If it also still has that revision
+        // when the batch is committed, then the second scan has exactly its children.
+        let (_, before) = self.read_all().await?;
+        let (mut damaged, mut sound) = self.read_all().await?;
+        let is_same = |key: &str, revision: &Revision| {
+            before
+                .get(key)
+                .is_some_and(|(_, before)| before == revision)
+        };
+        let mut either = before.clone();
+        either.extend(sound.clone());
+        for key in without_root(&either) {
+            if let Some((_, revision)) = sound.get(&key)
+                && is_same(&key, revision)
+            {
+                damaged.push((key.clone(), revision.clone()));
+                sound.remove(&key);
             }
-            Ok(())
-        })
-        .await?;
-        for key in without_root(&sound) {
-            damaged.extend(sound.remove(&key).map(|(_, revision)| (key, revision)));
         }
         let mut batch = Batch::new();
         let corrected = self.correct_counter(&sound, &mut batch).await?;
@@ -124,13 +135,32 @@ impl Snapshots {
                 let expect = Expect::Revision(revision.clone());
                 batch.delete(Table::Snapshots, self.row(key), expect);
             }
-            self.count_children(&sound, &mut batch)?;
+            self.count_children(&sound, is_same, &mut batch)?;
             if !batch.is_empty() {
                 self.records.commit(&batch).await?;
             }
         }
         let keys = damaged.into_iter().map(|(key, _)| key);
         Ok(keys.chain(corrected.then(String::new)).collect())
+    }
+
+    /// Returns the keys and revisions of the records that are damaged by themselves, and the other
+    /// records.
+    async fn read_all(&self) -> Result<(Vec<(String, Revision)>, Sound)> {
+        let (mut damaged, mut sound) = (Vec::new(), Sound::new());
+        let prefix = self.row("");
+        each(&*self.records, Table::Snapshots, &prefix, |record| {
+            let key = record.key[prefix.len()..].to_owned();
+            match SnapshotRecord::decode(record) {
+                Ok(found) if found.id <= HIGHEST => {
+                    sound.insert(key, (found, record.revision.clone()));
+                }
+                _ => damaged.push((key, record.revision.clone())),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok((damaged, sound))
     }
 
     /// If the counter of ids does not parse, or is lost, too low or too high, adds to `batch` a
@@ -150,7 +180,7 @@ impl Snapshots {
         if is_right {
             return Ok(false);
         }
-        let next = highest.unwrap_or_default().saturating_add(1 + SKIPPED);
+        let next = highest.unwrap_or_default() + 1 + SKIPPED;
         let expect = found.map_or(Expect::Absent, |found| Expect::Revision(found.revision));
         let value = next.to_string().into();
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
@@ -158,8 +188,13 @@ impl Snapshots {
     }
 
     /// Adds to `batch` writes that correct the counts of children. A count is wrong if the record
-    /// of a child was lost or is removed.
-    fn count_children(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
+    /// of a child was lost or is removed. Only records that `is_same` accepts are corrected.
+    fn count_children(
+        &self,
+        sound: &Sound,
+        is_same: impl Fn(&str, &Revision) -> bool,
+        batch: &mut Batch,
+    ) -> Result<()> {
         let mut children: BTreeMap<&str, u64> = BTreeMap::new();
         for (record, _) in sound.values() {
             if let Some(parent) = &record.parent {
@@ -168,7 +203,7 @@ impl Snapshots {
         }
         for (key, (record, revision)) in sound {
             let counted = children.get(key.as_str()).copied().unwrap_or_default();
-            if record.children != counted {
+            if record.children != counted && is_same(key, revision) {
                 let record = SnapshotRecord {
                     children: counted,
                     ..record.clone()

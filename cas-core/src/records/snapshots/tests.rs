@@ -184,6 +184,95 @@ async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
     }
 }
 
+/// Records between whose pages another process works: after the first page of the scan number
+/// `turn`, it makes snapshots behind the page and ahead of it.
+struct Between {
+    store: Arc<MemoryStore>,
+    /// Number of first pages that are read before the other process works.
+    turn: Mutex<u64>,
+}
+
+#[async_trait::async_trait]
+impl Records for Between {
+    fn capabilities(&self) -> crate::capability::Capabilities {
+        self.store.capabilities()
+    }
+    async fn load(&self, table: Table, key: &str) -> Result<Option<super::super::Record>> {
+        self.store.load(table, key).await
+    }
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        self.store.commit(batch).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<super::super::Record>> {
+        let page = self.store.scan(table, prefix, after, limit).await?;
+        let is_turn = after.is_none() && {
+            let mut turn = lock(&self.turn);
+            *turn = turn.wrapping_sub(1);
+            *turn == u64::MAX
+        };
+        if is_turn {
+            let other = Snapshots::new(self.store.clone(), "test")?;
+            layer(&other, "a-parent", None).await;
+            layer(&other, "z-child", Some("a-parent")).await;
+            layer(&other, "a-child", Some("z-parent")).await;
+            other.remove("z-old").await?;
+            other.remove("z-oldest").await?;
+        }
+        Ok(page)
+    }
+}
+
+#[tokio::test]
+async fn snapshots_that_other_processes_change_meanwhile_are_not_damaged() {
+    for turn in 0..2 {
+        for remove in [false, true] {
+            let store = Arc::new(MemoryStore::new());
+            let view = Snapshots::new(store.clone(), "test").unwrap();
+            for number in 0..300 {
+                layer(&view, &format!("k{number:03}"), None).await;
+            }
+            layer(&view, "z-parent", None).await;
+            layer(&view, "z-oldest", None).await;
+            layer(&view, "z-old", Some("z-oldest")).await;
+            let between = Arc::new(Between {
+                store,
+                turn: Mutex::new(turn),
+            });
+            let repair = Snapshots::new(between, "test").unwrap();
+            assert!(repair.damaged(remove).await.unwrap().is_empty());
+            for (parent, child) in [("a-parent", "z-child"), ("z-parent", "a-child")] {
+                assert_eq!(view.find(parent).await.unwrap().children, 1);
+                view.find(child).await.unwrap();
+            }
+        }
+    }
+}
+
+/// No counter of ids can follow such a record.
+#[tokio::test]
+async fn a_record_with_too_high_an_id_is_damaged() {
+    for id in [u64::MAX, u64::MAX - BLOCK, u64::MAX - 1024 * BLOCK] {
+        let [view, other] = two_views();
+        layer(&view, "base", None).await;
+        let mut batch = Batch::new();
+        let record = SnapshotRecord {
+            id,
+            ..view.find("base").await.unwrap()
+        };
+        view.put(&mut batch, "high", &record, Expect::Any).unwrap();
+        view.records.commit(&batch).await.unwrap();
+        assert_eq!(other.damaged(true).await.unwrap(), ["high"]);
+        assert!(other.damaged(true).await.unwrap().is_empty());
+        make(&other, "new", None).await.unwrap();
+    }
+}
+
 /// Each view has reserved ids that are not in a record yet. The corrected counter must skip them.
 #[tokio::test]
 async fn a_corrected_counter_gives_out_no_id_twice() {

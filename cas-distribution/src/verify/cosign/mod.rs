@@ -125,6 +125,12 @@ impl Search<'_> {
                     continue;
                 }
                 if read.len() == limit::SIGNATURES {
+                    self.why = format!(
+                        "at most {} referrers of the image are read, and none of them has a valid \
+                         signature; {}",
+                        limit::SIGNATURES,
+                        self.why
+                    );
                     return Ok(false);
                 }
                 read.insert(referrer.digest);
@@ -192,6 +198,10 @@ impl Search<'_> {
                 _ => continue,
             };
             if self.left == 0 {
+                why = format!(
+                    "at most {} signatures of the image are checked, and none of them is valid",
+                    limit::SIGNATURES
+                );
                 break;
             }
             self.left -= 1;

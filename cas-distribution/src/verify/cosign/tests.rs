@@ -206,9 +206,23 @@ async fn no_more_signatures_are_checked_than_the_bound() {
     for (before, is_found) in [(limit::SIGNATURES - 1, true), (limit::SIGNATURES, false)] {
         let mut signatures = vec![(good.as_str(), OTHER_KEY); before];
         signatures.push((&good, GOOD));
-        let found = verified(Signed::new(&signatures)).await;
-        assert_eq!(found.is_ok(), is_found);
+        let repository = Signed::new(&signatures);
+        match is_found {
+            true => verified(repository).await.unwrap(),
+            false => rejected(repository, "at most 64 signatures").await,
+        }
     }
+}
+
+/// The referrers that are read first have no signature that is checked.
+#[tokio::test]
+async fn a_signature_that_is_not_checked_is_not_called_absent() {
+    let good = good_payload();
+    let signer = Signer::new();
+    let wrong = bundle::tests::signed(&signer, &target().digest);
+    let repository = Signed::new(&[(good.as_str(), OTHER_KEY); limit::SIGNATURES]);
+    let repository = repository.refer(bundle::TYPE, (bundle::TYPE, &wrong), &target());
+    rejected(repository, "at most 64 signatures").await;
 }
 
 #[tokio::test]
@@ -304,6 +318,10 @@ async fn no_more_referrers_are_read_than_the_bound() {
         repository = repository.refer(bundle::TYPE, (bundle::TYPE, &good), &target());
         let found = verified_by(signer.public(), repository).await;
         assert_eq!(found.is_ok(), is_found);
+        if let Err(error) = found {
+            let said = error.to_string();
+            assert!(said.contains("at most 64 referrers"), "{said}");
+        }
     }
 }
 
