@@ -125,6 +125,8 @@ impl JobStorage for DiskJobStorage {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use cas_core::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     let names: Vec<String> = collected
         .snapshots
         .iter()
-        .map(ToString::to_string)
+        .map(|(snapshot, _)| snapshot.to_string())
         .collect();
     let wanted = ["c", "b"].map(|key| format!("snapshots/{}/{key}", store.name()));
     assert_eq!(names, wanted);
