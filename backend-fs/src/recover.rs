@@ -57,7 +57,7 @@ fn remove_damaged(blobs: &Blobs) -> Result<()> {
             None => break,
         }
     }
-    // Without this sync, another power loss could undo the removal of the blobs, but not the
-    // removal of the markers.
+    // Next, the caller removes the markers that led to this check. Without this sync, a power loss
+    // could then bring damaged blobs back, and nothing would check them again.
     Ok(blobs.sync()?)
 }

@@ -14,9 +14,9 @@ use crate::tables::Tables;
 /// redb stores each large row, with a small header, in space whose size is a power of two. A row
 /// whose own size is a power of two would leave half of that space unused.
 pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
-/// Maximum size in bytes of a blob that is stored inline, in its entry. If its bytes were in a row,
-/// each change would write one more page. Entries of adjacent digests share pages, so removing them
-/// together is cheap.
+/// Maximum size in bytes of a blob that is stored inline, in its entry. With its bytes in a row,
+/// storing or removing such a blob would write one more page. Entries of adjacent digests share
+/// pages, so removing them together is cheap.
 pub(crate) const INLINE_MAX: usize = 512;
 /// Maximum number of rows that [`Tables::remove_some_rows`] removes. The rest is left to later
 /// transactions, so that other transactions do not wait long.
@@ -26,14 +26,14 @@ const MOVE_ROWS: usize = 4096;
 /// Number of bytes after which a transaction moves no more rows.
 const MOVE_BYTES: usize = 8 << 20;
 
-/// Returns the keys of all rows with this number.
+/// Returns the keys of all rows of one blob or ingest. Each of them begins with `number`.
 fn all(number: u64) -> RangeInclusive<(u64, u64)> {
     (number, 0)..=(number, u64::MAX)
 }
 
 impl Tables<'_> {
-    /// Removes the rows of a blob, which all have the row number `number`. If there are many,
-    /// removes only some of them, and adds the row number to the table `doomed` for
+    /// Removes the rows of the blob with the row number `number`. If there are many, removes only
+    /// some of them, and adds the row number to the table `doomed` for
     /// [`Tables::finish_removal`]. Returns whether rows may remain.
     pub(crate) fn remove_all_rows(
         &mut self,

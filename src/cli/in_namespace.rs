@@ -16,7 +16,7 @@ const GIVE: &str = "give-owners";
 /// Name of the hidden command that removes a tree.
 const REMOVE: &str = "remove-tree";
 
-/// Give unpacked files to the owners that their attributes name (started by `cas run`)
+/// Give unpacked files to the owners in their extended attributes (started by `cas run`)
 #[derive(Args)]
 pub(crate) struct GiveOwners {
     directory: PathBuf,
@@ -43,9 +43,8 @@ impl RemoveTree {
     }
 }
 
-/// Gives the files in `directory`, an image that was unpacked without privileges, to the owners
-/// that they have in the image. A file stays as it is if the user namespace does not have its
-/// owner.
+/// Gives the files in `directory` to the owners that they have in the image that was unpacked there
+/// without privileges. A file stays as it is if the user namespace does not have its owner.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     let why = "files could not be given to their owners, for the reason above";
     call(GIVE, directory, why).await
@@ -60,7 +59,8 @@ pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
 /// Runs a hidden command, which prints the reason if it fails.
 ///
 /// # Errors
-/// `Denied` with the message `failed` if the command fails; errors of starting the command.
+/// `Denied` if the command fails; its message is the parameter `failed`. Errors of starting the
+/// command.
 async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
     let mut child = tokio::process::Command::new("/proc/self/exe");
     child

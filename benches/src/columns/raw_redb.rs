@@ -21,10 +21,10 @@ const NAMES: TableDefinition<&str, &[u8]> = TableDefinition::new("names");
 /// Size of a row of a large blob in bytes.
 const ROW: usize = (256 << 10) - 512;
 const CACHE: usize = 64 << 20;
-/// Number of blobs in one transaction.
+/// Maximum number of blobs in one transaction of `put_batched`.
 const TOGETHER: usize = 256;
 
-/// Returns the column of redb called directly.
+/// Returns the column of the benchmark tables that calls redb directly, without our store.
 pub(super) fn contender() -> Contender {
     Contender::new(
         "redb raw",
@@ -51,7 +51,7 @@ fn open(directory: &Path) -> Result<Raw> {
 
 struct Raw(Database);
 
-/// Pieces of blobs, by the key of their blob and their offset.
+/// Rows of blobs. The key of a row is the key of its blob and the offset of the row in the blob.
 type Bytes = ReadOnlyTable<(&'static [u8], u64), &'static [u8]>;
 
 impl Raw {

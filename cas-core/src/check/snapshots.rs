@@ -1,6 +1,7 @@
 //! Snapshots: their directories and their files.
 
 use std::collections::HashMap;
+use std::iter;
 
 use super::reader::Reading;
 use super::{Checker, Problem, ReadData};
@@ -41,25 +42,27 @@ impl Checker<'_> {
                 repairs,
             );
         }
+        let all = parents_first(snapshotter).await?;
+        let mut chains = Chains::new(snapshotter, &all);
         let mut sound = Vec::new();
-        for info in parents_first(snapshotter).await? {
+        for info in &all {
             let condition = condition(snapshotter, &info.key, Depth::Files).await?;
             self.report.snapshots += u64::from(condition.is_some());
             match condition {
                 Some(Condition::Sound) if info.kind == SnapshotKind::Committed => sound.push(info),
-                Some(condition) => self.heal_snapshot(snapshotter, &info, condition).await?,
+                Some(condition) => self.heal_snapshot(&mut chains, info, condition).await?,
                 None => {}
             }
         }
         if self.options.read_data != ReadData::Nothing {
-            self.read_snapshots(snapshotter, &sound).await?;
+            self.read_snapshots(&mut chains, &sound).await?;
         }
         self.check_leftovers(snapshotter).await
     }
 
     /// Reads the files of the selected snapshots.
-    async fn read_snapshots(&mut self, snapshotter: &dyn Snapshotter, all: &[Info]) -> Result<()> {
-        let options = self.options;
+    async fn read_snapshots(&mut self, chains: &mut Chains<'_>, all: &[&Info]) -> Result<()> {
+        let (options, snapshotter) = (self.options, chains.snapshotter);
         let mut stats = Vec::new();
         for info in all {
             stats.extend(stat(snapshotter, info).await?.map(|stat| (stat, info)));
@@ -68,16 +71,12 @@ impl Checker<'_> {
         let (stats, infos): (Vec<Stat>, Vec<&Info>) = stats.into_iter().unzip();
         let reading = Reading::begin_snapshots(snapshotter.name(), self.store, options).await?;
         let selected = reading.select(&stats);
-        let depth = Depth::Bytes {
-            per_second: options.bytes_per_second,
-        };
         for (number, stat) in selected.iter().enumerate() {
             let at = stats.partition_point(|other| other.digest < stat.digest);
             let item = name(snapshotter, &infos[at].key);
             options.progress.begin(&item, Some(stat.size));
-            if let Some(condition) = condition(snapshotter, &infos[at].key, depth).await? {
-                self.heal_snapshot(snapshotter, infos[at], condition)
-                    .await?;
+            if let Some(condition) = self.read_snapshot(chains, infos[at]).await? {
+                self.heal_snapshot(chains, infos[at], condition).await?;
             }
             options.progress.end(&item);
             reading.note(number, stat).await;
@@ -86,13 +85,58 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports what is wrong with a snapshot, and repairs it if the check repairs.
+    /// Reads the files of a snapshot. Returns `None` if this check has judged them already, or if the
+    /// snapshot was removed meanwhile.
+    async fn read_snapshot(
+        &self,
+        chains: &mut Chains<'_>,
+        info: &Info,
+    ) -> Result<Option<Condition>> {
+        if chains.judged.contains_key(&info.key) {
+            return Ok(None);
+        }
+        let depth = Depth::Bytes {
+            per_second: self.options.bytes_per_second,
+        };
+        let condition = condition(chains.snapshotter, &info.key, depth).await?;
+        if condition == Some(Condition::Sound) {
+            chains.judged.insert(info.key.clone(), true);
+        }
+        Ok(condition)
+    }
+
+    /// Reports what is wrong with a snapshot, and repairs it if the check repairs. A snapshotter may
+    /// copy the files of the parent. So the ancestors are read and repaired first, even if this
+    /// check does not read files otherwise.
     async fn heal_snapshot(
         &mut self,
-        snapshotter: &dyn Snapshotter,
+        chains: &mut Chains<'_>,
         info: &Info,
         condition: Condition,
     ) -> Result<()> {
+        let mut is_on_sound = true;
+        let is_damaged = condition != Condition::Sound;
+        if is_damaged && self.options.repair.is_some() && info.kind == SnapshotKind::Committed {
+            for ancestor in chains.ancestors(info) {
+                if let Some(found) = self.read_snapshot(chains, ancestor).await? {
+                    self.heal_alone(chains, ancestor, found, is_on_sound)
+                        .await?;
+                }
+                is_on_sound = chains.judged.get(&ancestor.key) == Some(&true);
+            }
+        }
+        self.heal_alone(chains, info, condition, is_on_sound).await
+    }
+
+    /// As [`Self::heal_snapshot`], after the ancestors. `is_on_sound` states whether they are sound.
+    async fn heal_alone(
+        &mut self,
+        chains: &mut Chains<'_>,
+        info: &Info,
+        condition: Condition,
+        is_on_sound: bool,
+    ) -> Result<()> {
+        let snapshotter = chains.snapshotter;
         let (problem, why) = match condition {
             Condition::Sound => return Ok(()),
             Condition::Missing => (
@@ -101,7 +145,10 @@ impl Checker<'_> {
             ),
             Condition::Damaged(why) => (Problem::SnapshotDamaged, why),
         };
-        let repaired = self.repair_snapshot(snapshotter, info).await?;
+        let repaired = match is_on_sound {
+            true => self.repair_snapshot(snapshotter, info).await?,
+            false => Some(Err(Error::precondition("its parent is damaged"))),
+        };
         let detail = match &repaired {
             Some(Ok(())) if info.kind == SnapshotKind::Committed => {
                 format!("{why}; it was made again from its layer")
@@ -114,6 +161,7 @@ impl Checker<'_> {
             ),
         };
         let done = matches!(repaired, Some(Ok(())));
+        chains.judged.insert(info.key.clone(), done);
         self.add(problem, name(snapshotter, &info.key), detail, done);
         Ok(())
     }
@@ -165,6 +213,35 @@ impl Checker<'_> {
         );
         self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);
         Ok(())
+    }
+}
+
+/// The snapshots of a snapshotter, and what this check has found out about their files.
+struct Chains<'a> {
+    snapshotter: &'a dyn Snapshotter,
+    all: HashMap<&'a str, &'a Info>,
+    /// The keys of the snapshots that were read or found damaged. True if the files are right, or
+    /// were made again.
+    judged: HashMap<String, bool>,
+}
+
+impl<'a> Chains<'a> {
+    fn new(snapshotter: &'a dyn Snapshotter, all: &'a [Info]) -> Self {
+        Chains {
+            snapshotter,
+            all: all.iter().map(|info| (info.key.as_str(), info)).collect(),
+            judged: HashMap::new(),
+        }
+    }
+
+    /// Returns the ancestors of a snapshot, each after its parent.
+    fn ancestors(&self, info: &Info) -> Vec<&'a Info> {
+        let parent = |info: &Info| self.all.get(info.parent.as_deref()?).copied();
+        let chain = iter::successors(parent(info), |info| parent(info));
+        // Records can form a circle.
+        let mut chain: Vec<&Info> = chain.take(self.all.len()).collect();
+        chain.reverse();
+        chain
     }
 }
 

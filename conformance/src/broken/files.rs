@@ -28,9 +28,9 @@ pub enum FileFault {
     ForgetsTheDirectorySync,
     /// The store renames the file before it writes the bytes.
     RenamesBeforeItHasWritten,
-    /// The store ignores errors of syncs.
+    /// A publish ignores errors of syncs.
     IgnoresFailedSyncs,
-    /// The store repeats a failed sync, and relies on the second result.
+    /// A publish repeats a failed sync, and relies on the second result.
     RetriesFailedSyncs,
     /// The store ignores errors of writes, such as those of a full disk.
     IgnoresAFullDisk,
@@ -160,7 +160,7 @@ struct Writing {
     file: File,
     path: PathBuf,
     dir: PathBuf,
-    /// All bytes that were appended.
+    /// All bytes that were appended since the last rewind.
     held: Vec<u8>,
     fault: Fault,
 }

@@ -17,7 +17,7 @@ use cas_core::{
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put, read};
 
-/// A store that uses the proof of one ingest for another.
+/// A store that publishes an ingest with the [`Verified`] of another ingest.
 struct Thief(Arc<dyn ContentStore>);
 
 struct Stolen {
@@ -344,7 +344,11 @@ async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[D
     let removed = store.remove_versions(&blobs, &Batch::new()).await;
     removed.expect("the removal must succeed");
     there.retain(|digest| !gone.contains(digest));
-    assert_eq!(digests(store).await, *there, "what is left");
+    assert_eq!(
+        digests(store).await,
+        *there,
+        "a removal must remove exactly the given blobs"
+    );
     for digest in gone {
         assert_absent(store, digest).await;
     }

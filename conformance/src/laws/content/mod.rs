@@ -49,7 +49,7 @@ laws! { $
     ]
     read(needs Files) [
         a_file_has_the_bytes:
-            "A copy that the kernel makes of the file would differ from the layer"
+            "A copy that the kernel makes from the file of a blob would differ from the blob"
             ["cas_core::BlobReader::file"],
     ]
     files() [
@@ -180,7 +180,7 @@ laws! { $
             "Every restart would pull every image again"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_reopened_store_has_the_same_versions:
-            "A collection that resumes after a restart would remove newer blobs"
+            "A new blob could get a removed blob's version, and a late collection would remove it"
             ["cas_core::content::Version"],
         a_flush_makes_relaxed_durable:
             "An import that flushes only at its end would not be durable"
@@ -201,7 +201,7 @@ laws! { $
     ]
     crash(needs Resume, racy) [
         a_killed_writer_leaves_a_prefix:
-            "A resumed download would continue after bytes that never arrived, and fail at its end"
+            "A resumed download would continue after bytes that the store lacks, and fail at its end"
             ["docs/DURABILITY.md, Order in the store of files"],
     ]
     fault(needs Durable, racy) [

@@ -73,8 +73,8 @@ pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     }
 }
 
-/// A collection is killed after it has written two tombstones and has removed the bytes of one of
-/// the two blobs, but no record. The next collection must finish the work.
+/// A collection writes two tombstones, removes the bytes of one of the two blobs, and is killed
+/// before it removes a record. The next collection must finish the work.
 pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));
@@ -95,8 +95,8 @@ pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     assert_eq!(store.blobs().load(&bare).await.unwrap(), None);
 }
 
-/// The lease of a job expires and a collection runs. The job must not create a name for an image
-/// whose blobs are gone. If the lease was removed but the blobs still exist, the job must succeed.
+/// If the lease of a job expires and a collection removes the blobs, the job must not create a name
+/// for the image. If only the lease is removed and the blobs still exist, the job must succeed.
 pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
@@ -118,7 +118,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     assert!(
         store
             .leases()
-            .delete(guard.id(), "", sleep())
+            .delete(guard.id(), "", after_expiry())
             .await
             .unwrap()
     );
@@ -128,19 +128,19 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],
-        "the lease must end even if it expired during the job"
+        "no lease may be left after the job, even if it expired during the job"
     );
 }
 
-fn sleep() -> std::time::SystemTime {
+fn after_expiry() -> std::time::SystemTime {
     std::time::SystemTime::now() + JOB_LEASE * 2
 }
 
 /// A collection must skip a record that changed since its scan.
 pub(super) async fn a_blob_pinned_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
-    // The first collection of a store corrects the records of indexes before its scan. The next
-    // collection scans at once, so the pin below can fall between its scan and its removal.
+    // The first collection of a store corrects the records of image indexes before its scan. The
+    // next collection scans at once, so the pin below can fall between its scan and its removal.
     collect_now(&store).await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
