@@ -201,7 +201,7 @@ laws! { $
     ]
     crash(needs Resume, racy) [
         a_killed_writer_leaves_a_prefix:
-            "A resumed download would continue after bytes that the store lacks, and fail at its end"
+            "A resumed download would continue after bytes that are missing, and fail at its end"
             ["docs/DURABILITY.md, Order in the store of files"],
     ]
     fault(needs Durable, racy) [
