@@ -130,6 +130,10 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     )))
 }
 
+/// The subject of findings about entries. It is not the file itself: a repair of the file may have
+/// lost names, but a corrected entry has not.
+const ENTRIES: &str = "index.json entries";
+
 /// Finds entries of `index.json` that are not descriptors with the type of their content. If
 /// `repair` is set, corrects the entries whose content is in the store. A kill leaves the old or
 /// the new file. A damaged or lost `index.json` is reported elsewhere.
@@ -159,7 +163,7 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
             }
             (false, _) => "a repair corrects the entry if the store has its content",
         };
-        finding(FILE, format!("{fault}; {outcome}"), mended)
+        finding(ENTRIES, format!("{fault}; {outcome}"), mended)
     };
     Ok(faults.into_iter().map(found).collect())
 }

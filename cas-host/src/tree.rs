@@ -224,7 +224,7 @@ impl fmt::Display for Path<'_> {
 pub(crate) struct Meter {
     pub(crate) usage: Usage,
     linked: HashSet<(u64, u64)>,
-    /// Whether directories that this user cannot read are skipped.
+    /// Whether directories that cannot be read are skipped.
     skips: bool,
 }
 
@@ -247,10 +247,14 @@ pub(crate) fn usage_of(stat: &Stat) -> Usage {
 
 impl Visit for Meter {
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
-        match open_below(at) {
-            Err(Errno::ACCESS) if self.skips => Err(Errno::NOENT),
-            opened => opened,
+        let opened = open_below(at);
+        if !self.skips {
+            return opened;
         }
+        // Without the right to search a directory, its entries can be listed, but not measured.
+        let searched =
+            opened.and_then(|dir| calls::statat(&dir, c".", AtFlags::empty()).map(|_| dir));
+        searched.map_err(|_| Errno::NOENT)
     }
 
     fn entry(&mut self, at: At<'_>) -> io::Result<()> {
@@ -284,27 +288,24 @@ pub fn measure(dir: impl AsFd) -> Result<Usage> {
     Ok(meter.usage)
 }
 
-/// Returns the disk usage of the directory `path` and of everything below it, without mounted file
-/// systems and without directories that this user cannot read. An inode with several names counts
-/// once. An absent directory takes no space.
-///
-/// # Errors
-/// As [`measure`].
-pub fn measure_readable(path: &std::path::Path) -> Result<Usage> {
+/// Returns the disk usage of the directory `path` and of everything below it, as far as it can be
+/// read, without mounted file systems. An inode with several names counts once. Returns no usage if
+/// the directory is absent or cannot be opened.
+#[must_use]
+pub fn measure_readable(path: &std::path::Path) -> Usage {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = match calls::open(path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(Usage::default()),
-        opened => opened
-            .map_err(io::Error::from)
-            .during("measure", path.display())?,
-    };
     let mut meter = Meter {
-        usage: usage_of(&calls::fstat(&dir).map_err(io::Error::from)?),
         skips: true,
         ..Meter::default()
     };
-    walk(&dir, &mut meter).during("measure", path.display())?;
-    Ok(meter.usage)
+    if let Ok(dir) = calls::open(path, flags, Mode::empty())
+        && let Ok(stat) = calls::fstat(&dir)
+    {
+        meter.usage += usage_of(&stat);
+        // An error ends the walk. What was counted before it is better than nothing.
+        let _ = walk(&dir, &mut meter);
+    }
+    meter.usage
 }
 
 /// Returns the path at which the kernel shows a file descriptor of this process.

@@ -120,7 +120,8 @@ fn entries_with_faults_keep_their_content_and_do_not_disturb_others_and_are_corr
         assert_eq!((code, found.len()), (4, 2 * FAULTS.len()), "{found:#?}");
         for (digest, (case, _)) in digests.iter().zip(FAULTS) {
             let names = |one: &Value| {
-                one["subject"] == "index.json" && one["detail"].as_str().unwrap().contains(digest)
+                one["subject"] == "index.json entries"
+                    && one["detail"].as_str().unwrap().contains(digest)
             };
             assert!(found.iter().any(names), "{case}: {found:#?}");
         }
@@ -192,7 +193,10 @@ fn an_entry_whose_content_is_missing_is_corrected_once_it_is_there() {
         for _ in 0..2 {
             let (code, found) = scene.fsck(&["--repair"]);
             assert_eq!(code, 4, "{found:#?}");
-            assert!(has(&found, "store-damaged", "index.json"), "{found:#?}");
+            assert!(
+                has(&found, "store-damaged", "index.json entries"),
+                "{found:#?}"
+            );
             assert!(has(&found, "blob-missing", ""), "{found:#?}");
         }
         write_blob(&scene, &data, &entry);
@@ -200,6 +204,27 @@ fn an_entry_whose_content_is_missing_is_corrected_once_it_is_there() {
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
         scene.works();
     }
+}
+
+/// A repair that corrects an entry has lost no name. So it does not keep images that a user has
+/// removed.
+#[test]
+fn a_corrected_entry_does_not_bring_removed_images_back() {
+    let scene = Scene::new("fs");
+    add_faults(&scene, Algorithm::Sha256);
+    let manifests = || {
+        let listed = run(&scene, &["images", "--json"]);
+        listed.lines().count()
+    };
+    let before = manifests();
+    run(&scene, &["rmi", "app:1"]);
+    assert_eq!(manifests(), before - 1);
+    assert_eq!(scene.fsck(&["--repair"]).0, 0);
+    assert_eq!(
+        run(&scene, &["lease", "ls"]).matches("recovered").count(),
+        0
+    );
+    assert_eq!(manifests(), before - 1);
 }
 
 /// A layout may list content of any type. A person is told, and everything else is listed.

@@ -135,28 +135,31 @@ fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
     let log = Log::from_environment(store, snapshotter);
     let seed = crate::seed::seed(&log);
     eprintln!("{store} on {snapshotter}: CAS_KILLS_SEED={seed}");
-    strike_each(store, snapshotter, verbs, kills, |world, verb| {
+    strike_each(store, snapshotter, "", verbs, kills, |world, verb| {
         world.kill_verb(verb, kills, Random::new(seed, verb.name))
     });
 }
 
 /// Strikes each of `verbs` that was not struck `times` times according to the log, and adds it to
-/// the log. Panics at the end if something was left of a verb.
+/// the log. In the log, `which` follows the name of the verb. Panics at the end if something was
+/// left of a verb.
 pub(crate) fn strike_each(
     store: &str,
     snapshotter: &str,
+    which: &str,
     verbs: &[&Verb],
     times: u64,
     strike: impl Fn(&mut World, &Verb) -> Struck,
 ) {
     let log = Log::from_environment(store, snapshotter);
     let mut verbs = verbs.to_vec();
-    verbs.retain(|verb| !log.has(verb.name, times));
+    let entry = |verb: &Verb| format!("{}{which}", verb.name);
+    verbs.retain(|verb| !log.has(&entry(verb), times));
     let mut world = World::new(store, snapshotter, &verbs);
     let mut failed = Vec::new();
     for verb in &verbs {
         let struck = strike(&mut world, verb);
-        log.add_verb(verb.name, &struck);
+        log.add_verb(&entry(verb), &struck);
         if !struck.left.is_empty() {
             let (name, left) = (verb.name, struck.left);
             failed.push(format!("{store} on {snapshotter}, {name}: {left:#?}"));

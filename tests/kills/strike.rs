@@ -1,7 +1,8 @@
 //! One process that is killed, measured, or ended.
 
+use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,14 +55,19 @@ pub(crate) fn measure(command: &mut Command) -> Duration {
     }
 }
 
-/// Runs a command. Returns what it wrote to standard error, and how it ended. If it has not ended
+/// Runs a command. Returns how it ended, and what it wrote to standard error. If it has not ended
 /// within `time`, kills it and the programs that it started, and returns `None`.
-pub(crate) fn end_within(command: &mut Command, time: Duration) -> Option<Output> {
+pub(crate) fn end_within(command: &mut Command, time: Duration) -> Option<(ExitStatus, String)> {
     let begun = Instant::now();
+    // Not a pipe, because nobody reads it before the command ends.
+    let mut errors = tempfile::tempfile().unwrap();
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
-    let group = silent.stderr(Stdio::piped()).process_group(0);
+    let group = silent.stderr(errors.try_clone().unwrap()).process_group(0);
     let mut process = group.spawn().unwrap();
-    while process.try_wait().unwrap().is_none() {
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break status;
+        }
         if begun.elapsed() > time {
             let group = Pid::from_child(&process);
             kill_process_group(group, Signal::KILL).unwrap();
@@ -69,6 +75,9 @@ pub(crate) fn end_within(command: &mut Command, time: Duration) -> Option<Output
             return None;
         }
         thread::sleep(LOOK);
-    }
-    Some(process.wait_with_output().unwrap())
+    };
+    let mut said = Vec::new();
+    errors.rewind().unwrap();
+    errors.read_to_end(&mut said).unwrap();
+    Some((status, text(&said)))
 }

@@ -194,6 +194,38 @@ fn signals_reach_the_program_and_what_kills_leave_is_collected() {
     }
 }
 
+/// The owner can list such a directory, but not measure or remove what is in it.
+#[test]
+fn a_killed_run_with_a_directory_that_cannot_be_searched_stops_no_command() {
+    let Some(home) = home() else { return };
+    let script = "mkdir -p /closed/in && chmod 600 /closed && echo up && exec sleep 1000";
+    let arguments = [
+        "run",
+        "--runtime",
+        "chroot",
+        "app:app",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut child = started(home.cas(Ids::One, &arguments));
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let below = fs::read_to_string(children).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    kill_process(pid(below.trim().parse().unwrap()), Signal::KILL).unwrap();
+    while leftovers(&home, Ids::One, &["gc", "--dry-run"]) == 0 {}
+    ok(&mut home.cas(Ids::One, &["df"]));
+    ok(&mut home.cas(
+        Ids::One,
+        &["run", "--runtime", "chroot", "app:app", "--", "true"],
+    ));
+    ok(&mut home.cas(Ids::One, &["gc"]));
+    assert!(runs(&home).is_empty());
+    ok(&mut home.cas(Ids::One, &["fsck"]));
+}
+
 /// Returns the sum of the bytes of leftovers that a command lists.
 fn leftovers(home: &Home, ids: Ids, command: &[&str]) -> u64 {
     let listed = ok(home.cas(ids, command).arg("--json"));
