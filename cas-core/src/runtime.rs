@@ -1,10 +1,10 @@
 //! Private tokio runtimes, for crates whose libraries need one. Callers may use another executor or
 //! none.
 
-use std::io;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock};
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -18,6 +18,11 @@ const BLOCKING: usize = 8;
 /// How long a thread for work that blocks stays idle before it ends. After the end of the last one,
 /// tokio would panic if it could not start another one.
 const IDLE: Duration = Duration::from_secs(365 * 86_400);
+
+/// How often, and at which intervals, it is checked whether the kernel has removed a thread that has
+/// ended. This takes microseconds, or longer on a busy machine.
+const REMOVALS: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A runtime that the first use starts.
 pub struct PrivateRuntime {
@@ -66,13 +71,26 @@ fn start(name: &str, mut builder: Builder) -> io::Result<Runtime> {
 /// Checks that this process can have `count` more threads, because tokio panics if it cannot start
 /// a thread.
 fn check_threads(count: usize) -> io::Result<()> {
-    let gate = Mutex::new(());
-    thread::scope(|scope| {
+    let (gate, ended) = (Mutex::new(()), Mutex::new(Vec::new()));
+    let started = thread::scope(|scope| {
         // Until all are started, none ends.
         let _closed = lock(&gate);
         for _ in 0..count {
-            thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)))?;
+            thread::Builder::new().spawn_scoped(scope, || {
+                drop(lock(&gate));
+                lock(&ended).extend(fs::read_link("/proc/thread-self"));
+            })?;
         }
         Ok(())
-    })
+    });
+    // A thread that has ended counts until the kernel has removed it, and no other can take its
+    // place until then.
+    for thread in lock(&ended).iter() {
+        let path = Path::new("/proc").join(thread);
+        let is_there = |_: &u32| path.exists();
+        (0..REMOVALS)
+            .take_while(is_there)
+            .for_each(|_| thread::sleep(PAUSE));
+    }
+    started
 }
