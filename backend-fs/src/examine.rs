@@ -8,7 +8,7 @@ use cas_core::image::Image;
 use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Records, Table};
-use cas_core::{Digest, Error, ErrorKind, Result, limit};
+use cas_core::{Descriptor, Error, ErrorKind, Result, limit};
 use cas_host::{Dir, if_directory};
 use cas_records_sqlite::SqliteRecords;
 
@@ -130,9 +130,9 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     )))
 }
 
-/// Finds entries of `index.json` that are not descriptors with the type of their content. If
-/// `repair` is set, corrects the entries whose content is in the store. A kill leaves the old or
-/// the new file. A damaged or lost `index.json` is reported elsewhere.
+/// Finds entries of `index.json` that are not descriptors of their content. If `repair` is set,
+/// corrects the entries whose content is in the store. A kill leaves the old or the new file. A
+/// damaged or lost `index.json` is reported elsewhere.
 ///
 /// # Errors
 /// `Full` if `index.json` would become too large; errors of the file system.
@@ -145,7 +145,11 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
         Some(dir) => Blobs::new(dir),
         None => return Ok(Vec::new()),
     };
-    let facts = |digest: &Digest| known.of(&blobs, digest);
+    let facts = |target: &Descriptor| match known.of_sound(&blobs, target) {
+        // Something else is in the place of a directory of blobs, which is reported elsewhere.
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        found => found,
+    };
     let faults = index.faults(facts)?;
     let faults: Vec<(String, bool)> = match repair && !faults.is_empty() {
         true => IndexFile::default().change(directories, |index| index.mend(facts))?,

@@ -163,15 +163,15 @@ impl Index {
         (named, unnamed)
     }
 
-    /// Returns what is wrong with each entry that is not a descriptor with a media type, or whose
-    /// content is a document of another type. `facts` returns the facts about a blob, if they are
-    /// known.
+    /// Returns what is wrong with each entry that is not a descriptor with a media type, or that
+    /// does not state what its content is. `facts` returns the facts about the blob of a target, if
+    /// they are known.
     ///
     /// # Errors
     /// Errors of `facts`.
     pub(crate) fn faults(
         &self,
-        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
+        facts: impl Fn(&Descriptor) -> Result<Option<Facts>>,
     ) -> Result<Vec<String>> {
         let faults = self.entries().iter().map(|entry| fault(entry, &facts));
         faults.filter_map(Result::transpose).collect()
@@ -184,7 +184,7 @@ impl Index {
     /// Errors of `facts`.
     pub(crate) fn mend(
         &mut self,
-        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
+        facts: impl Fn(&Descriptor) -> Result<Option<Facts>>,
     ) -> Result<Vec<(String, bool)>> {
         self.forget();
         let mut faults = Vec::new();
@@ -195,7 +195,10 @@ impl Index {
             .flatten()
         {
             if let Some(fault) = fault(entry, &facts)? {
-                let found = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
+                let found = target(entry)
+                    .ok()
+                    .map(|target| facts(&target))
+                    .transpose()?;
                 let mended = found.flatten().and_then(|found| mended(entry, &found));
                 faults.push((fault, mended.is_some()));
                 if let Some(mended) = mended {
@@ -206,8 +209,8 @@ impl Index {
         Ok(faults)
     }
 
-    /// Returns an error for each entry that is not a descriptor with a media type, and for each
-    /// name with several targets.
+    /// Returns an error for each entry that is not a descriptor with a media type or embeds other
+    /// data, and for each name with several targets.
     pub(crate) fn wrong(&self) -> Vec<Error> {
         let faults = self.faults(|_| Ok(None)).unwrap_or_default().into_iter();
         let error = |why| Error::corrupt(format!("{why}; correct or remove the entry"));
