@@ -8,7 +8,7 @@ use cas_core::image::Image;
 use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Records, Table};
-use cas_core::{Digest, Error, ErrorKind, Result, limit};
+use cas_core::{Descriptor, Error, ErrorKind, Result, limit};
 use cas_host::{Dir, if_directory};
 use cas_records_sqlite::SqliteRecords;
 
@@ -38,8 +38,8 @@ const PAGE: usize = 256;
 ///
 /// # Errors
 /// `FailedPrecondition` for a store of another kind or of a newer format, and for an image layout
-/// of another version; `Full` if the names in the records make too large an `index.json`; errors of
-/// the file system and of the records.
+/// of another version; `Full` if the names in the records make too large an `index.json` when it is
+/// made again; errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let root = match Dir::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -134,12 +134,13 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
 /// lost names, but a corrected entry has not.
 const ENTRIES: &str = "index.json entries";
 
-/// Finds entries of `index.json` that are not descriptors with the type of their content. If
-/// `repair` is set, corrects the entries whose content is in the store. A kill leaves the old or
-/// the new file. A damaged or lost `index.json` is reported elsewhere.
+/// Finds entries of `index.json` that are not descriptors of their content. If `repair` is set,
+/// corrects the entries whose content is in the store. A kill leaves the old or the new file. A
+/// damaged or lost `index.json` is reported elsewhere. An entry whose content cannot be read and an
+/// `index.json` that cannot be written are findings, so that the rest of the store is repaired.
 ///
 /// # Errors
-/// `Full` if `index.json` would become too large; errors of the file system.
+/// Errors of the file system for the directory of blobs.
 fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Finding>> {
     let (root, known) = (directories.0, KnownFacts::default());
     let Ok(index) = read_index(root) else {
@@ -149,21 +150,34 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
         Some(dir) => Blobs::new(dir),
         None => return Ok(Vec::new()),
     };
-    let facts = |digest: &Digest| known.of(&blobs, digest);
-    let faults = index.faults(facts)?;
-    let faults: Vec<(String, bool)> = match repair && !faults.is_empty() {
-        true => IndexFile::default().change(directories, |index| index.mend(facts))?,
-        false => faults.into_iter().map(|fault| (fault, false)).collect(),
+    let facts = |target: &Descriptor| match known.of_sound(&blobs, target) {
+        // Something else is in the place of a directory of blobs, which is reported elsewhere.
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        found => found,
     };
-    let found = |(fault, mended)| {
-        let outcome = match (repair, mended) {
-            (true, true) => "the entry was corrected",
-            (true, false) => {
-                "the store does not have its content; import it, or correct or remove the entry"
+    let faults = index.faults(facts);
+    let (mended, outcome) = if repair && !faults.is_empty() {
+        match IndexFile::default().change(directories, |index| Ok(index.mend(facts))) {
+            Ok(mended) => {
+                let outcome = "its content is missing or damaged in the store; import it, or \
+                               correct or remove the entry";
+                (Some(mended), outcome.to_owned())
             }
-            (false, _) => "a repair corrects the entry if the store has its content",
+            // The rest of the store can still be repaired.
+            Err(error) => (None, format!("the entry was not corrected: {error}")),
+        }
+    } else {
+        let outcome = "a repair corrects the entry if the store has its content";
+        (None, outcome.to_owned())
+    };
+    let unmended = faults.into_iter().map(|fault| (fault, false));
+    let faults = mended.unwrap_or_else(|| unmended.collect());
+    let found = |(fault, is_mended): (String, bool)| {
+        let outcome = match is_mended {
+            true => "the entry was corrected",
+            false => &outcome,
         };
-        finding(ENTRIES, format!("{fault}; {outcome}"), mended)
+        finding(ENTRIES, format!("{fault}; {outcome}"), is_mended)
     };
     Ok(faults.into_iter().map(found).collect())
 }

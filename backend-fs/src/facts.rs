@@ -8,7 +8,7 @@ use cas_core::sync::lock;
 use cas_core::{Descriptor, Digest, MediaType, Result, document_type, limit};
 
 use crate::blobs::Blobs;
-use crate::reader::read;
+use crate::reader::{hashes_to, read};
 
 /// The size and the type of a stored blob.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     size: u64,
     /// The type of a document; [`MediaType::BYTES`] for any other content.
     media_type: MediaType,
+    /// Whether the blob was hashed and has its digest. The size of a damaged blob may be wrong.
+    is_sound: bool,
 }
 
 /// The facts that were found so far. Many entries may have the same content, which is read once.
@@ -24,7 +26,7 @@ pub(crate) struct KnownFacts(Mutex<HashMap<Digest, (Version, Facts)>>);
 
 impl KnownFacts {
     /// Returns the facts about a blob, or `None` if it is absent. A blob of more than
-    /// [`limit::DOCUMENT_READ`] bytes is not read.
+    /// [`limit::DOCUMENT_READ`] bytes is not read, so it does not count as sound.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -40,14 +42,41 @@ impl KnownFacts {
         let Some((file, size)) = blobs.open_blob(digest)? else {
             return Ok(None);
         };
-        let found = match size <= limit::DOCUMENT_READ {
-            true => document_type(&read(&file, 0, size as usize)?),
-            false => None,
+        let (found, is_sound) = match size <= limit::DOCUMENT_READ {
+            true => {
+                let data = read(&file, 0, size as usize)?;
+                let hashed = Digest::of(digest.algorithm(), &data);
+                (document_type(&data), hashed == *digest)
+            }
+            false => (None, false),
         };
-        let media_type = found.unwrap_or(MediaType::BYTES);
-        let facts = Facts { size, media_type };
+        let facts = Facts {
+            size,
+            media_type: found.unwrap_or(MediaType::BYTES),
+            is_sound,
+        };
         lock(&self.0).insert(*digest, (stat.version, facts.clone()));
         Ok(Some(facts))
+    }
+
+    /// Returns the facts about the blob of a target, or `None` if it is absent or damaged. A blob
+    /// that [`KnownFacts::of`] does not read is hashed if the target states another size.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn of_sound(&self, blobs: &Blobs, target: &Descriptor) -> Result<Option<Facts>> {
+        let Some(mut facts) = self.of(blobs, &target.digest)? else {
+            return Ok(None);
+        };
+        if facts.is_sound || facts.size > limit::DOCUMENT_READ && facts.size == target.size {
+            return Ok(Some(facts));
+        }
+        if facts.size > limit::DOCUMENT_READ
+            && let Some((file, _)) = blobs.open_blob(&target.digest)?
+        {
+            facts.is_sound = hashes_to(&file, &target.digest)?;
+        }
+        Ok(facts.is_sound.then_some(facts))
     }
 
     /// Adds the size and the type of the content to a target whose entry does not state them.
@@ -88,12 +117,17 @@ impl Facts {
         }
     }
 
-    /// Adds the size and the type to a target that does not state them, and corrects the type of a
-    /// document that is stated to be something else.
+    /// Adds the size and the type to a target that does not state them. Corrects the size if the
+    /// content is sound, and the type of a document that is stated to be something else.
     pub(crate) fn correct(&self, target: &mut Descriptor) {
         self.complete(target);
-        if self.media_type.is_document() && !target.media_type.is_document() {
-            target.media_type = self.media_type.clone();
+        if self.is_sound {
+            target.size = self.size;
+        }
+        let (found, stated) = (&self.media_type, &target.media_type);
+        let is_same_kind = stated.is_document() && stated.is_index() == found.is_index();
+        if found.is_document() && !is_same_kind {
+            target.media_type = found.clone();
         }
     }
 }

@@ -163,29 +163,23 @@ impl Index {
         (named, unnamed)
     }
 
-    /// Returns what is wrong with each entry that is not a descriptor with a media type, or whose
-    /// content is a document of another type. `facts` returns the facts about a blob, if they are
-    /// known.
-    ///
-    /// # Errors
-    /// Errors of `facts`.
+    /// Returns what is wrong with each entry that is not a descriptor with a media type, or that
+    /// does not state what its content is. `facts` returns the facts about the blob of a target, if
+    /// they are known.
     pub(crate) fn faults(
         &self,
-        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
-    ) -> Result<Vec<String>> {
-        let faults = self.entries().iter().map(|entry| fault(entry, &facts));
-        faults.filter_map(Result::transpose).collect()
+        facts: impl Fn(&Descriptor) -> Result<Option<Facts>>,
+    ) -> Vec<String> {
+        let entries = self.entries().iter();
+        entries.filter_map(|entry| fault(entry, &facts)).collect()
     }
 
     /// Corrects the entries with a fault whose content is in the store. Returns the faults that
     /// [`Self::faults`] returned before, and for each whether it was corrected.
-    ///
-    /// # Errors
-    /// Errors of `facts`.
     pub(crate) fn mend(
         &mut self,
-        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
-    ) -> Result<Vec<(String, bool)>> {
+        facts: impl Fn(&Descriptor) -> Result<Option<Facts>>,
+    ) -> Vec<(String, bool)> {
         self.forget();
         let mut faults = Vec::new();
         let manifests = self.document.get_mut("manifests");
@@ -194,22 +188,23 @@ impl Index {
             .into_iter()
             .flatten()
         {
-            if let Some(fault) = fault(entry, &facts)? {
-                let found = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
-                let mended = found.flatten().and_then(|found| mended(entry, &found));
+            if let Some(fault) = fault(entry, &facts) {
+                let found = target(entry).and_then(|target| facts(&target));
+                let found = found.ok().flatten();
+                let mended = found.and_then(|found| mended(entry, &found));
                 faults.push((fault, mended.is_some()));
                 if let Some(mended) = mended {
                     *entry = mended;
                 }
             }
         }
-        Ok(faults)
+        faults
     }
 
-    /// Returns an error for each entry that is not a descriptor with a media type, and for each
-    /// name with several targets.
+    /// Returns an error for each entry that is not a descriptor with a media type or embeds other
+    /// data, and for each name with several targets.
     pub(crate) fn wrong(&self) -> Vec<Error> {
-        let faults = self.faults(|_| Ok(None)).unwrap_or_default().into_iter();
+        let faults = self.faults(|_| Ok(None)).into_iter();
         let error = |why| Error::corrupt(format!("{why}; correct or remove the entry"));
         let mut wrong: Vec<Error> = faults.map(error).collect();
         let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();
@@ -293,6 +288,8 @@ fn is_unnamed(name: &Reference, target: &Descriptor) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blobs::Blobs;
+    use crate::facts::KnownFacts;
     use cas_core::MediaType;
 
     const FOREIGN: &str = r#"{"schemaVersion":2,"x":{"y":1},"annotations":{"a":"b"},"manifests":[
@@ -425,5 +422,36 @@ mod tests {
             let found: Vec<String> = targets.map(|target| target.digest.to_string()).collect();
             assert_eq!(found, [digest(1)]);
         }
+    }
+
+    #[test]
+    fn an_entry_whose_content_cannot_be_read_does_not_keep_others_from_being_corrected() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(cas_host::Dir::open(temp.path()).unwrap());
+        std::fs::create_dir(temp.path().join("sha256")).unwrap();
+        let [unreadable, wrong] = ["1", "2"].map(|data| {
+            let target = Descriptor::of(MediaType::OCI_LAYER, data.as_bytes());
+            let file = temp.path().join("sha256").join(target.digest.hex());
+            std::fs::write(file, data).unwrap();
+            target
+        });
+        let mut entries = json!([unreadable, wrong]);
+        entries[1]["size"] = json!(7);
+        let text = json!({ "manifests": entries }).to_string();
+        let mut index = Index::parse(text.as_bytes()).unwrap();
+        let known = KnownFacts::default();
+        let facts = |target: &Descriptor| match *target == unreadable {
+            true => Err(std::io::Error::from_raw_os_error(5).into()),
+            false => known.of_sound(&blobs, target),
+        };
+        let faults = index.faults(facts);
+        assert!(faults[0].contains("os error 5"), "{faults:?}");
+        let mended: Vec<bool> = index
+            .mend(facts)
+            .into_iter()
+            .map(|(_, done)| done)
+            .collect();
+        assert_eq!((faults.len(), mended), (2, vec![false, true]));
+        assert_eq!(index.unnamed(), [unreadable.clone(), wrong]);
     }
 }

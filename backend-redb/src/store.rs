@@ -171,7 +171,7 @@ mod tests {
         let found = examine(temp.path(), true).unwrap().unwrap();
         assert!(found.repaired, "{found:?}");
         assert!(found.detail.contains("cas.redb.damaged-2"), "{found:?}");
-        assert!(found.detail.contains("the last close"), "{found:?}");
+        assert!(found.detail.contains("was last closed"), "{found:?}");
         assert!(!head.exists(), "it does not fit the new database");
         let aside = temp.path().join("cas.redb.damaged-2");
         assert!(fs::read(&aside).unwrap() == damaged);

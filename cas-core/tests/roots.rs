@@ -10,7 +10,7 @@ use cas_core::gc::{GcOptions, Reason, collect, explain};
 use cas_core::image::{Reference, Root};
 use cas_core::records::Resource;
 use cas_core::testing::fault::{Plan, faulty};
-use cas_core::{Descriptor, Image, ImageStore, Result, Store};
+use cas_core::{Descriptor, Image, ImageStore, MediaType, Result, Store};
 
 mod support;
 use support::{image, store};
@@ -83,4 +83,34 @@ async fn an_entry_without_a_name_is_kept_and_all_below_it() {
 
     assert_eq!(collect_later(&plain).await, 3, "nothing lists the entry");
     assert_eq!(plain.images.roots().await.unwrap().len(), 1);
+}
+
+/// Another program may have written the entry.
+#[tokio::test]
+async fn an_entry_with_a_wrong_descriptor_is_kept_and_all_below_it() {
+    let wrong: [fn(&mut Descriptor); 5] = [
+        |entry| entry.size += 1,
+        |entry| entry.size = 1 << 40,
+        |entry| entry.media_type = MediaType::OCI_INDEX,
+        |entry| entry.data = Some("e30=".to_owned()),
+        |entry| entry.data = Some("?".to_owned()),
+    ];
+    for (case, wrong) in wrong.into_iter().enumerate() {
+        let plain = store();
+        let mut entry = image(&plain, "linux/amd64").await;
+        image(&plain, "linux/arm64").await;
+        wrong(&mut entry);
+        let images = Arc::new(WithEntry {
+            images: plain.images.clone(),
+            entry: entry.clone(),
+        });
+        let listing = Store {
+            images,
+            ..plain.clone()
+        };
+        assert_eq!(collect_later(&listing).await, 3, "the other image, {case}");
+        // Without the document, nothing tells what it lists.
+        assert_eq!(collect_later(&plain).await, 3, "{case}");
+        assert_eq!(collect_later(&listing).await, 0, "{case}");
+    }
 }

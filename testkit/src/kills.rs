@@ -31,7 +31,7 @@ const ROOT: &str = "CAS_TEST_ROOT";
 /// [`Scenario`].
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
-const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
+const COLLECTION: [&str; 2] = ["unlinkat", "pwrite64"];
 
 /// The layers that are made, each on top of the layer before it.
 pub const LAYERS: [&str; 3] = ["one", "two", "three"];

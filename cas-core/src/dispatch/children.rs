@@ -29,7 +29,12 @@ pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result
     }
 }
 
-fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
+/// Returns the bytes of `text`, the data that is embedded in a descriptor. They are checked against
+/// the size and the digest of the descriptor.
+///
+/// # Errors
+/// `Corrupt` if `text` is not base64, or does not match the descriptor.
+pub fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
     let data = BASE64_STANDARD.decode(text).map_err(|error| {
         Error::corrupt(format!("invalid base64: {error}; build the image again")).source(error)
     })?;

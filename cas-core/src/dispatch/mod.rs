@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub(crate) use children::parse;
-pub use children::{children, children_handler, document, read};
+pub use children::{children, children_handler, document, embedded, read};
 pub use chooser::Chooser;
 pub(crate) use platforms::{best_first, suits};
 pub use platforms::{choose, filter_platforms, limit_manifests};

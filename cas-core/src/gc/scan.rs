@@ -13,6 +13,8 @@ use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason};
 use super::labels;
+use crate::blob;
+use crate::complete::is_of_document;
 use crate::content::IngestStatus;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -252,16 +254,35 @@ impl Scan {
             if !media_type.is_document() || !self.listed.insert(id) {
                 continue;
             }
-            let children = match dispatch::children(&*store.content, &descriptor).await {
+            let listed = match children(store, &descriptor).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 outcome => outcome?,
             };
-            for child in children {
+            for child in listed {
                 self.graph.refer(id, &Resource::Content(child.digest));
                 waiting.push(child);
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the children of a document. Another program may have written a descriptor with a wrong
+/// size, a wrong type or wrong embedded data. The stored document is then read as what it is,
+/// because a collection must keep what it lists.
+///
+/// # Errors
+/// `NotFound` if the store does not have the document; errors of [`dispatch::children`].
+async fn children(store: &Store, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
+    match dispatch::children(&*store.content, descriptor).await {
+        Err(error) if is_of_document(&error) => {
+            match blob::document(store, &descriptor.digest).await {
+                Ok(found) => dispatch::children(&*store.content, &found).await,
+                Err(absent) if absent.kind() == ErrorKind::NotFound => Err(absent),
+                Err(_) => Err(error),
+            }
+        }
+        outcome => outcome,
     }
 }
 

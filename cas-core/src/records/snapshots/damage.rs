@@ -104,13 +104,20 @@ impl Snapshots {
     /// that another job is changing meanwhile is not judged by its parents and children.
     ///
     /// # Errors
-    /// `Conflict` if `remove` is set and another job has meanwhile changed a record that must be
-    /// removed or corrected; errors of the store.
+    /// `Conflict` if `remove` is set and, at every attempt, another job changed a record that must
+    /// be removed or corrected; errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
+        self.commit_plan(|| self.plan_removal_of_damaged(remove))
+            .await
+    }
+
+    /// Plans nothing unless `remove` is set.
+    async fn plan_removal_of_damaged(&self, remove: bool) -> Result<(Batch, Vec<String>)> {
         // Other jobs may work while the pages of a scan are read. If a record is the same in both
         // scans, its ancestors existed all the time between: those with a later key are in the
-        // first scan, those with an earlier key in the second. If it also still has that revision
-        // when the batch is committed, then the second scan has exactly its children.
+        // first scan, those with an earlier key in the second. Every change of its children or
+        // their keys gives it another revision. If it still has that revision when the batch is
+        // committed, then the second scan has exactly its children.
         let (_, before) = self.read_all().await?;
         let (mut damaged, mut sound) = self.read_all().await?;
         let is_same = |key: &str, revision: &Revision| {
@@ -130,18 +137,14 @@ impl Snapshots {
         }
         let mut batch = Batch::new();
         let corrected = self.correct_counter(&sound, &mut batch).await?;
-        if remove {
-            for (key, revision) in &damaged {
-                let expect = Expect::Revision(revision.clone());
-                batch.delete(Table::Snapshots, self.row(key), expect);
-            }
-            self.count_children(&sound, is_same, &mut batch)?;
-            if !batch.is_empty() {
-                self.records.commit(&batch).await?;
-            }
+        for (key, revision) in &damaged {
+            let expect = Expect::Revision(revision.clone());
+            batch.delete(Table::Snapshots, self.row(key), expect);
         }
+        self.count_children(&sound, is_same, &mut batch)?;
         let keys = damaged.into_iter().map(|(key, _)| key);
-        Ok(keys.chain(corrected.then(String::new)).collect())
+        let keys = keys.chain(corrected.then(String::new)).collect();
+        Ok((if remove { batch } else { Batch::new() }, keys))
     }
 
     /// Returns the keys and revisions of the records that are damaged by themselves, and the other

@@ -260,7 +260,10 @@ impl Snapshots {
         let plan = &plan;
         retry(|| async move {
             let (batch, outcome) = plan().await?;
-            self.records.commit(&batch).await.map(|()| outcome)
+            if !batch.is_empty() {
+                self.records.commit(&batch).await?;
+            }
+            Ok(outcome)
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! The changes of state: the conditions of each change, and the batch that makes it.
 //!
 //! A batch that adds a child to a parent changes the parent first. A batch that removes a child
-//! changes the parent last.
+//! changes the parent last. A batch that moves a child to another key writes the parent again,
+//! first, so that a parent with the same revision has the same children under the same keys.
 
 use std::time::SystemTime;
 
@@ -66,6 +67,13 @@ impl Snapshots {
             let seen = self.committed(parent).await?;
             self.adopt(&mut batch, parent, seen)?;
             record.parent = Some(parent.to_owned());
+        } else if let Some(parent) = &record.parent
+            && let Some(seen) = self.seen(parent).await?
+        {
+            // The child gets another key. The new revision of its parent tells this to a repair,
+            // which could otherwise find the child under both keys or under none.
+            let expect = Expect::Revision(seen.revision);
+            self.put(&mut batch, parent, &seen.record, expect)?;
         }
         let now = SystemTime::now();
         let record = SnapshotRecord {

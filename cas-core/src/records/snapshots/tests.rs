@@ -21,10 +21,14 @@ async fn make(view: &Snapshots, key: &str, parent: Option<&str>) -> Result<Snaps
     view.create(&new, view.fresh_id().await?).await
 }
 
+async fn commit(view: &Snapshots, name: &str, key: &str) -> SnapshotRecord {
+    let (options, usage) = (Commit::default(), Usage::default());
+    view.commit(name, key, &options, usage).await.unwrap()
+}
+
 async fn layer(view: &Snapshots, name: &str, parent: Option<&str>) -> SnapshotRecord {
     make(view, "tmp", parent).await.unwrap();
-    let (options, usage) = (Commit::default(), Usage::default());
-    view.commit(name, "tmp", &options, usage).await.unwrap()
+    commit(view, name, "tmp").await
 }
 
 fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
@@ -185,7 +189,8 @@ async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
 }
 
 /// Records between whose pages another process works: after the first page of the scan number
-/// `turn`, it makes snapshots behind the page and ahead of it.
+/// `turn`, it makes snapshots behind the page and ahead of it, and moves others across the page by
+/// commits.
 struct Between {
     store: Arc<MemoryStore>,
     /// Number of first pages that are read before the other process works.
@@ -223,6 +228,10 @@ impl Records for Between {
             layer(&other, "a-child", Some("z-parent")).await;
             other.remove("z-old").await?;
             other.remove("z-oldest").await?;
+            for (name, key) in [("z-moved", "a-moving"), ("a-moved", "z-moving")] {
+                commit(&other, name, key).await;
+                commit(&other, &format!("{name}-too"), &format!("{key}-too")).await;
+            }
         }
         Ok(page)
     }
@@ -240,13 +249,30 @@ async fn snapshots_that_other_processes_change_meanwhile_are_not_damaged() {
             layer(&view, "z-parent", None).await;
             layer(&view, "z-oldest", None).await;
             layer(&view, "z-old", Some("z-oldest")).await;
+            // The records of the parents are on the page with `a-moving`, or on a later page.
+            for (parent, child) in [
+                ("b-twice", "a-moving"),
+                ("b-missed", "z-moving"),
+                ("z-twice", "a-moving-too"),
+                ("z-missed", "z-moving-too"),
+            ] {
+                layer(&view, parent, None).await;
+                make(&view, child, Some(parent)).await.unwrap();
+            }
             let between = Arc::new(Between {
                 store,
                 turn: Mutex::new(turn),
             });
             let repair = Snapshots::new(between, "test").unwrap();
             assert!(repair.damaged(remove).await.unwrap().is_empty());
-            for (parent, child) in [("a-parent", "z-child"), ("z-parent", "a-child")] {
+            for (parent, child) in [
+                ("a-parent", "z-child"),
+                ("z-parent", "a-child"),
+                ("b-twice", "z-moved"),
+                ("b-missed", "a-moved"),
+                ("z-twice", "z-moved-too"),
+                ("z-missed", "a-moved-too"),
+            ] {
                 assert_eq!(view.find(parent).await.unwrap().children, 1);
                 view.find(child).await.unwrap();
             }
