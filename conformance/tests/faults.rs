@@ -65,6 +65,6 @@ convictions! {
     an_ignored_sync_is_seen: IgnoresFailedSyncs, an_acknowledged_publish_was_synced
         => Some("before it is synced");
     a_repeated_sync_is_seen: RetriesFailedSyncs, an_acknowledged_publish_was_synced
-        => Some("after a sync of it failed");
+        => Some("a later sync that succeeds proves nothing");
     lost_bytes_are_seen: IgnoresAFullDisk, a_full_disk_keeps_the_blobs => Some("stat of");
 }

@@ -33,12 +33,13 @@ const LOOK: &str = "look";
 /// Findings of `fsck` that are not damage. A collection removes what interrupted jobs have left.
 /// After a crash, the bytes of a removed blob may exist again without their record. Then `fsck`
 /// also suspects that names were lost.
-const LEFT: [Problem; 5] = [
+const LEFT: [Problem; 6] = [
     Problem::RecordMissing,
     Problem::NameMissing,
     Problem::IngestLeft,
     Problem::SnapshotLeft,
     Problem::MountLeft,
+    Problem::JobLeft,
 ];
 
 /// Makes all checks after a loss of power. They collect, repair damage that the worker has made,
