@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         [name] => (name, 1.0),
         ["fuzz", "--minutes", number] | ["long", "--fuzz-minutes", number] => {
             match number.parse::<f64>() {
-                Ok(minutes) if minutes.is_finite() => (given[0], minutes),
+                Ok(minutes) if minutes.is_finite() && minutes > 0.0 => (given[0], minutes),
                 _ => return usage(),
             }
         }
