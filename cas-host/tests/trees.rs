@@ -137,6 +137,17 @@ fn a_copy_keeps_all_metadata_links_and_holes() {
     assert_eq!(sizes[0].inodes, 8);
 }
 
+/// Makes directories in each other, `levels` in all. Returns the deepest one.
+fn nest(mut here: File, levels: usize) -> File {
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&here, "deeper", Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        let deeper = rustix::fs::openat(&here, "deeper", flags, Mode::empty());
+        here = deeper.unwrap().into();
+    }
+    here
+}
+
 /// The path of the names is longer than one call accepts.
 #[test]
 fn names_of_one_file_may_have_any_depth() {
@@ -146,14 +157,7 @@ fn names_of_one_file_may_have_any_depth() {
         dirs.create(1).unwrap().unwrap(),
         dirs.create(2).unwrap().unwrap(),
     );
-    let mut here = File::open(dirs.path(1)).unwrap();
-    for _ in 0..600 {
-        rustix::fs::mkdirat(&here, "deeper", Mode::RWXU).unwrap();
-        let flags = rustix::fs::OFlags::DIRECTORY;
-        here = rustix::fs::openat(&here, "deeper", flags, Mode::empty())
-            .unwrap()
-            .into();
-    }
+    let here = nest(File::open(dirs.path(1)).unwrap(), 600);
     rustix::fs::mknodat(&here, "a", FileType::RegularFile, Mode::RUSR, 0).unwrap();
     rustix::fs::linkat(&here, "a", &here, "b", AtFlags::empty()).unwrap();
     copy_tree(&from, &to).unwrap();
@@ -173,14 +177,7 @@ fn a_tree_may_have_any_depth() {
         dirs.create(1).unwrap().unwrap(),
         dirs.create(2).unwrap().unwrap(),
     );
-    let mut here = File::open(dirs.path(1)).unwrap();
-    for _ in 0..1200 {
-        rustix::fs::mkdirat(&here, "deeper", Mode::RWXU).unwrap();
-        let flags = rustix::fs::OFlags::DIRECTORY;
-        here = rustix::fs::openat(&here, "deeper", flags, Mode::empty())
-            .unwrap()
-            .into();
-    }
+    nest(File::open(dirs.path(1)).unwrap(), 1200);
     copy_tree(&from, &to).unwrap();
     assert_eq!(measure(&to).unwrap().inodes, 1200);
     assert_eq!(dirs.remove(1).unwrap().inodes, 1201);
