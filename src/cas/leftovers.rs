@@ -88,8 +88,7 @@ async fn remove_mounts(
     // The mounts are read after the snapshots, and only if there is an abandoned snapshot.
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
-        let size = snapshotter.usage(&info.key).await;
-        let size = size.map_or(0, |usage| usage.bytes);
+        let found = with_size(snapshotter, info.key.clone()).await;
         if mounted.has(&directory) {
             // The job was killed after it had mounted the snapshot, or before it unmounted it.
             if !dry_run {
@@ -99,18 +98,21 @@ async fn remove_mounts(
             || (remove_root_dir(snapshotter, &info, &directory).await?
                 && snapshotter.remove_seen(&info).await?)
         {
-            removed.push((resource(snapshotter, info.key), size));
+            removed.push(found);
         }
     }
     Ok(removed)
 }
 
-/// Returns the snapshot with this key as a resource.
-pub(super) fn resource(snapshotter: &dyn Snapshotter, key: String) -> Resource {
-    Resource::Snapshot {
+/// Returns the snapshot with this key as a resource, and its disk usage in bytes, or 0 if it cannot
+/// be measured.
+pub(super) async fn with_size(snapshotter: &dyn Snapshotter, key: String) -> (Resource, u64) {
+    let usage = snapshotter.usage(&key).await;
+    let snapshot = Resource::Snapshot {
         snapshotter: snapshotter.name().to_owned(),
         key,
-    }
+    };
+    (snapshot, usage.map_or(0, |usage| usage.bytes))
 }
 
 /// Returns the snapshots of mounts that no job has completed, and their directories. Skips a

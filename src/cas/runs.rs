@@ -18,7 +18,7 @@ use cas_core::{Context, Result, pool, unique};
 use cas_host::calls::{make_dirs, undisturbed};
 use cas_host::{Dir, Lock};
 
-use super::leftovers::resource;
+use super::leftovers::with_size;
 use super::{Cas, mounted};
 
 /// The directory of all runs in a root.
@@ -124,9 +124,7 @@ impl Cas {
         for ended in &mut found {
             let key = mounted::key(&ended.run.bundle.join("rootfs"))?;
             if snapshotter.stat(&key).await?.is_some() {
-                let usage = snapshotter.usage(&key).await;
-                let bytes = usage.map_or(0, |usage| usage.bytes);
-                ended.snapshot = Some((resource(&**snapshotter, key), bytes));
+                ended.snapshot = Some(with_size(&**snapshotter, key).await);
             }
         }
         Ok(found)
