@@ -33,9 +33,10 @@ fn main() {
 /// Runs one command of the tool.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown command or a bad digest or name; `NotFound` for an absent blob;
-/// `AlreadyExists` for a name that refers to something else; `Corrupt` for a damaged layout; errors
-/// of the store, of `input` and of `output`.
+/// `InvalidArgument` if the command is unknown, or a digest or a name does not parse; `NotFound` if
+/// `cat`, `path` or `tag` names a blob that the layout does not have; `AlreadyExists` if the name
+/// for `tag` already refers to something else; `Corrupt` if the layout is damaged; errors of the
+/// store, of `input` and of `output`.
 pub async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     let [directory, arguments @ ..] = arguments else {
         return Err(Error::invalid(USAGE));

@@ -1,7 +1,8 @@
 //! One entry of `index.json`.
 //!
 //! Any program may have written the entry, so members may be missing or have another type. An entry
-//! with a valid digest is read as far as possible, because a collection must keep what it lists.
+//! with a valid digest is read as far as possible, because a collection must keep the content of
+//! the entry.
 
 use cas_core::dispatch::embedded;
 use cas_core::image::Reference;
@@ -72,18 +73,22 @@ pub(crate) fn fault(
     }
     let mut found = stated.clone();
     match facts(&stated) {
-        Err(error) => return Some(format!("the content of the entry{of} is not read: {error}")),
+        Err(error) => {
+            return Some(format!(
+                "the content of the entry{of} cannot be read: {error}"
+            ));
+        }
         Ok(None) => {}
         Ok(Some(facts)) => facts.correct(&mut found),
     }
     let fault = if found.media_type != stated.media_type {
         let (stated, found) = (stated.media_type, found.media_type);
-        format!("states the type {stated:.200}, but its content is a {found}")
+        format!("states the type {stated:.200}, but its content has the type {found}")
     } else if found.size != stated.size {
         let (stated, found) = (stated.size, found.size);
-        format!("states {stated} bytes, but its content has {found}")
+        format!("states a size of {stated} bytes, but its content has {found}")
     } else if embeds_other(&found) {
-        "embeds data that does not have its size and digest".to_owned()
+        "embeds data that does not match the stated size and digest".to_owned()
     } else {
         return None;
     };

@@ -115,11 +115,13 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     let repaired = repair && layout::repair_format(path, &cas_dir)?;
     let outcome = match (repaired, layout::recorded_version(path)) {
         (true, _) => "the file was written again, with the format in the database of records",
-        (false, Some(_)) => "a repair writes it again, with the format in the database of records",
+        (false, Some(_)) => {
+            "a repair writes the file again, with the format in the database of records"
+        }
         (false, None) => {
-            "the database of records does not have a format that this release supports, so nothing \
-             else was examined; restore the file from a copy of the store, or repair the store \
-             with the newest release that has used it"
+            "the database of records does not state a format that this release supports, so \
+             nothing else was examined; restore the file from a copy of the store, or repair the \
+             store with the newest release of cas that has used the store"
         }
     };
     let subject = format!("{CAS_DIR}/{FORMAT}");
@@ -159,8 +161,8 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
     let (mended, outcome) = if repair && !faults.is_empty() {
         match IndexFile::default().change(directories, |index| Ok(index.mend(facts))) {
             Ok(mended) => {
-                let outcome = "its content is missing or damaged in the store; import it, or \
-                               correct or remove the entry";
+                let outcome = "the content of the entry is missing or damaged in the store; \
+                               import the content, or correct or remove the entry";
                 (Some(mended), outcome.to_owned())
             }
             // The rest of the store can still be repaired.
@@ -191,7 +193,9 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
     if let Some(why) = why(read_index(root))? {
         root.set_aside(FILE)?;
         let names = rebuild_index(directories, database)?;
-        let detail = format!("{why}; the file was made from the {names} names in the records");
+        let detail = format!(
+            "{why}; the file was made again from the records; number of restored names: {names}"
+        );
         found = Some(finding(FILE, detail, true));
     }
     restore_names(&read_index(root)?, database)?;

@@ -1,8 +1,9 @@
-//! The image store. The targets of names are in `index.json`. Owners, labels and times are in
-//! records.
+//! The image store. The names and the targets of images are in `index.json`. The owner, the labels
+//! and the times of each image are in a record.
 //!
-//! The key of a record consists of the name and the digest of its target. If another program
-//! changes the target, the name therefore does not keep the owner and the labels of the old target.
+//! The key of a record consists of the name of the image and the digest of its target. If another
+//! program gives a name another target in `index.json`, the new target therefore does not get the
+//! owner and the labels of the old target.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,5 +1,5 @@
-//! The document of `index.json`, in memory. A change of an entry keeps the other entries and the
-//! fields that other programs wrote.
+//! The document of `index.json`, in memory. A change of one entry keeps all other entries, and the
+//! fields that other programs added to the document.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;

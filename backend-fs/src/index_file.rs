@@ -3,10 +3,11 @@
 //! A process that creates, changes or repairs the file with this crate first takes the index.json
 //! lock, which is the lock on `.cas/index.lock`. Other programs do not take this lock.
 //!
-//! Any program may replace the file or write to it at any time, so the status of the file is
-//! compared before each use of the cache. Two changes within one tick of the kernel's clock can
-//! leave the same status. The status of a file that was changed less than [`TICK`] ago is therefore
-//! not trusted, and the bytes are compared instead.
+//! Any program may replace the file or write to it at any time. Each use of the cached index
+//! therefore compares the status of the file (inode, size and times) with its status when the index
+//! was read. Two changes within one tick of the kernel's clock can leave the same status. If the
+//! file was changed less than [`TICK`] before it was read, its status is therefore not trusted. The
+//! next use then reads the file again and compares its bytes with the cached bytes.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};

@@ -1,13 +1,13 @@
-//! The digests in a directory, in order and by pages.
+//! Lists the digests in a directory, in order and in pages.
 //!
 //! The system does not sort the names of a directory, so each page would need a scan of the whole
 //! directory. The result of a scan therefore stays in memory for the pages that follow, and is used
 //! for at most [`FRESH`].
 //!
-//! A list contains at least the blobs that exist from its first page until its last page. No page
-//! may therefore use a scan that began before its list. The first page of a list scans the
-//! directory. Only a page that continues after another page uses a kept scan, and an older scan
-//! never replaces a newer scan.
+//! A list must contain every blob that exists during the whole time of the list, from its first
+//! page to its last page. A page must therefore not use a scan that began before the first page of
+//! the same list. The first page of a list always scans the directory. Only a later page uses a
+//! scan that is kept in memory. An older scan never replaces a newer scan.
 
 use std::collections::VecDeque;
 use std::io;

@@ -52,7 +52,10 @@ pub(crate) fn examine(root: &Dir, repair: bool) -> Result<Vec<Finding>> {
         }
         let outcome = match repair {
             true => "it was made again, and is empty",
-            false => "a repair makes it again, and then fetches the blobs that a source has",
+            false => {
+                "a repair makes it again, and then fetches the blobs that a registry or the \
+                 `--from` source has"
+            }
         };
         let detail = format!("the directory of the blobs is missing; {outcome}");
         findings.push(finding(BLOBS, detail, repair));
@@ -129,6 +132,6 @@ fn each_place(
 pub(crate) fn blobs_lost() -> Error {
     Error::corrupt(format!(
         "the directory {BLOBS} is missing; restore it, or run `cas fsck --repair`, which makes it \
-         again and fetches the blobs that a source has"
+         again and fetches the blobs that a registry or the `--from` source has"
     ))
 }

@@ -1,7 +1,9 @@
 //! Recovery at the first opening for writing after a boot.
 //!
-//! A killed process leaves only whole blobs and ingests that can be resumed. A crash of the kernel
-//! may lose bytes of ingests, and of blobs that were published without a sync.
+//! If only a process is killed, every blob stays complete, and every ingest can be resumed. A crash
+//! of the kernel may lose bytes of ingests, and bytes of blobs that were published without a sync.
+//! Recovery therefore removes the ingests of earlier boots. If a marker shows that blobs may have
+//! lost bytes, recovery also checks all blobs and removes the damaged ones.
 
 use std::time::SystemTime;
 

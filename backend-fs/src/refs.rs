@@ -1,5 +1,6 @@
-//! Names in a layout from before `index.json` was specified. The directory `refs/` has one file for
-//! each name, and the file contains a descriptor.
+//! Reads the names of images from the directory `refs/` of an old layout. Layouts had this
+//! directory before the OCI image-spec defined `index.json`. Each file in the directory has the
+//! name of an image, and contains the descriptor of its target.
 
 use std::io;
 

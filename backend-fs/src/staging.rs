@@ -1,12 +1,12 @@
 //! The files of ingests.
 //!
-//! If the key is a digest, as most are, the file `ingest/KEY` holds the bytes and is also the lock.
-//! One file is then enough for an ingest. Otherwise `ingest/HASH` holds the bytes, and
-//! `ingest/HASH.key` is the lock and contains the key.
+//! Most keys are digests. An ingest with such a key has one file: `ingest/KEY` holds the bytes and
+//! is also the lock. An ingest with any other key has two files: `ingest/HASH` holds the bytes, and
+//! the key file `ingest/HASH.key` is the lock and contains the key. HASH is the SHA-256 of the key.
 //!
 //! Bytes that were written before a reboot may be incomplete, so the first opening for writing
-//! after the reboot removes them. A key file starts with the ID of the boot in which its ingest
-//! began.
+//! after the reboot removes the ingests of earlier boots. A key file starts with the ID of the boot
+//! in which its ingest began.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -36,13 +36,14 @@ impl FsStore {
     /// If the process cannot write to the directory, opens the store read-only.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty and has no image layout, or has an image
-    /// layout of another version, a store of another kind or a store of a newer format; `Corrupt`
-    /// if a file or directory of the store is damaged, lost or of the wrong type, for example if
-    /// `.cas/format.json` has more than 64 KiB; `Corrupt`, `InvalidArgument` or `OutOfRange` for
-    /// files in `refs/` that cannot be written to a new `index.json`; `Unavailable`, `NotFound` or
-    /// `Unsupported` if `/proc` does not have the ID of the boot; errors of the records and of the
-    /// file system.
+    /// `InvalidArgument` if `path` exists and is not a directory; `FailedPrecondition` if the
+    /// directory is not empty and has no image layout, or if it has an image layout of a version
+    /// other than 1, a store of another kind or a store of a newer format; `Corrupt` if a file or
+    /// directory of the store is damaged, lost or of the wrong type, for example if
+    /// `.cas/format.json` has more than 64 KiB; `Corrupt`, `InvalidArgument`, `OutOfRange` or
+    /// `Full` if the names in `refs/` of an old layout cannot be copied to a new `index.json`;
+    /// `Unavailable`, `NotFound` or `Unsupported` if the ID of the boot cannot be read from
+    /// `/proc`; errors of the records and of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Layout::open(path)
@@ -55,12 +56,13 @@ impl FsStore {
     /// only. Writes nothing to the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory has no image layout, an image layout of another
-    /// version, a store of another kind or a store of a newer format; `Corrupt` if a file or
+    /// `FailedPrecondition` if the directory has no image layout, an image layout of a version
+    /// other than 1, a store of another kind or a store of a newer format; `Corrupt` if a file or
     /// directory of the store is damaged, lost or of the wrong type, for example if
-    /// `.cas/format.json` has more than 64 KiB; `Unavailable`, `NotFound` or `Unsupported` if
-    /// `/proc` does not have the ID of the boot; errors of the records and of the file system. A
-    /// damaged `index.json` is an error only when it is read.
+    /// `.cas/format.json` has more than 64 KiB; `Unavailable`, `NotFound` or `Unsupported` if the
+    /// ID of the boot cannot be read from `/proc`; errors of the records and of the file system.
+    /// This function does not read `index.json`. The methods of the image store report damage of
+    /// that file.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let layout = || Layout::read_only(Dir::open(path)?);

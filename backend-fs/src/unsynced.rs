@@ -1,7 +1,8 @@
 //! Markers, which record that some blobs may not be on disk.
 //!
-//! An open store that publishes without a sync first writes a marker file under `unsynced/`. If
-//! [`crate::recover`] finds a marker after a boot, it checks all blobs.
+//! Before an open store publishes a blob without a sync, it writes its marker file to
+//! `.cas/unsynced/`, if the marker does not exist yet. If [`crate::recover`] finds a marker after a
+//! boot, it checks all blobs.
 
 use cas_core::{Result, unique};
 use cas_host::{Dir, Lock};

@@ -15,20 +15,23 @@ use crate::{file, layout, places, refs};
 /// Checks the image layout in the directory `path`. Any program may have made the layout. Reads all
 /// blobs, and writes nothing. Returns a report with a finding for each problem. The subject of a
 /// finding is a file of the layout, the digest of a blob, the name of an image or, in a store of
-/// `cas`, a record or the key of an ingest. Missing records of blobs are not reported, because
-/// layouts of other programs have none. For the same reason, referrers that their subjects do not
-/// keep are only reported in a store of `cas`.
+/// `cas`, a record or the key of an ingest.
+///
+/// Layouts of other programs have no records. [`Problem::RecordMissing`] is therefore never
+/// reported, and [`Problem::ReferrerUnlinked`] is only reported in a store of `cas`.
 ///
 /// An `index.json` that is malformed or not a file, or has more than [`limit::DOCUMENT_READ`]
 /// bytes, is a finding. A missing `index.json` is a finding if the layout does not have `refs/`
-/// instead. The blobs are then checked, but the names are not. If `oci-layout` is missing or
-/// damaged, or has another version, the report has only the findings in `oci-layout` and
-/// `index.json`.
+/// instead. In both cases, the blobs are still checked, but the names are not. If `oci-layout` is
+/// missing or damaged, or has a version other than 1, the report has only the findings about
+/// `oci-layout` and `index.json`.
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not an image layout, or has a store of another kind or
-/// of a newer format; `Corrupt` if a file in `.cas/` is damaged; errors of the records and of the
-/// file system, also for `oci-layout` and `index.json`.
+/// `FailedPrecondition` if the directory has none of `oci-layout`, `index.json` and `.cas/`, has an
+/// `oci-layout` of a version other than 1 but no `index.json`, or has a store of another kind or of
+/// a newer format; `Corrupt` if a file in `.cas/` is damaged or the directory `blobs` is missing;
+/// errors of the records and of the file system. An error of the file system about `oci-layout` or
+/// `index.json` is not a finding.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {

@@ -1,7 +1,8 @@
-//! A copy of the start of the database file. The rest of the file cannot be read without its start.
+//! A copy of the start of the database file: its first 4 KiB. redb cannot read the rest of the file
+//! without its start.
 //!
-//! The copy is made when a process that could write to the file closes it. If the start of the file
-//! is damaged later, a repair uses the copy in its place.
+//! A process that has the file open for writing makes the copy when it closes the file. If the
+//! start of the file is damaged later, a repair reads the copy instead of the start.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -19,9 +19,9 @@
 //! All rows of one blob or ingest have the same row number. The crate `cas-kv` implements the store
 //! over these tables.
 //!
-//! Only one process at a time can have the store open for writing. Processes that cannot write to
-//! the directory open the store read-only. Several such processes can have it open at the same
-//! time.
+//! A process that cannot write to the directory opens the store read-only. Any number of such
+//! processes can have the store open at the same time. While a process that can write to the
+//! directory has the store open, no other process can open it.
 
 mod disk;
 mod engine;

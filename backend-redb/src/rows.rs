@@ -1,5 +1,4 @@
-//! Rows, which store the bytes of blobs. The size of a full row is a little less than a power of
-//! two.
+//! Rows, which store the bytes of blobs and ingests. A row has at most [`ROW_SIZE`] bytes.
 
 use std::ops::RangeInclusive;
 

@@ -30,18 +30,21 @@ pub struct RedbStore(KvStore);
 
 impl RedbStore {
     /// Opens the store in the directory `path`. Creates the store if the directory is absent or
-    /// empty. The store is locked until its last handle is dropped: meanwhile, neither this process
-    /// nor another can open it again. If the process cannot write to the directory, opens the store
-    /// read-only, and shares the lock with other processes that cannot write to the directory. If
-    /// the disk is too full to open the database for writing, also opens the store read-only, but
-    /// does not share the lock.
+    /// empty.
+    ///
+    /// If the process can write to the directory, locks the store until its last handle is dropped.
+    /// While the store is locked, neither this process nor another process can open it. If the disk
+    /// is too full to open the database for writing, opens the store read-only, but still locks it.
+    ///
+    /// If the process cannot write to the directory, opens the store read-only, and shares the lock
+    /// with other processes that cannot write to the directory.
     ///
     /// # Errors
-    /// `Busy` if the store is locked, with the pid of the process that locked it if the pid is
-    /// known; `FailedPrecondition` if `path` is a file, a directory with other contents, a database
-    /// of another program or a store of a newer format; `Corrupt` for a damaged or lost database;
-    /// `Full` if the disk has no room to create the store, or fills up meanwhile; errors of the
-    /// file system.
+    /// `Busy` if the store is locked (the message has the pid of the process that locked it, if the
+    /// pid is known); `FailedPrecondition` if `path` is a file, or if the directory contains other
+    /// files, a database of another program or a store of a newer format; `Corrupt` if the database
+    /// is damaged or lost; `Full` if the disk has no room to create the store, or becomes full
+    /// while the store is opened; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }

@@ -1,8 +1,10 @@
-//! Finds and repairs damaged objects in the folders of records and of blobs. An object is damaged
-//! if it is not a cell, if its name is not an escaped key (of a record) or a digest (of a blob), or
-//! if it is the cell of a blob and its value is not a pointer to parts. While a damaged object
-//! exists, the records of its table cannot be listed. If it is in the folder of blobs, the blobs
-//! cannot be listed.
+//! Finds and repairs damaged objects in the folders of records and of blobs.
+//!
+//! - An object in the folder of records is damaged if it is not a cell, or if its name is not an
+//!   escaped key. Until a repair, the records of its table cannot be listed.
+//! - An object in the folder of blobs is damaged if it is not a cell, if its name is not a digest,
+//!   or if its value is not a pointer to parts. Until a repair, the blobs of the store cannot be
+//!   listed.
 
 use std::future::ready;
 
@@ -103,11 +105,14 @@ impl Remote {
                 problem: Problem::RecordDamaged,
                 subject: name.to_owned(),
                 detail: format!(
-                    "the name of the object is not the escaped key of a record, so the records of \
-                     its table cannot be listed; {}",
+                    "the name of the object is not the escaped key of a record; {}",
                     match repair {
-                        true => "the bytes of the object were moved to a note",
-                        false => "a repair moves the bytes of the object to a note",
+                        true =>
+                            "the object was removed, and up to 64 KiB of it were kept in the table \
+                             `notes`",
+                        false =>
+                            "the records of its table cannot be listed until a repair removes the \
+                             object and keeps up to 64 KiB of it in the table `notes`",
                     }
                 ),
                 repaired: repair,
@@ -119,15 +124,15 @@ impl Remote {
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
         let outcome = match repair {
             true => "the bytes of the object are now the value of the record",
-            false => "a repair makes the bytes of the object the value of the record",
+            false => {
+                "the records of its table cannot be listed until a repair makes the bytes of the \
+                 object the value of the record"
+            }
         };
         let finding = Finding {
             problem: Problem::RecordDamaged,
             subject,
-            detail: format!(
-                "the object of the record is damaged, so the records of its table cannot be \
-                 listed; {outcome}"
-            ),
+            detail: format!("the object of the record is damaged; {outcome}"),
             repaired: repair,
         };
         Ok(Some(finding).filter(|_| !(repair && is_checked)))

@@ -130,8 +130,8 @@ impl Format {
 pub(crate) fn parse(body: &[u8]) -> Result<Format> {
     let found: Format = serde_json::from_slice(body).map_err(|error| {
         Error::precondition(format!(
-            "not the format of a store of cas: {error}; restore the object, or name an empty \
-             location"
+            "the object does not describe a store of cas: {error}; restore the object, or name an \
+             empty location"
         ))
         .subject(PATH)
     })?;

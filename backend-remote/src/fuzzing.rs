@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Public functions that call private parsers, for the fuzz targets of this repository.
 
 use bytes::Bytes;
 use cas_core::Result;
@@ -11,11 +11,12 @@ pub fn cell(body: &Bytes) -> Option<Bytes> {
     cell::recoded(body)
 }
 
-/// Parses the value that points to the parts of a blob, and finds the parts with the first and the
-/// last byte of the blob.
+/// Parses the value of the cell of a blob. Then finds the part that contains the first byte of the
+/// blob, and the part that contains the last byte.
 ///
 /// # Errors
-/// `Corrupt` if the value does not parse, or if the size of the parts is below the minimum.
+/// `Corrupt` if the value does not parse, if the size of its parts is less than 64 KiB or more than
+/// [`cas_core::limit::PART`], or if there are more than [`cas_core::limit::PARTS`] parts.
 pub fn parts(value: &[u8]) -> Result<()> {
     let pointer = Pointer::parse(value, "fuzzed")?;
     let size = pointer.size;
@@ -25,10 +26,11 @@ pub fn parts(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Parses the object that names the format of a store.
+/// Parses the object `format` of a store.
 ///
 /// # Errors
-/// `FailedPrecondition` if the object does not parse, or is of another kind or a newer version.
+/// `FailedPrecondition` if the object does not parse, or if it describes a store of another kind or
+/// of a newer format.
 pub fn format(body: &[u8]) -> Result<()> {
     format::parse(body).map(|_| ())
 }

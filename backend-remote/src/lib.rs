@@ -16,8 +16,8 @@
 //! the store, a swap is a conditional write that requires the old ETag. Otherwise, a lock in the
 //! process protects the cell. A cell begins and ends with the same nonce. The nonce makes every
 //! ETag unique, identifies a write whose reply was lost, and reveals a read that spans a change.
-//! With conditional writes, a deletion first replaces the cell with a cell without a value. If the
-//! service has conditional deletes, the object is then deleted, too.
+//! With conditional writes, a deletion first replaces the cell with a cell that has no value. If
+//! the service supports conditional deletes, the deletion then also removes the object.
 //!
 //! Parts are written once, under a version of 64 random bits. A late deletion therefore never
 //! removes parts of a newer version of the blob. An ingest can be read back and resumed before it

@@ -1,10 +1,13 @@
-//! Escapes the key of a record into the name of an object. Names sort like their keys.
+//! Escapes the key of a record into the name of an object. Names and their keys have the same byte
+//! order.
 //!
-//! ASCII letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex
-//! digits. The sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for
-//! `:` to `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. To respect the limits of
-//! file systems, a long name is split into folders of a fixed length, whose names end in `+`. No
-//! other part of a name contains a `+`.
+//! ASCII letters, digits and `-` stay as they are. Every other byte becomes a sign and the two hex
+//! digits of the byte. The sign is `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:` to
+//! `@`, `_` for `[` to the back-quote, and `~` for bytes after `z`. These signs keep the order.
+//!
+//! File systems limit the length of a file name, so a long name is split into a path. Each folder
+//! in the path has 200 bytes of the name and a `+` at the end. The last component has the remaining
+//! bytes and does not contain a `+`.
 
 /// Maximum length of the name of a file or folder in bytes, without the `+` of a folder. File
 /// systems accept 255, and OpenDAL adds a suffix to a temporary file.

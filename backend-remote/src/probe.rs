@@ -1,6 +1,6 @@
 //! Tests how a service handles conditional requests.
 //!
-//! S3 lets a write require that an object does not exist (`If-None-Match: *`) or has a given ETag
+//! S3 lets a write require that the object does not exist (`If-None-Match: *`) or has a given ETag
 //! (`If-Match`). Some services ignore these headers. Other services check the condition first and
 //! write later, so several writers can succeed. In both cases, records would be lost.
 
@@ -38,7 +38,8 @@ pub(crate) async fn full(prefix: &Prefix) -> Result<Deletion> {
 async fn full_in(prefix: &Prefix, folder: &str) -> Result<Deletion> {
     let path = format!("{folder}alone");
     let first = write(prefix, &path, Condition::Absent).await?;
-    let first = first.ok_or_else(|| refuse("a write that requires a new object was refused"))?;
+    let first =
+        first.ok_or_else(|| refuse("a write of a new object with If-None-Match was refused"))?;
     expect_refusals(prefix, &path, None).await?;
     let second = write(prefix, &path, Condition::Match(&first)).await?;
     let second = second.ok_or_else(|| refuse("a write with the right ETag was refused"))?;
@@ -108,7 +109,8 @@ async fn race(
     match winners.pop() {
         Some(etag) if won == 1 => Ok(etag),
         _ => Err(refuse(format!(
-            "{won} of {RACERS} writers won the same race: {header} is not evaluated atomically"
+            "{won} of {RACERS} concurrent writes with the same condition succeeded, expected 1: \
+             {header} is not evaluated atomically"
         ))),
     }
 }

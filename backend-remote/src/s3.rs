@@ -73,16 +73,18 @@ impl Opener for S3Opener {
 
 impl RemoteStore {
     /// Opens the store below a prefix in a bucket. Creates the store if the prefix is empty, and
-    /// upgrades an older format.
+    /// upgrades an older format. If the environment sets no region, the location must have the
+    /// option `region` or `endpoint`.
     ///
     /// # Errors
-    /// `InvalidArgument` if the location has no bucket, has neither a region nor an endpoint while
-    /// the environment sets no region, has an unknown option or a wrong value of `single`, or
-    /// contains credentials; `FailedPrecondition` if the bucket does not exist, if the prefix
-    /// contains a store of another kind or of a newer format, an object `format` that cannot be
-    /// parsed, or objects but no store, or, without `single=true`, if the service does not evaluate
-    /// conditions atomically; `Denied` if credentials or permissions are missing; `Unavailable` if
-    /// the service does not answer or TLS cannot be set up; other errors of the service.
+    /// `InvalidArgument` if the location has no bucket, contains credentials, has an unknown option
+    /// or a wrong value of `single`, or lacks both `region` and `endpoint` when it needs one of
+    /// them; `FailedPrecondition` if the bucket does not exist, if the prefix contains other
+    /// objects but no object `format`, if the object `format` cannot be parsed, if the store is of
+    /// another kind or of a newer format, or if the service does not evaluate conditions atomically
+    /// and `single=true` is not set; `Denied` if credentials or permissions are missing;
+    /// `Unavailable` if the service does not answer or TLS cannot be set up; other errors of the
+    /// service.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = location.shown();
@@ -172,7 +174,9 @@ impl S3Location {
                 None if get("endpoint").is_some() => Some(DEFAULT_REGION.to_owned()),
                 None => {
                     return Err(fail(
-                        "the region is missing; add ?region=NAME or set AWS_REGION".into(),
+                        "the region is missing; add the option region=NAME to the location, or set \
+                         AWS_REGION in the environment"
+                            .into(),
                     ));
                 }
             },

@@ -19,8 +19,9 @@ use crate::runtime;
 pub(crate) const MAX_NAME: usize = 1024;
 
 /// The conformance laws that a store in a bucket does not pass, with reasons. A store in memory
-/// does not pass `odd_keys_are_keys` either. The other law is only for shared stores, so it does
-/// not apply to a store in memory. A store in a directory passes all laws that apply to it.
+/// does not pass `odd_keys_are_keys` either. The law `openings_share_the_key` does not apply to a
+/// store in memory, because the law is only for shared stores. A store in a directory passes all
+/// laws that apply to it.
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",
@@ -29,7 +30,8 @@ pub const GAPS: &[(&str, &str)] = &[
     ),
     (
         "odd_keys_are_keys",
-        "S3 limits names to 1,024 bytes with prefix and escapes; a longer key is refused",
+        "S3 limits the name of an object to 1,024 bytes, including the prefix and escapes; a key \
+         whose name is longer is refused",
     ),
 ];
 

@@ -1,6 +1,7 @@
-//! Returns space to the file system. RocksDB stores the rows of many blobs in one blob file.
-//! Removals leave dead rows in these files. RocksDB deletes a blob file whose rows are all dead,
-//! and rewrites the live rows of other files on request.
+//! Returns the space of removed blobs to the file system. A row is a piece of a blob. One of
+//! RocksDB's blob files contains the rows of many blobs. When a blob is removed, its rows stay in
+//! the blob files as dead rows. RocksDB deletes a blob file whose rows are all dead. On request,
+//! RocksDB writes the live rows of other blob files to new files.
 
 use cas_core::Result;
 use cas_kv::Space;

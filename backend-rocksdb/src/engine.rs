@@ -87,7 +87,10 @@ impl Drop for RocksEngine {
         if self.writable
             && let Err(error) = self.db.flush()
         {
-            tracing::warn!(%error, "cannot flush the log; the next opening reads the log");
+            tracing::warn!(
+                %error,
+                "cannot flush the database before it is closed; the next opening reads its log"
+            );
         }
     }
 }

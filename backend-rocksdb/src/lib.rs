@@ -26,9 +26,10 @@
 //! the directory open the store read-only. Several such processes can have it open at the same
 //! time.
 //!
-//! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
-//! of any other blob, except the last rows, bypass the log. These rows are written once, to
-//! RocksDB's blob files, and are durable before the entry of the blob is written to the log.
+//! A blob of less than 1 MiB is written to the log in one write, together with its entry in
+//! `content` and its record in `blobs`. The rows of any other blob, except the last rows, bypass
+//! the log. These rows are written once, to RocksDB's blob files, and are durable before the entry
+//! of the blob is written to the log.
 
 mod compaction;
 mod damaged;

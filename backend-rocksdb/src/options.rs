@@ -34,7 +34,7 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of RocksDB's block cache. The cache contains the entries of blobs, records,
+    /// Size in bytes of RocksDB's block cache. The cache contains records, the entries of blobs,
     /// and RocksDB's index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached
     /// only by the kernel. Default: 64 MiB.
     pub cache: usize,

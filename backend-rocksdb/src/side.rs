@@ -1,6 +1,6 @@
-//! A directory next to a damaged database. It has hard links to some files of the database, and
-//! copies of the other files. RocksDB opens these links and copies instead of the database itself.
-//! RocksDB may change the copies, and add files to the directory.
+//! A directory next to a damaged database. The directory has hard links to the table files and the
+//! blob files of the database, and copies of the other files. RocksDB opens these links and copies
+//! instead of the database itself. RocksDB may change the copies, and add files to the directory.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -41,7 +41,10 @@ impl Drop for SideDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             let path = self.0.display();
-            tracing::warn!(%error, "cannot remove {path}; the next opening removes it");
+            tracing::warn!(
+                %error,
+                "cannot remove {path}; it is removed when the store is next opened for writing"
+            );
         }
     }
 }

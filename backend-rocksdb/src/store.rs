@@ -47,11 +47,11 @@ impl RocksStore {
     /// does not share the lock.
     ///
     /// # Errors
-    /// `Busy` if the store is locked, with the pid of the process that locked it if the pid is
-    /// known; `FailedPrecondition` if `path` is a file, a directory with other contents, a database
-    /// of another program or a store of a newer format; `Corrupt` for a damaged or lost database;
-    /// `Full` if the disk has no room to create the store, or fills up meanwhile; errors of the
-    /// file system.
+    /// `Busy` if the store is locked (the message names the pid of the process that locked it, if
+    /// the pid is known); `FailedPrecondition` if `path` is a file, a directory with other
+    /// contents, a database of another program or a store of a newer format; `Corrupt` if the
+    /// database is damaged or lost; `Full` if the disk has no room to create the store, or fills up
+    /// while the store is opened; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Tuning::default())
     }
@@ -67,8 +67,8 @@ impl RocksStore {
             .during("open store", path.display())
     }
 
-    /// Returns the statistics of the engine since the store was opened, as text. Returns `None` if
-    /// [`Tuning::statistics`] is false.
+    /// Returns the statistics that RocksDB has collected since the store was opened, as text.
+    /// Returns `None` if [`Tuning::statistics`] is false.
     pub fn statistics(&self) -> Option<String> {
         self.database.upgrade()?.options.get_statistics()
     }

@@ -1,5 +1,6 @@
-//! A write transaction, which collects changes for one write. A read in the transaction includes
-//! earlier changes of the same transaction, but not its changes of rows.
+//! A write transaction, which collects changes until they are written together. A read in the
+//! transaction includes the changes that are already collected, except changes of rows (pieces of
+//! blobs).
 
 use std::collections::HashMap;
 

@@ -1,6 +1,7 @@
-//! Reads of the current state of the database, which may change between two reads. If the rows of a
-//! blob were removed, a read of them returns fewer bytes than requested. It never returns bytes of
-//! another blob, because the number that identifies the rows of a blob is not used again.
+//! Read access to the current state of the database. This state may change between two reads. If
+//! the rows of a blob were removed, a read of these rows returns fewer bytes than requested. The
+//! read never returns bytes of another blob, because the number that identifies the rows of a blob
+//! is not used again.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;

@@ -1,4 +1,5 @@
-//! The quick rows of the benchmark table, measured by criterion for each column of our own stores.
+//! Measures the rows of the benchmark table that take little time. Criterion measures these rows
+//! for each column of our own stores.
 //!
 //! `cargo bench -p oci-cas-benches --bench backends -- [ROW[/COLUMN]]`. The environment variable
 //! `CAS_BENCH_ON` names the directory for the stores.
@@ -6,7 +7,7 @@
     clippy::unwrap_used,
     clippy::panic,
     missing_docs,
-    reason = "a bench may stop anywhere"
+    reason = "a bench may panic"
 )]
 
 use std::cell::Cell;

@@ -1,5 +1,5 @@
-//! How long it takes to list 100,000 blobs joined with their records, in the stores `fs`, `redb`
-//! and, if it is compiled, `rocksdb`. The goal is 300 ms.
+//! Measures how long it takes to list 100,000 blobs joined with their records, in the stores `fs`
+//! and `redb`, and in `rocksdb` if the feature `rocksdb` is enabled. The goal is 300 ms.
 //!
 //! `cargo bench -p oci-cas-benches --bench blobs`. The environment variable `CAS_BENCH_ON` names
 //! the directory for the stores.
@@ -39,7 +39,10 @@ fn main() -> Result<()> {
             assert_eq!((list.blobs.len(), list.problems.len()), (100_000, 0));
             Ok(taken)
         })?;
-        println!("{name}: 100,000 blobs: {taken}; {}", taken.verdict(GOAL));
+        println!(
+            "{name}: list of 100,000 blobs: {taken}; {}",
+            taken.verdict(GOAL)
+        );
         drop(store);
         std::fs::remove_dir_all(&directory)?;
     }

@@ -1,13 +1,10 @@
-//! How long a publish of 4 KiB takes in the store `redb`, alone and during a collection that
-//! removes more than 100,000 blobs. `cargo xtask bench` measures how long a collection takes.
+//! Measures how long it takes to publish a blob of 4 KiB in the store `redb`, alone and during a
+//! garbage collection that removes more than 100,000 blobs. `cargo xtask bench` measures how long a
+//! garbage collection takes.
 //!
 //! `cargo bench -p oci-cas-benches --bench collect`. The store is in `/dev/shm` if that directory
 //! exists.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a bench may stop anywhere"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench may panic")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,7 @@
-//! How long it takes to apply layers whose paths are almost as deep as the bound allows, and a
-//! layer of ordinary files. A layer repeats some members. With twice as many repetitions, it must
-//! take less than 2.3 times as long.
+//! Measures how long it takes to apply hostile layers, and a layer of ordinary files. The paths or
+//! links of a hostile layer lead through almost 512 directories, the maximum. Each layer repeats a
+//! member or a group of members. With twice as many repetitions, applying the layer must take less
+//! than 2.3 times as long.
 //!
 //! `cargo bench -p oci-cas-benches --bench hostile`. The layers are applied in `/dev/shm` if that
 //! directory exists.
@@ -56,26 +57,26 @@ const KINDS: [Kind; 9] = [
     ("ordinary files", 10_000, |layer, count| {
         (0..count).try_for_each(|n| layer.file(&format!("usr/share/{}/{n}", n / 20)))
     }),
-    ("forty links, new parents", 10_000, |layer, count| {
+    ("new directories behind 40 links", 10_000, |layer, count| {
         layer.long_way()?;
         (0..count).try_for_each(|n| layer.file(&format!("l40/{n}/file")))
     }),
-    ("forty links, forgotten each time", 40, |layer, count| {
+    ("40 links, resolved again each time", 40, |layer, count| {
         layer.long_way()?;
         (0..count).try_for_each(|n| {
             layer.link("other", ".")?;
             layer.file(&format!("l40/{n}/file"))
         })
     }),
-    ("parents of their own, 500 deep", 30, |layer, count| {
+    ("500 new directories for each file", 30, |layer, count| {
         let deep = "d/".repeat(499);
         (0..count).try_for_each(|n| layer.file(&format!("{n}/{deep}file")))
     }),
-    ("the last parent 500 deep", 10_000, |layer, count| {
+    ("a new directory, 500 deep", 10_000, |layer, count| {
         let deep = "d/".repeat(500);
         (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/file")))
     }),
-    ("whiteouts, parents 490 deep", 5_000, |layer, count| {
+    ("whiteouts, 490 deep", 5_000, |layer, count| {
         let deep = "d/".repeat(490);
         (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/.wh.x")))
     }),
@@ -96,7 +97,7 @@ const KINDS: [Kind; 9] = [
             })
         },
     ),
-    ("the last two parents 500 deep", 10_000, |layer, count| {
+    ("two new directories, 500 deep", 10_000, |layer, count| {
         let deep = "d/".repeat(500);
         (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/below/file")))
     }),
@@ -109,10 +110,13 @@ fn main() -> Result<()> {
             let twice = median(make, count * 2, standalone)?;
             let ratio = twice.as_secs_f64() / once.as_secs_f64();
             let verdict = if ratio < GOAL { "met" } else { "MISSED" };
-            let mut line = format!("{what}: {count} repetitions {once:.1?}, ");
-            write!(line, "twice as many {twice:.1?}, {ratio:.2} times")?;
+            let mut line = format!("{what}: {count} repetitions in {once:.1?}, ");
+            write!(
+                line,
+                "twice as many in {twice:.1?}, {ratio:.2} times as long"
+            )?;
             let way = if standalone { ", standalone" } else { "" };
-            println!("{line}, goal {GOAL} {verdict}{way}");
+            println!("{line}, goal below {GOAL} {verdict}{way}");
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Measures the merge of an image's layers, from the tars to the metadata: the processor time, the
-//! size of the metadata, and the memory for an image of 140,000 files.
+//! Measures the merge of the tars of an image's layers into the metadata of an EROFS image: the
+//! processor time, the size of the metadata, and the memory for an image of 140,000 files.
 //!
-//! `cargo bench -p oci-cas-benches --bench merge`. The bench makes one image. It also measures the
-//! images that `cargo xtask setup` and `cargo xtask long` make, if they exist. The environment
-//! variable `CAS_BENCH_ON` names the directory for the tars.
+//! `cargo bench -p oci-cas-benches --bench merge`. The bench makes the image of 140,000 files. The
+//! bench also measures the images that `cargo xtask setup` and `cargo xtask long` make, if these
+//! images exist. The environment variable `CAS_BENCH_ON` names the directory for the tars.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::env;
@@ -61,12 +61,14 @@ fn main() -> Result<()> {
     let peak = measure(Command::new(env::current_exe()?).arg(CHILD).arg(&large))?.peak;
     let met = verdict(peak <= MEMORY_GOAL);
     let (peak, goal) = (peak.div_ceil(1 << 20), MEMORY_GOAL >> 20);
-    println!("its merge takes at most {peak} MiB of memory; goal {goal} {met}");
+    println!("peak memory of the merge of these files: {peak} MiB; goal {goal} MiB {met}");
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images");
     for name in IMAGES {
         let image = images::Image::parse(&format!("{}/{name}", images.display()));
         let Ok(image) = image else {
-            println!("{name}: not measured: `cargo xtask long` makes the image");
+            println!(
+                "{name}: not measured, because the image is missing; `cargo xtask long` makes it"
+            );
             continue;
         };
         let tars = place.path().join(name);

@@ -55,8 +55,8 @@ fn main() -> Result<()> {
         })?;
         let exact = verdict(most_short < LAYER as u64);
         println!(
-            "{scheme}: {IMAGES} images pruned to half their bytes: {taken}; {}; at most \
-             {most_short} bytes more than necessary, goal below {LAYER} {exact}",
+            "{scheme}: {IMAGES} images pruned to half their bytes: {taken}; {}; removed at \
+             most {most_short} bytes more than necessary, goal below {LAYER} {exact}",
             taken.verdict(GOAL)
         );
     }
@@ -144,7 +144,7 @@ fn prune_half(runtime: &Runtime, store: &Store, names: &[String]) -> Result<(Dur
     let after = runtime.block_on(size(store))?;
     ensure!(
         after <= half,
-        "expected at most {half} bytes, found {after}"
+        "expected at most {half} bytes after the prune, found {after}"
     );
     Ok((taken, half - after))
 }

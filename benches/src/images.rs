@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::process::finish;
 
-/// An OCI layout, and a tag in it.
+/// An image: a tag in an OCI layout.
 pub struct Image {
     /// The directory of the layout.
     pub layout: PathBuf,
@@ -73,7 +73,8 @@ impl Image {
         })?;
         let manifest = self.json(&blob(&entry["digest"])?)?;
         let layers = manifest["layers"].as_array();
-        let layers = layers.with_context(|| format!("{} is not an image manifest", self.tag))?;
+        let layers = layers
+            .with_context(|| format!("the tag {} does not name an image manifest", self.tag))?;
         let path = |layer: &Value| Ok(self.layout.join(blob(&layer["digest"])?));
         layers.iter().map(path).collect()
     }
@@ -86,7 +87,9 @@ impl Image {
 }
 
 fn blob(digest: &Value) -> Result<PathBuf> {
-    let digest = digest.as_str().context("a descriptor has no digest")?;
+    let digest = digest
+        .as_str()
+        .context("a descriptor in the layout has no digest")?;
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
@@ -94,7 +97,8 @@ fn blob(digest: &Value) -> Result<PathBuf> {
 /// the layers of `image` except the whiteouts. The layers of `image` must be compressed by gzip.
 ///
 /// # Errors
-/// Errors of the file system, or of an image that cannot be read.
+/// Errors of the file system and of [`Image::layers`]; an error if a layer of `image` cannot be
+/// decoded.
 pub fn fat(image: &Image, layout: &Path) -> Result<Image> {
     let mut made = Layout::new(layout)?;
     made.layer(|out| {
@@ -173,11 +177,12 @@ impl Read for Random {
 }
 
 /// Writes to `layout` an image that has the layers of `image`, but compressed by zstd at level 3,
-/// which is zstd's default. Returns the new image. Its configuration has little more than the diff
-/// IDs. The layers of `image` must be compressed by gzip.
+/// which is zstd's default. Returns the new image. The configuration of the new image has only the
+/// OS, the architecture and the diff IDs. The layers of `image` must be compressed by gzip.
 ///
 /// # Errors
-/// Errors of the file system, or of an image that cannot be read.
+/// Errors of the file system and of [`Image::layers`]; an error if a layer of `image` cannot be
+/// decoded.
 pub fn zstd(image: &Image, layout: &Path) -> Result<Image> {
     let mut made = Layout::new(layout)?;
     for layer in image.layers()? {

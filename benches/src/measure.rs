@@ -1,5 +1,5 @@
-//! Medians of nine rounds. In the same run, a bench also prints how long the machine takes for one
-//! sync and one hash, to compare the medians with.
+//! Medians of nine rounds. In the same run, a bench also prints how long the machine takes to sync
+//! a small file and to hash 64 MiB, so that the medians can be compared with these times.
 
 use std::fmt;
 use std::fs::File;
@@ -31,7 +31,8 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Returns the goal, and a word for whether the median meets it.
+    /// Returns a text such as `goal 10ms met`. The last word is `MISSED` if the median exceeds the
+    /// goal.
     pub fn verdict(&self, goal: Duration) -> String {
         format!("goal {goal:?} {}", verdict(self.median <= goal))
     }
@@ -64,20 +65,21 @@ pub fn nine(mut round: impl FnMut() -> Result<Duration>) -> Result<Taken> {
     })
 }
 
-/// Calls `work`. Returns how long it took, and its result.
+/// Calls `work`. Returns how long the call took, and the result of `work`.
 pub fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let begun = Instant::now();
     let outcome = work();
     (begun.elapsed(), outcome)
 }
 
-/// Returns whether a goal is met, as a word.
+/// Returns the word for whether a goal is met: `met` or `MISSED`.
 pub fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "MISSED" }
 }
 
-/// Returns a new directory for a bench: in the directory that the environment variable
-/// `CAS_BENCH_ON` names, otherwise in memory, otherwise in the directory for temporary files.
+/// Returns a new directory for a bench, in the directory that the environment variable
+/// `CAS_BENCH_ON` names. If the variable is not set, the new directory is in `/dev/shm`, or in the
+/// system's directory for temporary files if it cannot be created in `/dev/shm`.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -88,7 +90,8 @@ pub fn place() -> Result<TempDir> {
     })
 }
 
-/// Prints how long one sync of a small file in `directory` takes, and one hash of 64 MiB.
+/// Measures nine times how long a sync of a 4 KiB file in `directory` takes, and how long the
+/// SHA-256 of 64 MiB takes. Prints the median, the shortest and the longest time of each.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -104,6 +107,6 @@ pub fn print_floors(directory: &Path) -> Result<()> {
     std::fs::remove_file(&path)?;
     let large = data::bytes(2, HASHED);
     let hash = nine(|| Ok(time(|| std::hint::black_box(Digest::sha256(&large))).0))?;
-    println!("median of {ROUNDS} (least to most); one fsync: {sync}; SHA-256 of 64 MiB: {hash}");
+    println!("median of {ROUNDS} rounds (least to most); fsync: {sync}; SHA-256 of 64 MiB: {hash}");
     Ok(())
 }

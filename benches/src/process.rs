@@ -41,7 +41,8 @@ pub fn measure(command: &Command) -> Result<Sample> {
     let mut numbers = text.split_whitespace();
     let mut next = || {
         let number = numbers.next();
-        number.context("the measuring process did not print two times and a peak")
+        number
+            .context("expected the measuring process to print time, processor time and peak memory")
     };
     Ok(Sample {
         seconds: next()?.parse()?,
@@ -62,7 +63,9 @@ pub fn as_child() -> Result<Option<i32>> {
     if arguments.next().is_none_or(|first| first != CHILD) {
         return Ok(None);
     }
-    let program = arguments.next().context("no program to measure")?;
+    let program = arguments
+        .next()
+        .context("expected a program after --measure-one")?;
     let begun = Instant::now();
     let status = Command::new(program)
         .args(arguments)

@@ -20,8 +20,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Returns a new directory in `given`. If `given` is `None`, returns a new file system of
-    /// `size` bytes in a sparse file below `parent`.
+    /// If `given` is a directory, creates a directory in it. If `given` is `None`, creates an ext4
+    /// file system of `size` bytes in a sparse file below `parent`, and mounts it below `parent`.
     ///
     /// # Errors
     /// Errors of the system. If `given` is `None`, also a failure of `mkfs.ext4` or of `mount`,
@@ -56,7 +56,7 @@ impl Scratch {
         })
     }
 
-    /// Returns the directory.
+    /// Returns the directory that the runs use: the mount point if there is a mount.
     pub fn path(&self) -> &Path {
         self.mounted
             .as_deref()

@@ -84,7 +84,7 @@ fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()
             for key in &done.without_row {
                 writeln!(
                     out,
-                    "not imported: {key}: rkt has the archive, but does not list it"
+                    "not imported: {key}: rkt has an archive of it, but does not list it"
                 )?;
             }
         }

@@ -108,8 +108,8 @@ fn place(path: &[u8]) -> Result<Place> {
 }
 
 fn outside(path: &[u8]) -> Error {
-    let message = "the ACI has a member, or the target of a hard link, at a wrong place outside of \
-                   its rootfs; build it again";
+    let message =
+        "a member or the target of a hard link is outside of the rootfs; build the ACI again";
     misplaced(message, path)
 }
 

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! image/HEX           information on an ACI, under all digits of its key
-//! name/NAME:HEX       an empty note, for finding the images with a name
+//! name/NAME:HEX       an empty note, for finding the ACIs with a name
 //! remote/HEX          a remote, under the SHA-256 of its URL
 //! ```
 //!
 //! Several changes are collected in a [`Batch`], which is a transaction if the store is
-//! [`Atomic`](cas_core::Capability::Atomic). Otherwise, a kill may leave only the first changes of
-//! the batch: an image without its entry under `name/`, which is not found by its name, or an entry
-//! without its image, which readers ignore. [`AciStore::sweep`](crate::AciStore::sweep) corrects
-//! both.
+//! [`Atomic`](cas_core::Capability::Atomic). Otherwise, if the process is killed, the store may get
+//! only the first changes of the batch. Then an ACI may lack its entry under `name/`, so that the
+//! ACI is not found by its name, or an entry under `name/` may lead to no ACI. Readers ignore an
+//! entry that leads to no ACI. [`AciStore::sweep`](crate::AciStore::sweep) removes such entries,
+//! and adds missing ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +29,8 @@ use crate::key::{Key, KeyPrefix};
 use crate::manifest::check_identifier;
 use crate::remote::Remote;
 
-/// The catalogue of an [`AciStore`](crate::AciStore), which is called the image store here. Clones
-/// are handles of the same catalogue.
+/// The catalogue of an image store (an [`AciStore`](crate::AciStore)). Clones are handles of the
+/// same catalogue.
 #[derive(Clone)]
 pub struct Catalogue {
     records: Arc<dyn Records>,
@@ -89,7 +90,7 @@ impl Catalogue {
     /// Returns the ACIs with exactly this name, in the order of their keys.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; as [`Catalogue::get_aci_infos_with_key_prefix`].
+    /// As [`Catalogue::get_aci_infos_with_key_prefix`]; `InvalidArgument` for an invalid name.
     pub async fn get_aci_infos_with_name(&self, name: &str) -> Result<Vec<AciInfo>> {
         check_identifier(name)?;
         self.check_open()?;

@@ -1,4 +1,4 @@
-//! The trait of the fetchers of ACIs.
+//! The trait for fetching ACIs.
 
 use std::io::Read;
 

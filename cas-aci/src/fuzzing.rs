@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Public functions that call private parsers, for the fuzz targets of this repository.
 
 use cas_core::Result;
 
@@ -7,7 +7,8 @@ use crate::{archive, ql};
 /// Reads the tables of a database of ql. Returns the number of rows in all tables.
 ///
 /// # Errors
-/// `Corrupt` if the database is damaged, or if its tables are too large.
+/// `Corrupt` if the database is damaged, or if its tables take more than
+/// [`limit::QL_TABLES`](cas_core::limit::QL_TABLES) bytes in memory.
 pub fn ql_rows(file: &[u8]) -> Result<usize> {
     let tables = ql::tables(file)?;
     Ok(tables.iter().map(ql::Table::len).sum())
@@ -16,8 +17,9 @@ pub fn ql_rows(file: &[u8]) -> Result<usize> {
 /// Reads the archive of an ACI to its end. Returns the bytes of its manifest, which is not parsed.
 ///
 /// # Errors
-/// `Corrupt` if the archive is malformed or is not that of an ACI; `OutOfRange` if a bound of
-/// [`limit`](cas_core::limit) is exceeded.
+/// `Corrupt` if the archive is malformed or is not the archive of an ACI, or if the manifest has
+/// more than [`limit::ACI_MANIFEST`](cas_core::limit::ACI_MANIFEST) bytes; `OutOfRange` if another
+/// bound of [`limit`](cas_core::limit) is exceeded.
 pub fn manifest_of(archive: &[u8]) -> Result<bytes::Bytes> {
     archive::read_manifest(archive)
 }

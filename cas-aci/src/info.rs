@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 
-/// Media type of the blob of an ACI, as it was imported: a tar, compressed or not.
+/// Media type of the blob with the archive of an ACI. The archive is a tar, plain or compressed. It
+/// is stored as it was imported.
 pub const MEDIA_TYPE: &str = "application/vnd.appc.image.aci";
 /// Media type of the blob of an image manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.appc.image.manifest+json";
@@ -24,12 +25,13 @@ pub struct AciInfo {
     /// The time of the last import.
     #[serde(with = "cas_core::time")]
     pub import_time: SystemTime,
-    /// The time of the last read or import. The catalogue has the time of a read only after
+    /// The time of the last read or import. The time of a read stays in memory until the next
+    /// import, removal or update through the same [`AciStore`](crate::AciStore), or until
     /// [`AciStore::flush`](crate::AciStore::flush).
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
-    /// The size of the uncompressed archive in bytes. The archive in the store has the size of
-    /// [`blob`](Self::blob).
+    /// The size of the uncompressed archive in bytes. [`packed_size`](Self::packed_size) returns
+    /// the size of the archive in the store.
     pub size: u64,
     /// The size in bytes of the file trees that a container runtime has unpacked from the ACI, as
     /// set by [`update_tree_store_size`](crate::AciStore::update_tree_store_size). It is 0 at
@@ -48,8 +50,8 @@ pub struct AciInfo {
 impl AciInfo {
     /// Returns the information on an ACI that is imported at `time`. `size` and `tree_store_size`
     /// are the sizes of its uncompressed archive and of its unpacked trees in bytes. The
-    /// descriptors of the two blobs are placeholders, and the id of the lease is empty. The caller
-    /// must set all three.
+    /// descriptors [`blob`](Self::blob) and [`manifest`](Self::manifest) are placeholders, and
+    /// [`lease`](Self::lease) is empty. The caller must set these three fields.
     pub fn new(
         key: Key,
         name: impl Into<String>,
@@ -100,7 +102,7 @@ pub enum SortField {
     PackedSize,
     /// The size of the unpacked trees.
     TreeStoreSize,
-    /// [`AciInfo::latest`], where false comes before true.
+    /// [`AciInfo::latest`]. In ascending order, false comes before true.
     Latest,
 }
 

@@ -92,8 +92,9 @@ impl From<Key> for String {
     }
 }
 
-/// A key or its first digits, at least two: `sha512-0c45e8c0ab2`. All digits are compared,
-/// including the digits after the 64th, which rkt leaves out.
+/// A key or its first digits, at least two, such as `sha512-0c45e8c0ab2`.
+/// [`matches`](Self::matches) compares all digits, including those after the 64th, which rkt leaves
+/// out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix {
     hex: String,
@@ -129,7 +130,7 @@ impl FromStr for KeyPrefix {
                 })
             }
             _ => Err(Error::invalid(format!(
-                "not a key: expected {ALGORITHM} and {SHORTEST} to {DIGITS} lower-case \
+                "not a key: expected {ALGORITHM} followed by {SHORTEST} to {DIGITS} lower-case \
                  hexadecimal digits; `cas aci ls` lists the keys of stored ACIs"
             ))
             .operation("parse key")

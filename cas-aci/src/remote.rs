@@ -18,12 +18,12 @@ pub struct Remote {
     pub sig_url: String,
     /// The ETag that the server sent. Empty if it sent none.
     pub etag: String,
-    /// The key of the ACI that was fetched. `None` if none was fetched, or if the remote comes from
-    /// rkt and its ACI was not imported. The ACI may have been removed since.
+    /// The key of the ACI that was fetched last. `None` if no ACI was fetched, or if the remote was
+    /// imported from rkt without its ACI. The ACI may have been removed since.
     pub key: Option<Key>,
     /// How long the ACI counts as fresh after [`download_time`](Self::download_time).
     pub cache_max_age: Duration,
-    /// When the server was last asked.
+    /// When the server was last asked for the ACI.
     #[serde(with = "cas_core::time")]
     pub download_time: SystemTime,
 }
@@ -56,13 +56,13 @@ impl Remote {
     pub(crate) fn check(&self) -> Result<()> {
         for (what, text) in [
             ("a URL", &self.aci_url),
-            ("a URL of a signature", &self.sig_url),
+            ("a signature URL", &self.sig_url),
             ("an ETag", &self.etag),
         ] {
             if text.len() > limit::URL || text.chars().any(char::is_control) {
                 let allowed = limit::URL;
                 return Err(Error::invalid(format!(
-                    "expected {what} of at most {allowed} bytes without control characters"
+                    "expected {what} with at most {allowed} bytes and no control characters"
                 ))
                 .subject(url_excerpt(&self.aci_url)));
             }
@@ -76,9 +76,9 @@ impl Remote {
     }
 }
 
-/// Returns how long an answer with the header `Cache-Control` counts as fresh: the value of
-/// `max-age`. Returns zero if `max-age` is absent, not valid or more than [`u32::MAX`] seconds, or
-/// if the header contains `no-cache` or `no-store`.
+/// Returns how long an answer with the header `Cache-Control: {cache_control}` counts as fresh: the
+/// value of `max-age`. Returns zero if `max-age` is absent, not valid or more than [`u32::MAX`]
+/// seconds, or if the header contains `no-cache` or `no-store`.
 pub fn max_age(cache_control: &str) -> Duration {
     let mut age = Duration::ZERO;
     for part in cache_control.split(',') {

@@ -1,4 +1,5 @@
-//! The times of reads of ACIs, in memory until they are written to the catalogue.
+//! Keeps the times at which ACIs were read, in memory until a flush writes these times to the
+//! catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

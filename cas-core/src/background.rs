@@ -46,8 +46,8 @@ where
     }
 }
 
-/// The future that [`shield`] returns. Do not poll it after its end: like the future of an `async`
-/// block, it then panics.
+/// The future that [`shield`] returns. Do not poll it after it has completed: the shielded future
+/// may then panic, as the future of an `async` block does.
 pub struct Shield<T: Send + 'static> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
     /// Whether the future has begun and has not ended.

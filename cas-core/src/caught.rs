@@ -1,8 +1,8 @@
 //! Catches panics of other libraries, so that callers can turn them into errors.
 //!
 //! Rust prints every panic through a hook, which belongs to the whole program. A library must not
-//! replace the hook. A program may install a hook that does not print caught panics. In the hook,
-//! [`is_expected`] returns whether a panic is caught.
+//! replace the hook. A program may install a hook that does not print caught panics. The hook can
+//! call [`is_expected`], which returns whether [`caught`] will catch the panic.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -36,14 +36,15 @@ pub struct Descriptor {
         deserialize_with = "texts"
     )]
     pub annotations: BTreeMap<String, String>,
-    /// Platform of a manifest in an index.
+    /// Platform of the manifest, if the descriptor is an entry of an index. A platform that states
+    /// neither an operating system nor a processor is read as `None`.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "stated"
     )]
     pub platform: Option<Platform>,
-    /// Type of the artifact that a manifest describes.
+    /// Type of the artifact, if the content is the manifest or the index of an artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The content itself in base64, if it is embedded.
@@ -98,8 +99,8 @@ impl Descriptor {
         annotations.chain(urls).chain(others).sum::<usize>() as u64
     }
 
-    /// Returns whether both descriptors have the same digest, size and type. The other members may
-    /// differ.
+    /// Returns whether both descriptors have the same media type, digest and size. All other
+    /// members may differ.
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest
             && self.size == other.size

@@ -1,5 +1,5 @@
-//! Manifests and indexes. They are parsed within bounds, and a document that could be read as both
-//! is refused.
+//! Manifests and indexes. The parser enforces the bounds of [`limit`](crate::limit). It refuses a
+//! document that could be read both as a manifest and as an index.
 
 use std::collections::BTreeMap;
 
@@ -96,11 +96,15 @@ impl Document {
     /// Parses a document whose descriptor states `media_type`.
     ///
     /// # Errors
-    /// `Unsupported` if `media_type` is neither an index nor a manifest; `Corrupt` if the document
-    /// is invalid. A document is invalid if it does not parse, exceeds a bound of [`limit`], is in
-    /// Docker's schema 1, or has a child with the media type of OCI's empty document whose bytes
-    /// are not `{}`. A document is also invalid if its media type or its members belong to another
-    /// kind of document than `media_type` (CVE-2021-41190).
+    /// `Unsupported` if `media_type` is not the type of a manifest or an index; `Corrupt` if the
+    /// document is invalid. A document is invalid if it does not parse, exceeds a bound of
+    /// [`limit`], or is in Docker's schema 1. It is invalid if a child has the media type of OCI's
+    /// empty document, but not the digest and the size of `{}`.
+    ///
+    /// If `media_type` is the type of a manifest, a document is also invalid if it has the member
+    /// `manifests`, or states a media type that is not the type of a manifest. If `media_type` is
+    /// the type of an index, a document is also invalid if it has the member `config` or `layers`,
+    /// or states a media type that is not the type of an index. These rules prevent CVE-2021-41190.
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data).map_err(|error| error.operation("parse document"))
     }
@@ -189,8 +193,8 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "expected {digest} with 2 bytes as the empty JSON document, found {} with {} bytes; build \
-         the image again",
+        "the empty JSON document must have the digest {digest} and 2 bytes, but its descriptor \
+         states {} and {} bytes; build the image again",
         descriptor.digest, descriptor.size
     )))
 }

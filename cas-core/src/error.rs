@@ -10,18 +10,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The thing does not exist.
+    /// Something that the operation needs does not exist, such as a blob, a name or a file.
     NotFound,
-    /// The thing exists, and the operation would overwrite it.
+    /// What the operation would create exists already, and is not overwritten.
     AlreadyExists,
-    /// Another writer changed the record first; load it again and retry.
+    /// Another writer changed the same data first; load the data again and retry.
     Conflict,
-    /// Something else is using the thing, such as a writer, an image, an owner or a process; retry
-    /// later.
+    /// Something that the operation needs is in use, for example by a writer, an image, an owner or
+    /// a process; retry later.
     Busy,
     /// An argument is invalid, whatever the state of the store.
     InvalidArgument,
-    /// The current state of the store, or of the thing, does not allow the operation.
+    /// The store, or what the operation works on, is in a state that does not allow the operation.
     FailedPrecondition,
     /// An offset, size or count is outside its bound, or a limit of the system is reached, such as
     /// the number of open files.
@@ -64,8 +64,8 @@ impl ErrorKind {
     }
 }
 
-/// An error with its kind and a message. If known, it also has the operation that failed, the
-/// subject of the operation, the backend and the cause.
+/// An error has a kind and a message. It may also have the operation that failed, the subject of
+/// the operation, the backend and the cause.
 ///
 /// An `Error` is as large as one pointer, so that `Result<T>` stays small.
 pub struct Error(Box<Inner>);
@@ -141,8 +141,8 @@ impl Error {
         ))
     }
 
-    /// Returns the error of a change to a store that this process can only read. Its kind is
-    /// [`ErrorKind::Denied`].
+    /// Returns the error for an attempt to change a store that this process can only read. The kind
+    /// of the error is [`ErrorKind::Denied`].
     #[cold]
     pub fn read_only() -> Self {
         Self::new(
@@ -166,9 +166,10 @@ impl Error {
         self
     }
 
-    /// Adds `whole`, the thing that the subject is a part of, such as a layer or a directory. If
-    /// the error has no subject, `whole` becomes the subject. If one of the two texts ends with the
-    /// other as a separate word, the subject does not change.
+    /// Adds `whole`, the thing that the subject is a part of, such as a layer or a directory. For
+    /// example, the subject `f` becomes `f in layer x`. If the error has no subject, `whole`
+    /// becomes the subject. The subject does not change if it equals `whole`, if it ends with a
+    /// space and `whole`, or if `whole` ends with a space and the subject.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();
@@ -275,7 +276,9 @@ impl From<std::io::Error> for Error {
             if let Some(Ok(ours)) = error.into_inner().map(|inner| inner.downcast::<Error>()) {
                 return *ours;
             }
-            return Error::internal("the error inside an I/O error is lost; please report it");
+            return Error::internal(
+                "expected an error inside the I/O error, found none; please report it",
+            );
         }
         let advice = match error.raw_os_error() {
             Some(EMFILE) => "; raise the limit with `ulimit -n`",
@@ -339,11 +342,11 @@ impl From<Error> for std::io::Error {
 
 /// Adds the operation and its subject to the error of a result.
 pub trait Context<T> {
-    /// Adds the operation that was tried and the thing it was tried on.
+    /// Adds the operation that was tried, and its subject, to the error of the result. The error
+    /// keeps an operation or a subject that it already has.
     ///
     /// # Errors
-    /// Returns the error of the result. The operation and the thing are added unless the error
-    /// names them already.
+    /// The error of the result.
     fn during(self, operation: &'static str, subject: impl fmt::Display) -> Result<T>;
 }
 
@@ -363,8 +366,8 @@ pub fn excerpt(text: &str) -> String {
 }
 
 /// Returns a URL for a message, shortened and escaped as by [`excerpt`]. Its login, query and
-/// fragment are removed, because they may be secret. If the text is not a URL, more of it may be
-/// removed.
+/// fragment are removed, because they may be secret. If `url` is not a valid URL, other parts may
+/// be removed, too.
 pub fn url_excerpt(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         let shown = url.split(['?', '#']).next().unwrap_or_default();
@@ -382,11 +385,12 @@ pub fn url_excerpt(url: &str) -> String {
     excerpt(&format!("{scheme}://{host}{path}"))
 }
 
-/// Returns the error for data that a parser refuses. Its message is `what`, followed by the message
-/// of the parser.
+/// Returns the error for data that a parser refuses. The kind of the error is
+/// [`ErrorKind::Corrupt`]. The message of the error is `what`, followed by the message of the
+/// parser.
 ///
 /// A parser may repeat whole values of the data in its message. If the message of the parser has
-/// more than 300 characters, its middle is left out.
+/// more than 300 characters, only its first 150 and its last 150 characters are kept.
 pub fn malformed(what: &str, error: &impl fmt::Display) -> Error {
     const END: usize = 150;
     let said = error.to_string();

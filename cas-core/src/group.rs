@@ -1,10 +1,10 @@
 //! Group commit: one thread, the leader, does the jobs of many callers in groups.
 //!
 //! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
-//! its own job is done, and then passes the lead on if jobs wait. This saves a switch of threads.
-//! If the caller must not block, a thread of the pool becomes the leader, for as long as jobs wait.
-//! The lead is never reserved for a thread that does not run yet. If all threads of the pool waited
-//! for such a thread, it would never run.
+//! its own job is done, and then passes the lead on if jobs wait. So the job of a caller that leads
+//! needs no switch to another thread. If the thread of the caller must not block, a thread of the
+//! pool becomes the leader, for as long as jobs wait. The lead is never reserved for a thread that
+//! does not run yet. If all threads of the pool waited for such a thread, it would never run.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -44,7 +44,8 @@ pub trait Grouped: Send + Sync + 'static {
 
     /// Does all jobs and returns their answers. The leader drops its `Arc` of this value before it
     /// sends the last answers, because a caller that receives its answer may expect to hold the
-    /// last `Arc`. After a panic, the jobs of the group have no answers, and other groups follow.
+    /// last `Arc`. If this method panics, the callers of `jobs` get no answers, and the leader goes
+    /// on with the next group.
     fn make(&self, jobs: Vec<Self::Job>) -> Vec<Answer>;
 }
 
@@ -94,7 +95,7 @@ pub async fn join<G: Grouped, T>(
     job: G::Job,
     mut outcome: oneshot::Receiver<T>,
 ) -> Result<T> {
-    let lost = |_| Error::internal("a change got no answer and may be lost; reopen the store");
+    let lost = |_| Error::internal("it is unknown whether the change was made; reopen the store");
     if !pool::may_block() {
         if !push(&**group, job, Weak::new()) {
             start(group);

@@ -1,4 +1,5 @@
-//! Blobs: parts that are written once, and a cell per blob that points to them.
+//! Blobs. The bytes of a blob are in parts, each of which is an object that is written only once. A
+//! blob also has a cell, which points to its parts.
 
 mod pointer;
 mod strays;

@@ -2,8 +2,8 @@
 //! publish.
 //!
 //! When the writer of an ingest is dropped, the ingest keeps its parts and the remaining bytes, so
-//! this process can resume the ingest. If the ingest has parts and has sent nothing for 12 hours,
-//! it starts again at 0 instead.
+//! this process can resume the ingest. An ingest that has parts and has sent nothing for 12 hours
+//! cannot be resumed. It starts again at offset 0, because a collection may have removed its parts.
 
 mod open;
 mod upload;

@@ -64,8 +64,8 @@ impl Upload {
 
     fn check_age(&self) -> Result<()> {
         if self.is_stalled() {
-            let message = "nothing was sent for 12 hours, so a collection may have removed the \
-                           parts; start the ingest again";
+            let message = "the ingest sent nothing for 12 hours, so a collection may have removed \
+                           its parts; start the ingest again";
             return Err(Error::precondition(message));
         }
         Ok(())
@@ -178,8 +178,7 @@ impl Upload {
     fn send(&mut self, blobs: &Blobs, part: Bytes) -> Result<()> {
         if self.parts >= limit::PARTS {
             return Err(Error::out_of_range(format!(
-                "the blob is too large: this store keeps at most {} bytes of a blob; use a local \
-                 store",
+                "the blob is too large: expected at most {} bytes; use a store of another kind",
                 limit::PARTS * PART_SIZE as u64
             )));
         }

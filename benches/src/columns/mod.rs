@@ -30,9 +30,9 @@ pub fn all() -> Vec<Contender> {
     all
 }
 
-/// The column of the object store with a directory in place of a bucket. It makes as many calls as
-/// with a bucket, so a list or a collection of 100,000 blobs takes many minutes, and the column is
-/// shown only on request.
+/// The name of the column of the object store with a directory in place of a bucket. The store
+/// makes as many calls as with a bucket, so a list or a garbage collection of 100,000 blobs takes
+/// many minutes. The column is therefore shown only on request.
 pub const SLOW: &str = "dir";
 
 /// The schemes of the backends that each have a column of their own.

@@ -1,5 +1,5 @@
-//! SQLite called directly, with a write-ahead log that is synced by each transaction: a row of
-//! bytes and a record in one transaction.
+//! SQLite called directly, with a write-ahead log that each transaction syncs. One transaction
+//! writes both the bytes and the record of a blob.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};

@@ -2,9 +2,10 @@
 //!
 //! The room `aci`, a namespace of [`Notes`], has a note with the number of the format. The other
 //! notes of the first format are also in this room. Each later format has a room of its own for its
-//! notes. A migration writes the notes of the new format and then the number, and never changes the
-//! older notes: they are the backup, which the next migration removes. While a migration runs, the
-//! note with the number also has, after the number, the id of the lease of the migration.
+//! notes. A migration writes the notes of the new format and then the number. It does not change
+//! the notes of the old format. These notes are the backup until the next migration removes them.
+//! While a migration runs, the note with the number also has, after the number, the id of the lease
+//! of the migration.
 
 use std::sync::Arc;
 use std::time::SystemTime;

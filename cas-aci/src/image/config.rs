@@ -30,7 +30,8 @@ pub(super) fn config(manifest: &ImageManifest, diff_ids: &[Digest]) -> Result<Ve
         image["variant"] = json!(variant);
     }
     serde_json::to_vec(&image).map_err(|error| {
-        Error::internal("a configuration could not be serialized; please report it").source(error)
+        Error::internal("the configuration of the image could not be serialized; please report it")
+            .source(error)
     })
 }
 
@@ -90,7 +91,8 @@ fn ports(app: &App) -> Result<BTreeSet<String>> {
     let (found, allowed) = (counts.sum::<usize>(), limit::ACI_PORTS);
     if found > allowed {
         return Err(Error::out_of_range(format!(
-            "the app has {found} ports, at most {allowed} are allowed; build the ACI with fewer"
+            "the app has {found} ports, at most {allowed} are allowed; build the ACI again with \
+             fewer ports"
         )));
     }
     let numbers = app.ports.iter().flat_map(|port| {

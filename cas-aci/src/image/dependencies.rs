@@ -1,4 +1,4 @@
-//! The ACIs that an image is built of.
+//! The ACIs from which an image is built.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
             .any(|above| above.part.info.key == next.part.info.key)
         {
             return Err(Error::corrupt(
-                "the ACI depends on itself through other ACIs; build one of them without that \
-                 dependency",
+                "the ACI depends on itself through other ACIs; build one of these ACIs again \
+                 without the dependency that closes the cycle",
             )
             .subject(&next.part.info.name));
         }

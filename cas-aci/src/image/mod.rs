@@ -19,23 +19,27 @@ impl AciStore {
     /// Makes an OCI image of an ACI and gives it a name. Returns the image.
     ///
     /// The image has a layer for each ACI that the ACI depends on, lowest first, and one for the
-    /// ACI itself. An ACI on which several of these ACIs depend has a layer for each of them.
-    /// Dependencies are looked up in the catalogue by key, or by name and labels. If an ACI has a
-    /// `pathWhitelist`, its layer and the layers of its dependencies have only the listed paths and
-    /// the directories above them. The section `app` of the manifest becomes the configuration of
-    /// the image, without the event handlers and the supplementary groups. The labels and
-    /// annotations of the ACI become labels of the image. If the ACI lacks the label `os` or
-    /// `arch`, the image has the value of this machine.
+    /// ACI itself. If several of these ACIs depend on the same ACI, the image has the layer of that
+    /// ACI several times, once for each dependency. Dependencies are looked up in the catalogue by
+    /// key, or by name and labels. If an ACI has a `pathWhitelist`, its layer and the layers of its
+    /// dependencies have only the listed paths and the directories above them. The section `app` of
+    /// the manifest becomes the configuration of the image, without the event handlers and the
+    /// supplementary groups. The labels and annotations of the ACI become labels of the image. If
+    /// the ACI lacks the label `os`, the image gets the operating system of this machine. If the
+    /// ACI lacks the label `arch`, the image gets the architecture of this machine.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have,
     /// or a blob that the store does not have; `InvalidArgument` if several keys begin with the
     /// image ID of a dependency; `Corrupt` if a stored ACI is damaged, if an ACI depends on itself,
     /// or if the key of a dependency belongs to an ACI with another name or other labels;
-    /// `OutOfRange` for more than [`limit::ACI_DEPTH`] levels, [`limit::LAYERS`] layers or
-    /// [`limit::ACI_PORTS`] ports; `Unsupported` for content that an OCI image cannot express;
-    /// errors of the store. After an error, a name that was already written is restored or deleted
-    /// as far as possible.
+    /// `OutOfRange` for a chain of dependencies of more than [`limit::ACI_DEPTH`] ACIs, for more
+    /// than [`limit::LAYERS`] layers, or for more than [`limit::ACI_PORTS`] ports; `Unsupported`
+    /// for content that an OCI image cannot express, such as a sparse file; errors of the store.
+    ///
+    /// If an error occurs after the name was written, the name is restored to the old image. The
+    /// name is deleted instead if it did not exist before, or if part of the old image is gone. A
+    /// failure to restore or delete the name is only logged.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS
@@ -68,7 +72,7 @@ async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<De
     }
     let top = parts
         .last()
-        .ok_or_else(|| Error::internal("an image has no parts; please report it"))?;
+        .ok_or_else(|| Error::internal("the image would have no layers; please report it"))?;
     let config = Bytes::from(config::config(&top.manifest, &diff_ids)?);
     let config_blob = Descriptor::of(MediaType::OCI_CONFIG, &config);
     store_small_blob(store, guard, &config_blob, Vec::new(), config).await?;

@@ -111,7 +111,7 @@ impl App {
         check_count("groups", self.supplementary_gids.len())?;
         if self.user.is_empty() || self.group.is_empty() {
             return Err(Error::invalid(
-                "expected a user and a group of the app, found an empty text",
+                "expected a user and a group for the app, found an empty user or group",
             ));
         }
         if !self.working_directory.is_empty() {
@@ -121,7 +121,7 @@ impl App {
             if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
                 let name = excerpt(&variable.name);
                 return Err(Error::invalid(format!(
-                    "expected a name of a variable, not empty and without = and NUL, found {name:?}"
+                    "expected a variable name that is not empty and has no = or NUL, found {name:?}"
                 )));
             }
         }
@@ -149,7 +149,7 @@ impl Port {
         if self.protocol != "tcp" && self.protocol != "udp" {
             let found = excerpt(&self.protocol);
             return Err(Error::invalid(format!(
-                "expected the protocol tcp or udp of a port, found {found:?}"
+                "expected tcp or udp as the protocol of a port, found {found:?}"
             )));
         }
         Ok(())

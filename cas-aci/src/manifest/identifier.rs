@@ -31,8 +31,8 @@ fn check(text: &str, separators: &[u8], shown: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "invalid name: expected 1 to {} bytes, words of lower-case letters and digits with {shown} \
-         between two words",
+        "invalid name: expected words of lower-case letters and digits with {shown} between two \
+         words, 1 to {} bytes in all",
         limit::NAME
     ))
     .subject(format!("\"{}\"", excerpt(text))))

@@ -15,8 +15,8 @@ use crate::key::KeyPrefix;
 pub use app::{App, EventHandler, MountPoint, Port};
 pub use identifier::check_identifier;
 
-/// The parsed manifest of an ACI. Members of the JSON object for which this type has no field are
-/// ignored. The store keeps the bytes of the manifest unchanged.
+/// The parsed manifest of an ACI. The parser ignores members of the JSON object that are not fields
+/// of this type. The store keeps the bytes of the manifest unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -121,9 +121,10 @@ impl ImageManifest {
         labels.iter().all(|label| self.labels.contains(label))
     }
 
-    /// Returns the platform that the labels `os` and `arch` state. The names `i386`, `aarch64`,
-    /// `armv6l` and `armv7l` become the names that Go uses, such as `arm64`. Other names stay
-    /// unchanged. If a label is missing, its field is empty.
+    /// Returns the platform that the labels `os` and `arch` state. The architecture `i386` becomes
+    /// `386`, `aarch64` becomes `arm64`, and `armv6l` and `armv7l` become `arm` with the variant
+    /// `v6` or `v7`. Other values stay unchanged. If a label is missing, the corresponding field of
+    /// the platform is empty.
     pub fn platform(&self) -> Platform {
         let arch = self.label("arch").unwrap_or_default();
         let (architecture, variant) = match arch {
@@ -161,8 +162,7 @@ impl ImageManifest {
                 dependency.image_id.parse::<KeyPrefix>()?;
             }
             if self.is(dependency) {
-                let why =
-                    "the image depends on itself; build the ACI again without that dependency";
+                let why = "the image depends on itself";
                 return Err(Error::invalid(why).subject(&self.name));
             }
         }
@@ -252,7 +252,7 @@ pub(super) fn check_path(path: &str) -> Result<()> {
     }
     let allowed = limit::PATH;
     Err(Error::invalid(format!(
-        "expected an absolute path without .. and NUL, at most {allowed} bytes"
+        "expected an absolute path of at most {allowed} bytes, with neither `..` nor NUL"
     ))
     .subject(format!("\"{}\"", excerpt(path))))
 }

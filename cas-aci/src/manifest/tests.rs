@@ -102,7 +102,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
         ),
         (
             manifest(r#","dependencies":[{"imageName":"example.com/app"}]"#),
-            "depends on itself; build the ACI again without that dependency",
+            "depends on itself; build the ACI again",
         ),
         (manifest(r#","pathWhitelist":["etc"]"#), "absolute path"),
         (manifest(r#","pathWhitelist":["/a/../b"]"#), "absolute path"),

@@ -1,4 +1,4 @@
-//! The blocks of a file, as the Go package lldb allocates them.
+//! The blocks of a ql file, in the format of the Go package lldb, which is the storage layer of ql.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -35,7 +35,7 @@ impl<'a> Blocks<'a> {
                 blocks,
                 left: Cell::new(limit::QL_TABLES),
             }),
-            _ => Err(damaged("it does not begin with the bytes of a ql database")),
+            _ => Err(damaged("it does not begin with the header of a ql file")),
         }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Blocks<'a> {
         let taken = content.len() + values.len() * size_of::<Value>();
         let left = self.left.get().checked_sub(taken as u64);
         self.left.set(
-            left.ok_or_else(|| damaged("its tables are too large, or a list in it is circular"))?,
+            left.ok_or_else(|| damaged("its tables are too large, or a block list is circular"))?,
         );
         Ok(values)
     }

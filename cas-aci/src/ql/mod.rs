@@ -1,9 +1,10 @@
 //! A reader of the database files of the Go package ql. rkt keeps its catalogue in such a file.
 //!
-//! A file is a magic number, a table of free blocks, and blocks of 16-byte atoms. A block is named
-//! by its handle, the number of its first atom (the first block has handle 1). A block contains a
-//! list of values, which may be compressed. Block 1 leads to the tables, and each table to a chain
-//! of rows. Indexes and free blocks are not read.
+//! A file consists of a header with a magic number, a table of free blocks, and blocks of 16-byte
+//! atoms. A block is named by its handle, the number of its first atom (the first block has handle
+//! 1). The content of a block is a list of values, and may be compressed. Block 1 contains the
+//! handle of the first table. The tables form a chain: each contains the handle of the next. The
+//! rows of a table form such a chain, too. Indexes and free blocks are not read.
 
 mod block;
 mod value;
@@ -53,7 +54,7 @@ pub(crate) fn tables(file: &[u8]) -> Result<Vec<Table>> {
     let mut next = match *root {
         [] => 0,
         [ref head] => handle(head)?,
-        _ => return Err(damaged("its root has several values")),
+        _ => return Err(damaged("its root block has more than one value")),
     };
     while next != 0 {
         let values = blocks.values(next)?;

@@ -1,4 +1,4 @@
-//! Lists of values, as lldb encodes them.
+//! Lists of values, in the encoding of the Go package lldb.
 
 use std::time::{Duration, SystemTime};
 
@@ -76,7 +76,7 @@ impl Value {
     /// # Errors
     /// `Corrupt` if the value is not a time.
     pub(crate) fn time(&self) -> Result<SystemTime> {
-        let fail = || damaged("a value is not a time");
+        let fail = || damaged("a value in a column of times is not a time");
         let Value::Bytes(encoded) = self else {
             return Err(fail());
         };

@@ -23,7 +23,7 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
         let count = usize::try_from(count)
             .ok()
             .filter(|count| *count <= length - out.len());
-        let count = count.ok_or_else(|| damaged("a compressed block is longer than it states"))?;
+        let count = count.ok_or_else(|| damaged("a decompressed block is longer than stated"))?;
         if code % 2 == 0 {
             let literal = data.get(..count);
             out.extend(literal.ok_or_else(|| damaged("a compressed block ends too early"))?);
@@ -42,7 +42,7 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     if out.len() == length {
         return Ok(out);
     }
-    Err(damaged("a compressed block is shorter than it states"))
+    Err(damaged("a decompressed block is shorter than stated"))
 }
 
 /// Reads a number that is split into groups of seven bits, one in each byte, lowest bits first.

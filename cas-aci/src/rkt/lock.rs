@@ -2,11 +2,11 @@
 //!
 //! rkt takes these locks:
 //!
-//! - on the directory of the store: a shared lock while the store is open, and an exclusive lock
-//!   while it changes the format of the database;
-//! - on `db`: an exclusive lock for each transaction;
-//! - on a file in `imagelocks`: a shared lock while it reads an archive, and an exclusive lock
-//!   while it writes or removes the archive.
+//! - on the directory of the store: a shared lock while rkt has the store open, and an exclusive
+//!   lock while rkt changes the format of the database;
+//! - on the directory `db` in the store: an exclusive lock for each transaction;
+//! - on the file in `imagelocks` whose name is the key of an archive: a shared lock while rkt reads
+//!   the archive, and an exclusive lock while rkt writes or removes the archive.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;

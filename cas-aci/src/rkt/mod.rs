@@ -40,8 +40,9 @@ pub struct ImportedStore {
     /// Keys of archives that rkt's catalogue does not list, because rkt removed or imported the ACI
     /// during this call, or was killed while it removed or imported the ACI.
     pub without_row: Vec<String>,
-    /// Keys of archives that are damaged, too large, not an ACI, or not the ACI that rkt's
-    /// catalogue names, each with the reason.
+    /// Keys of ACIs that this import refused, each with the reason: the archive is damaged, is too
+    /// large, is not an ACI, has a compression that is not supported, or has another key or name
+    /// than in rkt's catalogue.
     pub refused: Vec<(String, Error)>,
     /// The number of imported remotes.
     pub remotes: usize,
@@ -77,8 +78,9 @@ impl AciStore {
     /// # Errors
     /// `Busy` if rkt has an exclusive lock for longer than a second, for example while it changes
     /// the format of its database; `NotFound` if the directory has no database;
-    /// `FailedPrecondition` if the database is newer than version 7 or was not closed, or after
-    /// [`AciStore::close`]; `Corrupt` if the database is damaged or not of rkt; `OutOfRange` if it
+    /// `FailedPrecondition` if the version of the database is newer than 7, if the log of the
+    /// database has changes because rkt did not close the database, or after [`AciStore::close`];
+    /// `Corrupt` if the database is damaged or was not written by rkt; `OutOfRange` if the database
     /// has more than [`limit::QL_DATABASE`] bytes; errors of the file system and of the store. ACIs
     /// and remotes that were imported before the error stay.
     pub async fn import_store(&self, directory: impl AsRef<Path>) -> Result<ImportedStore> {
@@ -252,7 +254,7 @@ fn remote(table: &Table, row: usize) -> Result<(Remote, String)> {
 fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
     match table.value(row, columns) {
         Value::Text(text) => Ok(text.clone()),
-        _ => Err(damaged("a row does not have a text in a column of texts")),
+        _ => Err(damaged("a column for text has a value of another type")),
     }
 }
 

@@ -10,10 +10,11 @@ use super::AciStore;
 const SHOWN: usize = 128;
 
 impl AciStore {
-    /// Calls `line` once for each blob of each ACI, in the order of the keys. A line has the first
-    /// half of the key, `aci` or `manifest`, the digest, and the first 128 bytes: as hexadecimal
-    /// digits if `hex` is set, otherwise as text with escapes. The rest of a blob is not read. If
-    /// the store does not have the blob, the line has `missing` in place of the bytes.
+    /// Calls `line` once for each blob of each ACI, in the order of the keys. A line has four
+    /// fields: the key as [`Key::half`](crate::Key::half) returns it, the word `aci` or `manifest`,
+    /// the digest of the blob, and the first 128 bytes of the blob. The bytes are hexadecimal
+    /// digits if `hex` is set, and otherwise ASCII text with escapes. The rest of the blob is not
+    /// read. If the store does not have the blob, the line has `missing` in place of the bytes.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`]; errors of the store.

@@ -39,12 +39,12 @@ impl AciStore {
         Ok(infos.iter().map(|info| info.key).collect())
     }
 
-    /// Returns whether the catalogue has the ACI with this key. Returns false if `key` is neither a
-    /// whole key nor a key of rkt, which has the first 64 digits.
+    /// Returns whether the catalogue has the ACI with this key: a whole key, or a key of rkt, which
+    /// has only the first 64 digits. Returns false, not an error, for any other text.
     ///
     /// # Errors
     /// `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if a key in the catalogue does not
-    /// parse; errors of the store. A text that is not a key is not an error.
+    /// parse; errors of the store.
     pub async fn has_full_key(&self, key: &str) -> Result<bool> {
         self.catalogue.check_open()?;
         let Ok(prefix) = key.parse::<KeyPrefix>() else {
@@ -54,13 +54,13 @@ impl AciStore {
         Ok(is_full && !self.catalogue.first(&prefix, 1).await?.is_empty())
     }
 
-    /// Returns the key of the ACI that matches a name and labels best. The ACI must have all labels
-    /// with their values. If `labels` has no version, ACIs with [`AciInfo::latest`] are preferred.
-    /// Of several equally good ACIs, the last imported ACI is preferred.
+    /// Returns the key of the ACI that has this name and all `labels` with their values. If several
+    /// ACIs match, returns the key of the last imported one. However, if `labels` does not contain
+    /// the label `version`, ACIs whose [`AciInfo::latest`] is true are preferred to all others.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_name`]. If no ACI matches, returns `NotFound`, or the error of an ACI
-    /// with this name whose manifest cannot be read.
+    /// As [`AciStore::resolve_name`]. If no ACI matches, returns the error of the first manifest
+    /// that could not be read, or `NotFound` if all manifests could be read.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -82,13 +82,13 @@ impl AciStore {
         Err(unreadable.unwrap_or_else(|| not_labelled(labels, &versions)))
     }
 
-    /// Returns the key of the only ACI with a name and labels, for a caller that removes it. The
-    /// ACI must have all labels with their values.
+    /// Returns the key of the only ACI that has this name and all `labels` with their values. Fails
+    /// if several ACIs match, so that a caller does not remove an ACI that the user did not mean.
     ///
     /// # Errors
     /// `InvalidArgument` if several ACIs match (the message lists the first [`limit::CANDIDATES`]
-    /// of them); as [`AciStore::get_aci`]. If labels are given, every ACI with this name must have
-    /// a readable manifest.
+    /// of them); `NotFound` if no ACI matches; as [`AciStore::resolve_name`]. If `labels` is not
+    /// empty, the call also fails if it cannot read the manifest of an ACI with this name.
     pub async fn get_only_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.only(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -112,8 +112,8 @@ impl AciStore {
             [] => Err(not_labelled(labels, &versions)),
             [only] => Ok(*only),
             keys => Err(Error::invalid(format!(
-                "ambiguous: several ACIs have this name and these labels: {}; name one by its key, \
-                 or give more labels",
+                "ambiguous: several ACIs have this name and these labels; their keys are {}; give \
+                 one of the keys, or more labels",
                 listed(keys)
             ))),
         }
@@ -172,8 +172,8 @@ fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
         false => "",
     };
     Error::not_found(format!(
-        "no ACI with this name has the labels {}; the versions are {}{more}; give other labels, \
-         or import such an ACI",
+        "no ACI with this name has the labels {}; stored versions: {}{more}; give other labels, \
+         or import an ACI with these labels",
         excerpt(&asked.join(",")),
         shown.join(", ")
     ))
@@ -182,7 +182,7 @@ fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
 /// Returns the error for a prefix of several keys.
 fn ambiguous(keys: &[Key]) -> Error {
     Error::invalid(format!(
-        "ambiguous: several ACIs have keys that begin with these digits: {}; give more digits",
+        "ambiguous: several keys begin with these digits; the keys are {}; give more digits",
         listed(keys)
     ))
 }

@@ -66,9 +66,10 @@ impl AciStore {
     /// migrated, and its old notes stay as a backup.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
-    /// cannot be written; `Busy` while another process migrates the catalogue; `Corrupt` if the
-    /// number of the format does not parse; errors of the store.
+    /// `FailedPrecondition` if the format of the catalogue is newer than this version of `cas` can
+    /// read, or if the catalogue must be migrated but the store cannot be written; `Busy` while
+    /// another process migrates the catalogue, and after a migration was killed, until its lease
+    /// has expired; `Corrupt` if the number of the format does not parse; errors of the store.
     pub async fn open(store: Store) -> Result<Self> {
         Self::open_with(store, OpenOptions::default()).await
     }
@@ -87,13 +88,13 @@ impl AciStore {
         })
     }
 
-    /// Calls [`AciStore::flush`], and closes the image store: later calls of any handle that need
-    /// the catalogue fail with `FailedPrecondition`. The store that was passed to
-    /// [`AciStore::open`] stays open, and readers that are open can still be read.
+    /// Calls [`AciStore::flush`], and closes the image store for all of its handles. Later calls
+    /// that need the catalogue fail with `FailedPrecondition`. The store that was passed to
+    /// [`AciStore::open`] stays open, and each [`AciReader`] that is open can still be read.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the image store is closed already; as [`AciStore::flush`]. After an
-    /// error of the flush, the image store is also closed.
+    /// `FailedPrecondition` if the image store is closed already; as [`AciStore::flush`]. The image
+    /// store is closed even if the flush fails.
     pub async fn close(&self) -> Result<()> {
         self.catalogue.check_open()?;
         let flushed = self.flush().await;
@@ -101,7 +102,7 @@ impl AciStore {
         flushed
     }
 
-    /// Returns the catalogue, for several changes in one batch.
+    /// Returns the catalogue. With it, a caller can make several changes in one batch.
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
@@ -151,7 +152,8 @@ impl AciStore {
         Ok(infos)
     }
 
-    /// Sets the size of the unpacked trees of an ACI, in bytes.
+    /// Sets [`AciInfo::tree_store_size`]: the size in bytes of the file trees that a container
+    /// runtime has unpacked from the ACI.
     ///
     /// # Errors
     /// As [`AciStore::get_aci_info`].

@@ -17,9 +17,9 @@ use crate::manifest::ImageManifest;
 impl AciStore {
     /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
     /// memory until [`AciStore::flush`]. When the times of
-    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call flushes,
-    /// and ignores errors. If it cannot write the times, the times of uses of other ACIs are lost
-    /// from then on, until a later flush writes times.
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call flushes
+    /// them, and ignores errors. If they cannot be written, the times of reads of further ACIs are
+    /// not kept until a later flush writes the times in memory.
     ///
     /// # Errors
     /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob.
@@ -88,8 +88,9 @@ fn import_again(error: Error, key: &Key) -> Error {
     }
 }
 
-/// Reads the uncompressed archive of an ACI. Reading its end fails with `Corrupt` if the bytes do
-/// not match the key. Reads block, so they belong on a thread that may block.
+/// Reads the uncompressed archive of an ACI. A read at the end of the archive fails with `Corrupt`
+/// if the bytes of the archive do not match the key. Reads block, so call them on a thread that may
+/// block.
 pub struct AciReader {
     archive: Decoder<Blob>,
     /// `None` once the end was read.

@@ -43,17 +43,18 @@ impl AciStore {
         Ok(())
     }
 
-    /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
-    /// server is not asked. Afterwards, the ACI is fetched and imported again, except if the server
-    /// answers that the ETag of the ACI is still the same. If the ACI is not imported again, the
-    /// name and the key of `options` are compared with the ACI, and [`WriteOptions::latest`] is
-    /// recorded if it is set. The other options are then not used.
+    /// Returns the key of the ACI at a URL. If the catalogue has the ACI that was last fetched from
+    /// this URL, and this ACI is still [fresh](Remote::is_fresh), the server is not asked.
+    /// Otherwise, the ACI is fetched and imported, except if the server answers that the ETag of
+    /// the stored ACI is still valid. If the ACI is not imported, only three options are used: the
+    /// name and the key are compared with the stored ACI, and [`WriteOptions::latest`] is recorded
+    /// if it is true.
     ///
     /// If the server is asked, `sig_url` is stored in the [`Remote`]. The fetcher must verify the
     /// signature itself.
     ///
     /// # Errors
-    /// Errors of the fetcher, of [`AciStore::write_aci`] and of [`AciStore::write_remote`];
+    /// Errors of the fetcher, of [`AciStore::write_aci_with`] and of [`AciStore::write_remote`];
     /// `Corrupt` if the stored remote does not parse, or if the fetcher answers that the ACI is not
     /// modified although no ETag was passed to it. After an error, the remote is unchanged, but the
     /// ACI may have been imported.

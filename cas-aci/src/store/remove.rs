@@ -14,9 +14,10 @@ use crate::info::{AciInfo, SortField};
 use crate::key::Key;
 
 impl AciStore {
-    /// Removes an ACI. One batch removes its information, its lease and the remotes that the ACI
-    /// was fetched from. Then its blobs are removed, except those that something else refers to.
-    /// The removal needs no free space. A reader that is open may continue or fail.
+    /// Removes an ACI. First, one batch of changes removes its information, its lease and the
+    /// remotes that it was fetched from. Then its blobs are removed, except blobs that are still in
+    /// use, for example because another ACI has the same manifest. The removal needs no free space.
+    /// If an [`AciReader`](crate::AciReader) of the ACI is open, its later reads may fail.
     ///
     /// # Errors
     /// As [`AciStore::get_aci_info`] and [`AciStore::get_all_remotes`]. If the catalogue no longer
@@ -65,8 +66,9 @@ impl AciStore {
         Ok(infos)
     }
 
-    /// Removes the ACIs that [`AciStore::unused`] returns, in this order. Checks each ACI again
-    /// just before its removal. Returns the removed ACIs. Their blobs stay until a collection.
+    /// Removes the ACIs that [`AciStore::unused`] returns, in this order. An ACI that was used
+    /// again before its removal stays. Returns the removed ACIs. Their blobs stay until a
+    /// collection.
     ///
     /// # Errors
     /// As [`AciStore::unused`] and [`AciStore::get_all_remotes`]. ACIs that were removed before the

@@ -19,8 +19,8 @@ use crate::key::Key;
 pub struct Swept {
     /// Ids of leases that no ACI in the catalogue refers to.
     pub leases: Vec<String>,
-    /// Entries that led to no ACI, of those with which the catalogue finds ACIs by name: the name
-    /// and the key of each.
+    /// Entries of the catalogue's index of names that led to no ACI. Each entry is the name and the
+    /// key of an ACI.
     pub names: Vec<(String, Key)>,
     /// Temporary files and directories.
     pub files: Vec<PathBuf>,
@@ -30,8 +30,8 @@ impl AciStore {
     /// Removes what killed processes left: leases that keep blobs for no ACI, and temporary files.
     /// Leases and files that are at most a day old at `now` stay, because a job may still use them.
     /// The next collection removes the blobs that only the removed leases kept. Also corrects the
-    /// entries with which the catalogue finds ACIs by name: removes those that lead to no ACI, and
-    /// adds missing ones.
+    /// catalogue's index of names: removes the entries that lead to no ACI, and adds missing
+    /// entries.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`]; errors of the store and of the file system.

@@ -58,8 +58,9 @@ impl AciStore {
     }
 
     /// Opens the temporary file `name` for reading and writing, at its end, so that a download can
-    /// continue. Creates the file if it is absent. The file stays until the caller removes it, or
-    /// until an [`AciStore::sweep`] a day after the last write. Returns the file and its path.
+    /// continue. Creates the file if it is absent. Returns the file and its path. The file stays
+    /// until the caller removes it. If nothing was written to the file for more than a day, an
+    /// [`AciStore::sweep`] removes it.
     ///
     /// # Errors
     /// `InvalidArgument` if `name` is not a file name, has control characters or is longer than

@@ -35,10 +35,10 @@ pub struct WriteOptions {
     /// The key that the ACI must have, or the first digits of the key. By default, any key is
     /// accepted.
     pub key: Option<KeyPrefix>,
-    /// The time of the import to record. By default, now.
+    /// The time that is recorded as the time of the import. By default, now.
     pub import_time: Option<SystemTime>,
-    /// The time of the last use to record. By default, the time of the import. If the catalogue
-    /// already has the ACI with a later last use, that time stays.
+    /// The time that is recorded as the last use. By default, the time of the import. If the
+    /// catalogue already has the ACI, and the recorded last use is later, the later time stays.
     pub last_used: Option<SystemTime>,
 }
 
@@ -92,15 +92,16 @@ impl AciStore {
     /// the ACI. If the catalogue already has the ACI, this import replaces the blob, the time of
     /// the import and [`latest`](WriteOptions::latest).
     ///
-    /// The source is read to its end, on a thread of its own. The source may block.
+    /// A separate thread reads the source to the end, so reads of the source may block.
     ///
     /// # Errors
-    /// `Corrupt` if the source is not an ACI, or not the ACI that the options name, or if its
-    /// manifest exceeds a bound; `OutOfRange` if the source exceeds another bound of [`limit`];
-    /// `Unsupported` for bytes that must not follow a compressed ACI, or a filter or checksum of xz
-    /// that is not supported; `FailedPrecondition` after [`AciStore::close`]; errors of the source
-    /// and of the store. After an error of the source, the store keeps none of its bytes. After an
-    /// error of the store, blobs may stay until a collection.
+    /// `Corrupt` if the source is not an ACI, or if the manifest exceeds a bound; `OutOfRange` if
+    /// the source exceeds another bound of [`limit`]; `Unsupported` if the compressed ACI is
+    /// followed by bytes that are neither zeros nor another stream of the same format, or if the
+    /// ACI needs a filter or a checksum of xz that is not supported; `FailedPrecondition` after
+    /// [`AciStore::close`]; errors of the source and of the store. After an error of the source,
+    /// the store keeps none of its bytes. After an error of the store, blobs may stay until a
+    /// collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }
@@ -108,7 +109,8 @@ impl AciStore {
     /// Imports an ACI as [`AciStore::write_aci`] does, with options.
     ///
     /// # Errors
-    /// As [`AciStore::write_aci`].
+    /// As [`AciStore::write_aci`]; `Corrupt` if the ACI does not have the name or the key of
+    /// `options`.
     pub async fn write_aci_with(
         &self,
         source: impl Read + Send + 'static,
@@ -211,7 +213,8 @@ pub(super) fn check_asked(key: &Key, name: &str, options: &WriteOptions) -> Resu
     }
     if let Some(asked) = options.key.as_ref().filter(|asked| !asked.matches(key)) {
         return Err(Error::corrupt(format!(
-            "expected an ACI with the key {asked}, found {key}; get the ACI from another place"
+            "expected an ACI whose key begins with {asked}, found {key}; get the ACI from another \
+             place"
         )));
     }
     Ok(())

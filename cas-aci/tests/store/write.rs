@@ -173,7 +173,7 @@ fn an_aci_that_lies_about_its_name_or_key_is_refused() {
         ),
         (
             WriteOptions::default().with_key(Some(wrong)),
-            "expected an ACI with the key",
+            "expected an ACI whose key begins with",
         ),
     ] {
         let error = wait(acis.write_aci_with(Cursor::new(archive.clone()), options)).unwrap_err();

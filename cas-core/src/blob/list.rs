@@ -84,7 +84,7 @@ impl fmt::Display for BlobProblem {
 
 /// Returns all blobs of the store, joined with their records. If the store is opened for an owner,
 /// returns only the blobs that the owner claims. Blobs that a collection is removing are left out.
-/// If the store would have to look up the size of a blob, the size in its record is used instead.
+/// If the store lists a blob without its size, the size is taken from the record of the blob.
 ///
 /// # Errors
 /// Errors of the store. A record that does not parse is not an error. It is reported in

@@ -1,9 +1,9 @@
 //! Blobs, joined with their records.
 //!
-//! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. [`describe`],
-//! [`document`] and [`children`] find out what a blob is, if only its digest is known: from its
-//! record or, if the record does not state it, from its bytes. [`referrers`] returns the referrers
-//! that were stored with a manifest or an index.
+//! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. If only the digest of a
+//! blob is known, [`describe`] and [`document`] find out its media type, and [`children`] finds out
+//! which blobs it lists. These functions read the bytes of the blob only if its record lacks the
+//! answer. [`referrers`] returns the referrers that were stored with a manifest or an index.
 
 mod describe;
 mod info;

@@ -9,19 +9,19 @@ use crate::labels::{GC_REF_REFERRER, kept_referrers};
 use crate::store::Store;
 use crate::{dispatch, limit};
 
-/// Returns the referrers that were stored with a manifest or an index, in the order of their
-/// digests. Returns nothing if the store has no record of `subject`. Referrers whose bytes were
-/// lost are left out.
+/// Returns the referrers that were stored with `subject`, which is a manifest or an index. The
+/// referrers are in the order of their digests. Returns nothing if the store has no record of
+/// `subject`. Referrers whose bytes were lost are left out.
 ///
-/// Each entry has the annotations and the artifact type of its referrer. They are left out if the
-/// referrer is damaged, too large to be read, or neither a manifest nor an index. They are also
-/// left out once the annotations and artifact types of the list exceed [`limit::DOCUMENT_READ`]
-/// bytes.
+/// Each entry has the annotations and the artifact type of its referrer. The entry lacks both if
+/// the referrer is damaged, too large to be read, or neither a manifest nor an index. Entries
+/// beyond the first [`limit::DOCUMENT_READ`] bytes of annotations and artifact types also lack
+/// both.
 ///
 /// # Errors
-/// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`
-/// or of a referrer does not parse; `NotFound` if a referrer is removed meanwhile; errors of the
-/// store.
+/// `OutOfRange` if `subject` has more than [`limit::REFERRERS`] referrers; `Corrupt` if the record
+/// of `subject` or of a referrer does not parse; `NotFound` if a referrer is removed meanwhile;
+/// errors of the store.
 pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor>> {
     let Some((record, _)) = store.blobs().load(subject).await? else {
         return Ok(Vec::new());
@@ -30,8 +30,8 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(
-            "the document has {found} referrers: at most {allowed} are listed; remove some of \
-             its labels {GC_REF_REFERRER}…"
+            "the document has {found} referrers: at most {allowed} can be listed; remove its \
+             labels {GC_REF_REFERRER}… that refer to unneeded referrers"
         ))
         .operation("list referrers")
         .subject(subject));

@@ -164,7 +164,9 @@ impl Checker<'_> {
         for digest in tops {
             let detail = match repairs {
                 true => {
-                    format!("no name reaches the image; the lease {RECOVERED} keeps it; tag it")
+                    format!(
+                        "no name reaches the image; the lease `{RECOVERED}` keeps it; tag the image"
+                    )
                 }
                 false => "no name reaches the image; a repair keeps it under a lease".to_owned(),
             };

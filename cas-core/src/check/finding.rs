@@ -28,8 +28,9 @@ pub enum Problem {
     RecordMissing,
     /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have. Also reported if the blob is
-    /// a layer whose tar a snapshotter keeps, but the record that states this was lost.
+    /// An image or a lease needs a blob that the store does not have. Also reported for a layer
+    /// without a blob if a snapshotter keeps the tar of the layer, but the record of the tar was
+    /// lost.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
@@ -39,7 +40,8 @@ pub enum Problem {
     /// A document refers to another document, its subject, but the record of the subject lacks the
     /// label that keeps this referrer.
     ReferrerUnlinked,
-    /// A document that no name reaches, in a store that lost names or records.
+    /// No name and no lease reaches a document. Reported only if the document had no record, or if
+    /// the store lost names.
     NameMissing,
     /// An ingest that no job has open, and that no later job continues.
     IngestLeft,
@@ -51,8 +53,8 @@ pub enum Problem {
     SnapshotLeft,
     /// A snapshot that was made for a mount, and that is not mounted.
     MountLeft,
-    /// Files of a job that has ended or was killed, for example of a run or of an unpack, and that
-    /// no later job continues.
+    /// Files of a job, for example a run or an unpack, that has ended or was killed, and that no
+    /// later job continues.
     JobLeft,
 }
 
@@ -101,7 +103,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Returns the finding of something that a killed job has left, and that a repair removes.
+    /// Returns the finding for files that a killed or failed job has left. `repaired` states
+    /// whether a repair has removed these files.
     pub fn left(leftover: &Leftover, repaired: bool) -> Self {
         let Usage { bytes, inodes } = leftover.usage;
         let outcome = match repaired {
@@ -111,7 +114,10 @@ impl Finding {
         Finding {
             problem: Problem::JobLeft,
             subject: leftover.place.clone(),
-            detail: format!("a killed job left {inodes} files with {bytes} bytes; {outcome}"),
+            detail: format!(
+                "a killed or failed job left files that take {bytes} bytes on disk (inodes: \
+                 {inodes}); {outcome}"
+            ),
             repaired,
         }
     }
@@ -126,8 +132,8 @@ pub struct Report {
     pub images: u64,
     /// Number of blobs in the store.
     pub blobs: u64,
-    /// Number of bytes of the selected blobs that were read and hashed, without the documents that
-    /// were hashed because images or leases need them.
+    /// Number of bytes of the selected blobs that were read and hashed. Documents that were already
+    /// hashed because images or leases need them are not counted.
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,

@@ -38,11 +38,11 @@ impl Checker<'_> {
             .unwrap_or_default();
         let fetched = self.fetch(blob).await?;
         let detail = match &fetched {
-            Some(Ok(())) => format!("{why}{within}; it was fetched again"),
-            Some(Err(error)) => format!("{why}{within}; it could not be fetched: {error}"),
+            Some(Ok(())) => format!("{why}{within}; the blob was fetched again"),
+            Some(Err(error)) => format!("{why}{within}; the blob could not be fetched: {error}"),
             None => format!(
-                "{why}{within}; a repair fetches it again; if that fails, pull or import the image \
-                 again"
+                "{why}{within}; a repair fetches the blob again; if that fails, pull or import the \
+                 image again"
             ),
         };
         let healed = matches!(fetched, Some(Ok(())));
@@ -71,7 +71,8 @@ impl Checker<'_> {
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }
-        let mut last = Error::not_found("no source has it; pull or import the image again");
+        let mut last =
+            Error::not_found("no source is known for the blob; pull or import the image again");
         for source in sources {
             match fetch_into(self.store, guard, &*source, &blob.descriptor, &options).await {
                 Ok(_) => {
@@ -95,7 +96,8 @@ impl Checker<'_> {
         };
         keep(self.store, QUARANTINE, &[aside.found]).await?;
         let note = serde_json::to_vec(&aside).map_err(|error| {
-            Error::internal("a note could not be serialized; please report it").source(error)
+            Error::internal("a note on damaged bytes could not be serialized; please report it")
+                .source(error)
         })?;
         let notes = self.quarantined()?;
         notes
@@ -119,8 +121,8 @@ impl Checker<'_> {
                 let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
                 let found = aside.map(|aside| format!(" as {}", aside.found));
                 let detail = format!(
-                    "its damaged bytes are kept{} under the lease {QUARANTINE}; pull or import an \
-                     image with the blob",
+                    "its damaged bytes are kept{} under the lease `{QUARANTINE}`; pull or import \
+                     an image with the blob",
                     found.unwrap_or_default()
                 );
                 self.add(Problem::Quarantined, digest, detail, false);

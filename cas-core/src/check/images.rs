@@ -1,4 +1,4 @@
-//! Walks all images and what leases keep, and checks the blobs that they need.
+//! Checks the blobs that images and leases need.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

@@ -2,25 +2,28 @@
 //!
 //! A check has these steps, in this order, so that each repair can rely on the repairs before it:
 //!
-//! 1. Records of blobs, images and leases: each one parses. A repair sets a damaged record aside,
-//!    and makes the record of a blob again in step 3.
-//! 2. Images: the store has every blob and every referrer that a name or a lease needs, with the
-//!    right size. Documents are hashed, and the record of a document lists the same blobs as the
-//!    document.
-//! 3. Blobs: each one has a record, and the subject of each referrer keeps the referrer.
-//! 4. Documents that no name and no lease reaches, in a store that lost names or records. Then a
-//!    record that a repair has made gets the claims of the owners whose names reach the blob.
-//! 5. The bytes of the selected blobs: they are read and hashed.
-//! 6. Ingests that no job has open and no later job continues. A repair discards them.
-//! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
-//!    committed. The files of the selected snapshots are read. A repair makes damaged committed
-//!    snapshots again from their layers, and removes the directories and files of snapshotters
-//!    that no record names.
+//! 1. Records of blobs, images and leases: each one must parse. A repair sets a damaged record
+//!    aside, and makes the record of a blob again in step 3.
+//! 2. Images: the store must have every blob and every referrer that a name or a lease needs, with
+//!    the right size. Documents are hashed, and the record of a document must list the same blobs
+//!    as the document.
+//! 3. Blobs: each one must have a record, and the subject of each referrer must keep the referrer.
+//! 4. Lost names: a document is reported if no name and no lease reaches it, and if it had no
+//!    record or the store lost names. A repair then adds the claims of owners to the records that
+//!    it has made: each owner claims the blobs that the names of this owner reach.
+//! 5. Bytes: the selected blobs are read and hashed.
+//! 6. Ingests: an ingest is reported if no job has it open and no later job continues it. A repair
+//!    discards these ingests.
+//! 7. Snapshots: each record must parse, and each snapshot must have its directory, with the files
+//!    that were committed. The files of the selected snapshots are read. A repair makes damaged
+//!    committed snapshots again from their layers, and removes the directories and files of
+//!    snapshotters that no record names.
 //!
-//! A repair fetches a missing or damaged blob from a source. If this fails, damaged bytes that can
-//! be read are set aside in quarantine: they are stored under their own digest, and the lease
-//! [`QUARANTINE`] keeps them. Each check reports such a blob until the store has it again. A repair
-//! also keeps documents that no name reaches, under the lease [`RECOVERED`].
+//! A repair fetches a missing or damaged blob from a source. If the fetch fails, damaged bytes that
+//! can be read are set aside in quarantine: they are stored under their own digest, and the lease
+//! [`QUARANTINE`] keeps them. The blob itself is then missing, and each check reports it until the
+//! store has it again. A repair also keeps documents that no name reaches, under the lease
+//! [`RECOVERED`].
 
 mod blobs;
 mod finding;

@@ -12,8 +12,8 @@ use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
 /// Selects the blobs that are read and hashed, and the snapshots whose files are read. The
-/// documents of images are always read. Of the snapshots, only committed ones are selected, and
-/// only if nothing else is wrong with them.
+/// documents of images are always read. A snapshot is selected only if it is committed and its
+/// other checks found no damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// No blobs and no snapshots.
@@ -29,8 +29,8 @@ pub enum ReadData {
         of: u64,
     },
     /// Blobs that together have at least this percentage (1 to 100) of all bytes. The selection
-    /// begins after the last blob that the previous check of a percentage read, so repeated checks
-    /// read all blobs in turn. Snapshots are selected in the same way.
+    /// begins after the last blob of the previous check with a percentage, so repeated checks read
+    /// all blobs in turn. Snapshots are selected in the same way.
     Percent(u8),
 }
 
@@ -41,7 +41,7 @@ impl ReadData {
     /// `InvalidArgument` for any other text.
     pub fn parse(text: &str) -> Result<Self> {
         let fail = || {
-            Error::invalid("expected `all`, a part as in 2/7, or a percentage as in 5%")
+            Error::invalid("expected `all`, a part as in 2/7, or a percentage from 1% to 100%")
                 .operation("parse part")
                 .subject(format!("{text:.40}"))
         };
@@ -64,16 +64,16 @@ impl ReadData {
     }
 }
 
-/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB. Returns bytes per
-/// second.
+/// Parses a rate per second: a number of bytes without a unit, or a whole number of KiB, MiB, GiB
+/// or TiB, as in `50MiB`. Returns bytes per second.
 ///
 /// # Errors
-/// `InvalidArgument` for 0 and for any other text.
+/// `InvalidArgument` if the rate is 0 or does not parse.
 pub fn parse_rate(text: &str) -> Result<u64> {
     size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
         Error::invalid(
-            "expected a rate above 0: bytes per second, or a whole number of KiB, MiB, GiB or TiB, \
-             as in 50MiB",
+            "expected a rate above 0: a whole number of bytes, KiB, MiB, GiB or TiB per second, as \
+             in 5000000 or 50MiB",
         )
         .operation("parse rate")
         .subject(format!("{text:.40}"))
@@ -117,7 +117,8 @@ pub trait Rebuilder: Send + Sync {
 pub struct Repair<'a> {
     /// Where missing and damaged blobs are fetched from.
     pub sources: &'a dyn Sources,
-    /// Unpacks layers again. Without it, missing and damaged committed snapshots are only reported.
+    /// Unpacks layers again. If this is `None`, missing and damaged committed snapshots are only
+    /// reported.
     pub rebuilder: Option<&'a dyn Rebuilder>,
 }
 
@@ -125,14 +126,17 @@ pub struct Repair<'a> {
 pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
-    /// Whether the check continues where an interrupted check of the same selection stopped. A few
-    /// blobs are read again. A check of a percentage always continues after the previous one.
+    /// Whether the check continues where an interrupted check of the same selection stopped. Up to
+    /// 16 blobs or snapshots are read again. If the interrupted check was reading snapshots, all
+    /// selected blobs are read again, too. A check with a percentage always continues after the
+    /// previous check with a percentage.
     pub resume: bool,
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. The check then reports, and a repair keeps, the
-    /// documents that no name reaches, even if they have records.
+    /// Whether names were lost before the check. If so, the check reports all documents that no
+    /// name and no lease reaches, and a repair keeps them. Otherwise, the check reports, and a
+    /// repair keeps, only those of these documents that have no valid record.
     pub names_lost: bool,
     /// How damage is repaired. If this is `None`, damage is only reported.
     pub repair: Option<Repair<'a>>,

@@ -1,4 +1,4 @@
-//! The claims of owners on blobs whose records were made again.
+//! Adds the claims of owners to the blob records that a repair has made again.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
-//! Records of blobs, images and leases that do not parse.
+//! Damaged records: records of blobs, images or leases that do not parse.
 //!
-//! A repair copies such a record into a note, so that its data can still be read: perhaps only one
-//! letter of it is wrong. The repair then deletes the record, because as long as it exists, listing
-//! its table fails.
+//! A repair copies a damaged record into a note, so that a user can still read the data: perhaps
+//! only one letter is wrong. The repair then deletes the record, because a table that contains a
+//! damaged record cannot be listed.
 
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ impl Checker<'_> {
                 Err(_) => false,
             };
             if !exists {
-                let detail = "the target of the name was lost with its record; pull, import or \
-                              tag the image again";
+                let detail = "the record of the name did not parse, so the target of the name is \
+                              lost; pull, import or tag the image again";
                 self.add(Problem::NameLost, plain, detail, false);
                 self.names_lost = true;
             } else if self.options.repair.is_some() {

@@ -1,4 +1,5 @@
-//! Referrers: the documents that a subject keeps by the labels in its record.
+//! Referrers: the documents that refer to another document, their subject. Labels in the record of
+//! the subject keep the referrers.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -41,9 +42,9 @@ impl Checker<'_> {
                 }),
                 None => {
                     let detail = format!(
-                        "the store has neither its bytes nor its record, but {} keeps it as a \
-                         referrer; pull or import the image again with its referrers, or remove \
-                         the label of the referrer",
+                        "the store has neither the bytes nor a record of this referrer, but a \
+                         label of the subject {} keeps it; pull or import the image again with \
+                         its referrers, or remove this label from the subject",
                         subject.descriptor.digest
                     );
                     self.add(Problem::BlobMissing, referrer, detail, false);

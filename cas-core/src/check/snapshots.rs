@@ -151,10 +151,10 @@ impl Checker<'_> {
         };
         let detail = match &repaired {
             Some(Ok(())) if info.kind == SnapshotKind::Committed => {
-                format!("{why}; it was made again from its layer")
+                format!("{why}; the snapshot was made again from its layer")
             }
-            Some(Ok(())) => format!("{why}; its record was removed"),
-            Some(Err(error)) => format!("{why}; it could not be repaired: {error}"),
+            Some(Ok(())) => format!("{why}; the record of the snapshot was removed"),
+            Some(Err(error)) => format!("{why}; the snapshot could not be repaired: {error}"),
             None => format!(
                 "{why}; a repair makes a committed snapshot again from its layer, and removes the \
                  record of any other snapshot"
@@ -179,7 +179,7 @@ impl Checker<'_> {
             // Its directory is missing, so its changes are lost already.
             let removed = match snapshotter.remove_seen(info).await {
                 Ok(false) => Err(Error::conflict(
-                    "it was changed meanwhile; run the check again",
+                    "the snapshot was changed meanwhile; run the check again",
                 )),
                 removed => removed.map(drop),
             };
@@ -204,7 +204,7 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "no record names {} directories or files, with {bytes} bytes in all; {}",
+            "directories and files that no record names: {}, with {bytes} bytes in all; {}",
             left.len(),
             match repairs {
                 true => "those that are not in use were removed",

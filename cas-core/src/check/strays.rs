@@ -50,10 +50,13 @@ impl Checker<'_> {
                 }
             }
             let outcome = match repaired {
-                true => "they were discarded",
-                false => "a repair discards them",
+                true => "it was discarded",
+                false => "a repair discards it",
             };
-            let detail = format!("a job left {} bytes; {outcome}", ingest.offset);
+            let detail = format!(
+                "a job left this ingest of {} bytes; {outcome}",
+                ingest.offset
+            );
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
         Ok(())

@@ -91,12 +91,12 @@ impl<'a> Checker<'a> {
         let repairs = self.guard.is_some();
         for layer in &found {
             let outcome = match repairs {
-                true => "the tar was recorded again",
-                false => "a repair records the tar again",
+                true => "the record was corrected",
+                false => "a repair corrects the record",
             };
             let detail = format!(
-                "the record of the tar of this layer was lost, but the snapshotter has the tar; \
-                 {outcome}"
+                "the snapshotter has the tar of this layer, but the record of the manifest does \
+                 not state this; {outcome}"
             );
             self.add(Problem::BlobMissing, layer, detail, repairs);
         }

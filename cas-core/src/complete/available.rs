@@ -54,10 +54,10 @@ impl<'a> Available<'a> {
 
     /// Returns the children of a descriptor, without the children that are left out.
     ///
-    /// If a blob of a manifest was stored and later lost, it is still returned, unless it is a
-    /// layer that registries do not distribute. If a manifest of an index was lost, it is left out.
-    /// To fail instead, a caller pins the image first, if the store can be written: pinning fails
-    /// if a manifest was lost.
+    /// The children of a manifest include blobs that were stored and later lost, except layers that
+    /// registries do not distribute. The children of an index do not include lost manifests. A
+    /// caller that needs an error for a lost manifest pins the image first: pinning fails if a
+    /// manifest was lost. An image can be pinned only in a store that can be written.
     ///
     /// # Errors
     /// `NotFound` for a layer that the store does not have because a pull discarded it after
@@ -79,9 +79,10 @@ impl<'a> Available<'a> {
             match why {
                 None if absent.contains(&child.digest) && !self.has(&child).await? => {
                     return Err(Error::not_found(
-                        "the store does not have the layer: a pull discarded it after unpacking \
-                         it, or a snapshotter keeps it as a tar; pull the image without \
-                         discarding its unpacked layers, or make the root writable",
+                        "the store does not have the blob of the layer: a pull discarded it after \
+                         unpacking it, or a snapshotter keeps the layer as a tar; pull the image \
+                         without discarding its unpacked layers, or make a read-only root \
+                         writable, so that the blob can be made from the tar",
                     )
                     .operation("read")
                     .subject(child.digest));
@@ -96,7 +97,8 @@ impl<'a> Available<'a> {
     /// Returns whether the bytes of a blob are in the store or in the descriptor itself.
     ///
     /// # Errors
-    /// `Corrupt` if the stored blob has another size; errors of the store.
+    /// `Corrupt` if the stored blob has another size than the descriptor states; errors of the
+    /// store.
     pub async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
         Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }

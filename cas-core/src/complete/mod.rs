@@ -40,8 +40,8 @@ pub struct Completeness {
 }
 
 /// Returns which parts of the image below `root` are in the store. Layers that registries do not
-/// distribute, and children that were left out on purpose when a manifest was stored, do not count
-/// as missing.
+/// distribute, and children that were left out on purpose when their manifest was stored, do not
+/// count as missing.
 ///
 /// # Errors
 /// `Corrupt` for a damaged document or record, or for a blob of another size than its descriptor

@@ -57,8 +57,8 @@ pub trait ContentExt: ContentStore {
         hash(&*reader, digest.algorithm()).await.map(Some)
     }
 
-    /// Reads a blob and returns whether its bytes have its digest. Returns false if the blob or a
-    /// piece of it is missing.
+    /// Reads a blob and returns whether its bytes have the digest `digest`. Returns false if the
+    /// blob or a piece of it is missing.
     ///
     /// # Errors
     /// Errors of the store.
@@ -71,8 +71,8 @@ pub trait ContentExt: ContentStore {
         }
     }
 
-    /// Removes the blob in whatever version it has. Returns false if the blob is not in the store.
-    /// The record of the blob stays, and leases are ignored.
+    /// Removes a blob, whichever version of it is stored. Returns false if the blob is not in the
+    /// store. The record of the blob stays. The blob is removed even if a lease keeps it.
     ///
     /// # Errors
     /// Errors of the store.
@@ -89,9 +89,9 @@ pub trait ContentExt: ContentStore {
     /// descriptor.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the document; `Corrupt` if the size or the digest of
-    /// the document differs; `OutOfRange` if the descriptor states a larger size than
-    /// [`limit::DOCUMENT_READ`]; errors of the store.
+    /// `NotFound` if the store does not have the document; `Corrupt` if the stored bytes have
+    /// another size or digest than the descriptor states; `OutOfRange` if the descriptor states a
+    /// larger size than [`limit::DOCUMENT_READ`]; errors of the store.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await

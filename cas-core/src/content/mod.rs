@@ -3,20 +3,21 @@
 //! # The life of a blob
 //!
 //! [`ContentStore::begin`] opens an [`Ingest`] under a key that the caller chooses, or resumes an
-//! unfinished ingest. Bytes are added with [`Ingest::append`], and stay if the ingest is dropped.
-//! [`Ingest::publish`] turns the bytes into a blob. `publish` requires a [`Verified`] token. Only a
-//! [`Writer`] creates the token, after it has hashed every byte, so no store can publish bytes that
-//! were not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
-//! [`ContentStore::open`] reads it.
+//! unfinished ingest. [`Ingest::append`] adds bytes. If the `Ingest` is dropped, the store keeps
+//! the bytes. [`Ingest::publish`] turns the bytes into a blob. `publish` requires a [`Verified`]
+//! token. Only a [`Writer`] creates the token, after it has hashed every byte, so no store can
+//! publish bytes that were not checked. From the publish until the removal, [`ContentStore::stat`]
+//! finds the blob and [`ContentStore::open`] reads it.
 //!
 //! A blob has a [`Version`]. A blob that is removed and stored again has another version. A removal
 //! names the version that its caller has seen, so a late removal by a slow collector never hits a
 //! newer copy. These methods remove blobs:
 //!
 //! - [`ContentStore::remove_version`] removes one blob if it still has the named version.
-//! - [`ContentStore::remove_versions`] does the same for many blobs in one call, for a collection.
-//!   If the store can, it commits a batch of records in the same step. The default calls
-//!   `remove_version` for each blob.
+//! - [`ContentStore::remove_versions`] removes many blobs for a collection, each only if it still
+//!   has the named version. A store that is [`Joint`](Capability::Joint) also commits a batch of
+//!   records in the same step. The default implementation calls `remove_version` for each blob, and
+//!   leaves the batch to the caller.
 //! - [`ContentExt::remove`] removes a blob in whatever version it has. It does not change the
 //!   record of the blob, and it ignores leases. Programs that share a store must collect garbage
 //!   instead ([`gc::collect`](crate::gc::collect)).
@@ -69,11 +70,11 @@ pub enum Durability {
 /// A blob in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stat {
-    /// Its digest.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Length of the blob in bytes.
     pub size: u64,
-    /// Its version in this store.
+    /// Version of the blob in this store.
     pub version: Version,
 }
 
@@ -111,19 +112,21 @@ pub struct IngestStatus {
     pub key: String,
     /// The number of bytes that the ingest holds.
     pub offset: u64,
-    /// When bytes were last added to the ingest, as far as the store records this.
+    /// The time of the last [`Ingest::append`] or [`Ingest::adopt`]. A store may report the time of
+    /// a later [`ContentStore::begin`] or [`Ingest::rewind`] instead.
     pub updated_at: SystemTime,
 }
 
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// In a local store, `stat` is quick and runs on the caller's thread. One page of `list` may run
-/// there, too. Over a network, both take as long as a request. Other methods may wait for a disk,
-/// and must not block the threads of the async runtime. Besides the errors that it lists, every
-/// asynchronous method may return errors of the backend, such as `Unavailable` or `Full`.
+/// In a local store, `stat` is quick and runs on the caller's thread. `list` may also run on the
+/// caller's thread, for one page. Over a network, `stat` and `list` take as long as a request.
+/// Other methods may wait for a disk, and must not block the threads of the async runtime. Every
+/// asynchronous method may return errors of the backend, such as `Unavailable` or `Full`, besides
+/// the errors that the documentation of the method lists.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
-    /// Returns the promises of the store beyond the requirements of this trait.
+    /// Returns what the store promises beyond the requirements of this trait.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the size and version of a blob, or `None` if the blob is not in the store.
@@ -135,7 +138,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// returns other bytes.
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>>;
 
-    /// Begins the ingest `key`, or resumes it at its offset.
+    /// Begins an ingest under `key`. If an unfinished ingest has this key, resumes that ingest
+    /// after the bytes that it holds.
     ///
     /// # Errors
     /// `Busy` while another writer has the key open; `InvalidArgument` for a key that [`check_key`]
@@ -148,8 +152,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Deletes the unfinished ingest `key`. Returns false if no ingest has this key.
     ///
     /// # Errors
-    /// `Busy` while a writer has the ingest open. Some stores return `InvalidArgument` for a key
-    /// that [`check_key`] refuses.
+    /// `Busy` while a writer has the ingest open; `InvalidArgument` for a key that [`check_key`]
+    /// refuses. Instead of `InvalidArgument`, a store may return false.
     async fn discard(&self, key: &str) -> Result<bool>;
 
     /// Removes the blob if it still has this version. Returns false if the blob is not in the store
@@ -157,13 +161,13 @@ pub trait ContentStore: Send + Sync + 'static {
     /// publish the blob at the same time.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 
-    /// Removes the blobs that a collection found unreachable, each as
-    /// [`ContentStore::remove_version`] does. Blobs that are gone or have another version are
-    /// skipped.
+    /// Removes the blobs that a collection found unreachable. Skips each blob that is gone or has
+    /// another version than the given one.
     ///
-    /// A store that is [`Joint`](crate::Capability::Joint) applies the batch in the same step and
-    /// returns true. A crash before the next [`ContentStore::flush`] may undo the removals together
-    /// with the batch. Any other store leaves the batch to the caller and returns false.
+    /// A store that is [`Joint`](crate::Capability::Joint) commits the batch in the same step as
+    /// the removals, and returns true. A crash before the next [`ContentStore::flush`] may undo the
+    /// removals together with the batch. Any other store does not commit the batch, and returns
+    /// false. The caller then commits the batch.
     ///
     /// # Errors
     /// Errors of [`Records::commit`](crate::Records::commit) for the batch. After such an error,
@@ -175,10 +179,11 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Returns whether publishing a blob of this size can commit its record in the same step.
-    /// [`Ingest::publish`] returns whether it did. If this method returns false, the caller commits
-    /// the record before it publishes the blob. In the other order, a crash in between would leave
-    /// bytes that have no record, and a collection never removes such bytes.
+    /// Returns whether publishing a blob of this size can commit the record of the blob in the same
+    /// step. The result of [`Ingest::publish`] states whether the record was committed. If this
+    /// method returns false, the caller commits the record before it publishes the blob. In the
+    /// other order, a crash in between would leave bytes that have no record, and a collection
+    /// never removes such bytes.
     fn commits_records(&self, _size: u64) -> bool {
         self.capabilities().has(Capability::Joint)
     }
@@ -197,9 +202,10 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(page.into_iter().map(Entry::Stat).collect())
     }
 
-    /// Returns whether the bytes of a blob are known to be unchanged since the version in `stat`
-    /// was stored. The store finds this out without reading the bytes. If this returns false, as it
-    /// does by default, the stored bytes are hashed each time a job brings the blob again.
+    /// Returns true if the store can tell, without reading the bytes of a blob, that nothing has
+    /// changed them since the version in `stat` was stored. The default implementation returns
+    /// false. If this method returns false, every job that stores the blob again, such as a pull or
+    /// an import, hashes the stored bytes.
     async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
         Ok(false)
     }
@@ -208,17 +214,18 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`Durability::Relaxed`], and blobs that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
-    /// Frees the space that removals have left unused inside larger files, as far as this is worth
-    /// the cost. The removals may be those of earlier processes, which were killed before they
-    /// called this. Every collection that is not a dry run calls this at its end. During the call,
-    /// readers and writers wait only briefly.
+    /// Gives the space of removed data back to the file system, if the store keeps many blobs in
+    /// one file and the amount of space justifies the work. The amount includes data that an
+    /// earlier process removed before it was killed. Every collection that is not a dry run calls
+    /// this method at its end. During the call, readers and writers wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Returns the sizes, in bytes, of the pieces of blobs that killed processes have left behind
-    /// and that were stored before `before`. Such a piece belongs to no blob and no ingest. If
-    /// `remove` is set, removes the pieces. Only a collection of a whole store sets `remove`.
+    /// Returns the sizes, in bytes, of leftover pieces that were stored before `before`. A leftover
+    /// piece is a file or an object that a killed process wrote, and that belongs to no blob and no
+    /// ingest. If `remove` is set, removes these pieces. Only a collection of a whole store sets
+    /// `remove`.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }
@@ -251,8 +258,8 @@ pub trait BlobReader: Send + Sync {
     }
 }
 
-/// A blob that is being written. If the ingest is dropped, its bytes stay, and
-/// [`ContentStore::begin`] resumes it.
+/// A blob that is being written. If this value is dropped, the store keeps the bytes.
+/// [`ContentStore::begin`] with the same key then resumes the ingest.
 #[async_trait]
 pub trait Ingest: Send {
     /// Returns the key that the ingest was begun with.
@@ -270,13 +277,14 @@ pub trait Ingest: Send {
     /// the bytes and appends them.
     ///
     /// # Errors
-    /// As [`Ingest::append`].
+    /// Errors of the file and of the store. After any error, the ingest accepts no more bytes.
     async fn adopt(&mut self, _file: &Arc<File>, _offset: u64, _length: usize) -> Result<usize> {
         Ok(0)
     }
 
-    /// Returns up to `length` of the appended bytes from `offset`. A [`Writer`] calls this method
-    /// to hash the bytes of a resumed ingest, and bytes that were adopted.
+    /// Returns up to `length` bytes of the ingest, starting at `offset`. A [`Writer`] calls this
+    /// method to hash the bytes of a resumed ingest. It also calls this method to hash bytes that
+    /// [`Ingest::adopt`] has appended.
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes>;
 
     /// Drops all bytes, so that the offset is 0 again.

@@ -12,11 +12,13 @@ use crate::{Error, Result, pool};
 /// Number of bytes that are collected before they are stored in one piece.
 const PIECE: usize = 256 << 10;
 
-/// Begins an ingest and calls `write` with its writer, on a new thread where `write` may block. The
-/// thread has the name `owner`, and the key of the ingest begins with `owner`. Returns the ingest
-/// and the result of `write`. The second argument of `write` can be upgraded until the caller drops
-/// the future of this function. Once it can no longer be upgraded, `write` should stop, as a
-/// [`Sink`] does.
+/// Begins an ingest, starts a thread, and calls `write` on the new thread with the writer of the
+/// ingest. `write` may block. The thread has the name `owner`, and the key of the ingest begins
+/// with `owner`. Returns the ingest and the result of `write`.
+///
+/// The second argument of `write` can be upgraded until the caller drops the future of this
+/// function. `write` should stop once the argument can no longer be upgraded. After that, a
+/// [`Sink`] fails to store pieces.
 ///
 /// # Errors
 /// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked.
@@ -40,10 +42,10 @@ pub async fn write_apart<T: Send + 'static>(
     Ok((ingest, written.await?))
 }
 
-/// Collects the bytes that are written to it, and passes them to a [`Writer`] in larger pieces. It
-/// is meant for the function that [`write_apart`] calls. The second argument of that function is
-/// the waiter of the sink. If the waiter can no longer be upgraded, storing a piece fails with
-/// `Cancelled`, because no caller waits for the bytes.
+/// Collects the bytes that are written to the sink, and passes them to a [`Writer`] in larger
+/// pieces. A sink is meant for the function `write` that is given to [`write_apart`]. The two
+/// arguments of `write` are the writer and the waiter of the sink. Once the waiter can no longer be
+/// upgraded, storing a piece fails with `Cancelled`, because no caller waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,

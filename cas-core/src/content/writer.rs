@@ -1,4 +1,4 @@
-//! The only way into a store: bytes are hashed, checked and published.
+//! [`Writer`]: hashes, checks and publishes bytes. A store publishes no bytes without a writer.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,9 +19,9 @@ const PIECE: usize = 1 << 20;
 /// The digest and the size that the caller of a [`Writer`] expects of the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Their digest, if it is known.
+    /// Expected digest of the bytes, or `None` for any digest.
     pub digest: Option<Digest>,
-    /// Their length, if it is known.
+    /// Expected number of bytes, or `None` for any number.
     pub size: Option<u64>,
 }
 
@@ -99,8 +99,8 @@ impl Verified {
     pub fn check(&self, key: &str, size: u64) -> Result<()> {
         if self.key != key || self.size != size {
             return Err(Error::internal(format!(
-                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}; \
-                 please report it",
+                "the verified bytes are those of ingest {:?} ({} bytes), not of ingest {key:?} \
+                 ({size} bytes); please report it",
                 self.key, self.size
             )));
         }
@@ -128,8 +128,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins the ingest `key`, or resumes it and hashes the bytes that it holds. Returns its
-    /// writer.
+    /// Begins an ingest under `key`. If an unfinished ingest has this key, resumes that ingest and
+    /// hashes the bytes that it holds. Returns the writer of the ingest.
     ///
     /// # Errors
     /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest holds fewer bytes than it states;
@@ -176,10 +176,10 @@ impl Writer {
         Ok(hashing.digest().await)
     }
 
-    /// Appends `data`. Hashing may finish after this returns.
+    /// Appends `data`. The last bytes may still be hashed after this function has returned.
     ///
     /// # Errors
-    /// `Corrupt`, before anything is appended, if there are more bytes than expected;
+    /// `Corrupt`, before anything is appended, if the ingest would get more bytes than expected;
     /// `FailedPrecondition` after a write or a rewind that failed or was cancelled; errors of the
     /// store, after which the writer accepts no more bytes.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
@@ -192,9 +192,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends up to `length` bytes of a file from `offset`, until the file ends. Returns the
-    /// number of appended bytes. If the store can, it shares the bytes with the file, or copies
-    /// them within the kernel. The bytes are hashed as stored, even if the file changes meanwhile.
+    /// Appends the bytes of a file from `offset` on, until `length` bytes are appended or the file
+    /// ends. Returns the number of appended bytes. A store that can share the bytes with the file,
+    /// or copy them within the kernel, does so. The bytes are hashed as stored, even if the file
+    /// changes meanwhile.
     ///
     /// # Errors
     /// `Corrupt` if `length` is more than the number of bytes that are still expected; other errors
@@ -217,9 +218,10 @@ impl Writer {
         Ok(at - offset)
     }
 
-    /// Appends the bytes of a blob of another store from [`offset`](Self::offset) on. The ingest
-    /// has the earlier bytes already. If the blob has fewer bytes than it states, appends those.
-    /// [`commit`](Self::commit) then fails if the writer expects a size or a digest.
+    /// Appends the bytes of a blob of another store, except the first [`offset`](Self::offset)
+    /// bytes of the blob, which the ingest must already hold. Returns no error if the blob ends
+    /// before its stated size. [`commit`](Self::commit) then fails if the writer expects the stated
+    /// size or the digest of the blob.
     ///
     /// # Errors
     /// As [`Writer::write`]; errors of the reader.
@@ -286,13 +288,15 @@ impl Writer {
         })
     }
 
-    /// Checks the bytes against what was expected, and publishes them with `batch`. Returns what
-    /// was committed.
+    /// Checks the bytes against the expected digest and size, and publishes them as a blob. Commits
+    /// `batch` in the same step if the store keeps the records too. Otherwise, [`Committed::batch`]
+    /// is false, and the caller must commit the batch.
     ///
     /// # Errors
-    /// `Corrupt` if the digest or the size is not the expected one; the ingest then stays, because
-    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a write or
-    /// a rewind that failed or was cancelled; errors of [`Ingest::publish`].
+    /// `Corrupt` if the digest or the size is not the expected one; `FailedPrecondition` after a
+    /// write or a rewind that failed or was cancelled; errors of [`Ingest::publish`]. If the digest
+    /// or the size is not the expected one, the ingest keeps its bytes, so that another writer that
+    /// expects these bytes can still commit them.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
         let verified = self.verify().await?;
         let Verified { digest, size, .. } = verified;
@@ -350,8 +354,10 @@ async fn read_all_back(ingest: &mut dyn Ingest, offset: u64, length: usize) -> R
 }
 
 fn poisoned() -> Error {
-    Error::precondition("an earlier write failed or was cancelled; start the ingest again")
-        .operation("write")
+    Error::precondition(
+        "an earlier write or rewind failed or was cancelled; begin the ingest again",
+    )
+    .operation("write")
 }
 
 /// Returns the error for an ingest of which only `found` bytes can be read back.

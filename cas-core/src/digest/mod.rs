@@ -28,7 +28,7 @@ impl Algorithm {
     /// Every algorithm, in the order of their names.
     pub const ALL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
-    /// Returns the name, which is written before the colon.
+    /// Returns the name of the algorithm in the text of a digest: `sha256` or `sha512`.
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
@@ -50,8 +50,8 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Length in bytes of the text of a SHA-512 digest, which is the longest.
 const TEXT: usize = 7 + 128;
 
-/// A digest, written `algorithm:hex` as in the OCI image specification. Digests are ordered like
-/// their texts.
+/// A digest, written `algorithm:hex` as in the OCI image specification. Digests are ordered by
+/// their texts, byte by byte.
 #[derive(Clone, Copy)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -148,8 +148,8 @@ impl FromStr for Digest {
         let fail = |why: &str| {
             let shown: String = text.chars().take(150).collect();
             Err(Error::invalid(format!(
-                "not a digest: {shown:?} {why}; expected `sha256:` before 64 lower-case \
-                 hexadecimal digits, or `sha512:` before 128 digits"
+                "not a digest: {shown:?} {why}; expected `sha256:` and 64 lower-case \
+                 hexadecimal digits, or `sha512:` and 128 digits"
             )))
         };
         let Some((name, hex)) = text.split_once(':') else {

@@ -88,8 +88,8 @@ impl FromStr for DigestPrefix {
 
 fn refused(text: &str) -> Error {
     Error::invalid(
-        "not a digest: expected the first digits of a digest in lower-case hexadecimal, alone or \
-         after sha256: or sha512:",
+        "not a digest: expected all or the first digits of a digest in lower-case hexadecimal, \
+         with or without `sha256:` or `sha512:` before the digits",
     )
     .operation("parse digest")
     .subject(excerpt(text))

@@ -12,8 +12,10 @@ use crate::digest::Digest;
 use crate::document::Document;
 use crate::error::{Error, Result};
 
-/// Returns a whole small blob, from the data embedded in its descriptor or else from the store. In
-/// both cases, the bytes are checked against the descriptor.
+/// Returns all bytes of a blob. Takes them from the data that is embedded in `descriptor`, or from
+/// the store if no data is embedded. A blob in the store may have at most
+/// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ) bytes. Checks the bytes against the size
+/// and the digest of the descriptor.
 ///
 /// # Errors
 /// Errors of [`ContentExt::fetch`]; `Corrupt` if the embedded data is not base64, or does not match
@@ -29,8 +31,8 @@ pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result
     }
 }
 
-/// Returns the bytes of `text`, the data that is embedded in a descriptor. They are checked against
-/// the size and the digest of the descriptor.
+/// Decodes `text`, the base64 data that is embedded in a descriptor. Checks the decoded bytes
+/// against the size and the digest of the descriptor, and returns them.
 ///
 /// # Errors
 /// `Corrupt` if `text` is not base64, or does not match the descriptor.

@@ -28,8 +28,8 @@ impl Chooser {
         self.only.is_none()
     }
 
-    /// Returns the entries of an index that match best, and the entries without a platform. If
-    /// every platform is chosen, returns all entries.
+    /// Returns the entries of an index that match the platform of the chooser best, and the entries
+    /// without a platform. If every platform is chosen, returns all entries.
     pub fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
         match &self.only {
             Some(only) => choose(listed, only),
@@ -37,9 +37,9 @@ impl Chooser {
         }
     }
 
-    /// Adds the platform of this descriptor to the platforms that the image offers. Does nothing if
-    /// every platform is chosen, if the descriptor has no platform, or if a part of the platform is
-    /// `unknown`, as for attestations.
+    /// Adds the platform of `listed` to the platforms that the image offers. Does nothing if every
+    /// platform is chosen, if `listed` has no platform, or if a part of its platform is `unknown`,
+    /// as in the descriptors of attestations.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
             self.remember(platform);

@@ -1,8 +1,9 @@
 //! Visiting an image: a [`Handler`] is called for each descriptor, and the children that it returns
 //! are visited next, in order by [`walk`] or in parallel by [`dispatch`].
 //!
-//! Both functions visit descriptors with the same digest, size and type only once. Both have the
-//! bounds in [`limit`](crate::limit), so the visit of any image ends. They spawn no tasks and run
+//! Of several descriptors with the same digest, size and media type, both functions visit only one.
+//! Both functions enforce the bounds [`limit::INDEX_DEPTH`](crate::limit::INDEX_DEPTH) and
+//! [`limit::WALK`](crate::limit::WALK), so the visit of any image ends. They spawn no tasks and run
 //! on any executor.
 
 mod children;
@@ -33,7 +34,8 @@ pub enum Next {
     /// Call no further handler of [`handlers`] for this descriptor, and visit the children that the
     /// earlier handlers returned. Without earlier handlers, visit nothing below this descriptor.
     Stop,
-    /// Visit nothing below this descriptor, even if other handlers returned children.
+    /// Call no further handler of [`handlers`] for this descriptor, and visit nothing below it,
+    /// even if earlier handlers returned children.
     Skip,
 }
 

@@ -9,8 +9,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::platform::Matcher;
 
-/// Returns a handler that calls `handler` and leaves out the children for other platforms. Children
-/// without a platform are kept.
+/// Returns a handler that calls `handler` and leaves out the children whose platform `matcher` does
+/// not match. Children without a platform are kept.
 pub fn filter_platforms<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,
@@ -69,7 +69,7 @@ impl<H: Handler> Handler for LimitManifests<'_, H> {
             children.sort_by(|a, b| best_first(self.matcher, a, b));
             if self.most > 0 && children.is_empty() {
                 return Err(Error::not_found(
-                    "no manifest is left to choose; choose another platform",
+                    "the index has no manifest that can be chosen; choose another platform",
                 )
                 .operation("choose manifest")
                 .subject(descriptor.digest));
@@ -90,8 +90,8 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
         .is_none_or(|platform| matcher.matches(platform))
 }
 
-/// Returns the descriptors that match as well as the best match, and the descriptors without a
-/// platform.
+/// Returns the descriptors whose platform matches best, and the descriptors without a platform.
+/// Several platforms can match equally well.
 pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
     let platforms = listed.iter().filter_map(|child| child.platform.as_ref());
     let best = platforms

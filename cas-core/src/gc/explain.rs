@@ -1,4 +1,4 @@
-//! Explains why a resource is kept: the paths that lead to it from the roots of a collection.
+//! Finds the paths from gc roots to a resource. They explain why a collection keeps the resource.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -25,9 +25,9 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource. The next
-    /// collection of the whole store then removes it, unless it is a blob without a record, or
-    /// comes into use before the collection.
+    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
+    /// next collection of the whole store removes it. Two kinds of resources stay even then: blobs
+    /// without a record, and resources that come into use before the collection.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name

@@ -1,4 +1,4 @@
-//! The meaning of gc labels in a collection, as in containerd.
+//! The meaning of gc labels in a collection. These labels have the same meaning in containerd.
 //!
 //! | label | on | a resource with this label |
 //! |---|---|---|
@@ -6,14 +6,15 @@
 //! | `gc.ref.content`, `gc.ref.snapshot.NAME`, `gc.ref.image` | all but leases | keeps the target |
 //! | `gc.bref.…`, with the same kinds of targets | all but leases | is kept by the target |
 //! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | keeps KEY on a condition |
-//! | `gc.cond.value-usedat` | snapshots | was used at this time, for conditions |
+//! | `gc.cond.value-usedat` | snapshots | was last used at the time in the value |
 //! | `gc.expire` | leases, images | expires; see [`expiry`] |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
 //! The target is the resource that the label names. The keys of all these labels begin with
 //! `containerd.io/`. After `content` and `image` a key ends, or continues with `.` or `/` and any
 //! text. `NAME`, after `snapshot.`, is the name of the snapshotter, up to the end of the key or the
-//! next `/`. `KEY` is the key of a snapshot.
+//! next `/`. `KEY` is the key of a snapshot. The condition `usedat<2h` holds while the last use of
+//! this snapshot is less than two hours ago. A condition may also have `>` and another duration.
 
 use std::time::{Duration, SystemTime};
 
@@ -104,10 +105,10 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
         let effects = read(key, value);
         if effects.is_empty() || effects.iter().any(|one| matches!(one, Effect::UsedAt(_))) {
             return Err(Error::invalid(
-                "this label has no meaning on a blob; expected KEY=VALUE as one of: \
+                "this label has no meaning on a blob, or its value is invalid; expected one of: \
                  containerd.io/gc.root=TEXT, containerd.io/gc.ref.content=DIGEST, \
                  containerd.io/gc.ref.image=NAME, containerd.io/gc.ref.snapshot.SNAPSHOTTER=KEY, \
-                 the same with bref instead of ref, or \
+                 one of the last three with bref instead of ref, or \
                  containerd.io/gc.cond.snapshot.SNAPSHOTTER=usedat<2h|KEY",
             )
             .subject(format!("{key:.200}={value:.200}")));

@@ -34,11 +34,12 @@
 //!
 //! [`prune`] removes the names of the least recently used images, and then collects.
 //!
-//! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is
-//! forced, it fails if something else refers to them, or if a lease, a label or a claim keeps them.
+//! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is forced,
+//! it fails if a resource other than these blobs refers to one of them, or if a lease, a label or a
+//! claim keeps one of them.
 //!
-//! A collection does not remove bytes without a record, because another program may have stored
-//! them. Also, a job whose lease had expired may be about to write the record again.
+//! A collection does not remove bytes without a record. Another program may have stored the bytes,
+//! or a job whose lease has expired may be about to write the record again.
 
 mod explain;
 mod graph;
@@ -131,11 +132,11 @@ impl GcOptions {
 }
 
 /// Removes what no name, lease or label keeps, and completes interrupted collections. Content that
-/// was stored without a lease less than a day ago stays, and so do blobs that any other owner
-/// claims. A collection for an owner removes only expired leases, expired names of the owner,
-/// claims of the owner, and blobs that only this owner claims. Returns what was removed, or for a
-/// dry run what would be removed. Any number of collections may run concurrently, in any number of
-/// processes.
+/// was stored without a lease less than a day ago stays. Blobs that an owner claims stay, too,
+/// except in a collection for this owner. A collection for an owner removes only expired leases,
+/// expired names of the owner, claims of the owner, and blobs that only this owner claims. Returns
+/// what was removed, or for a dry run what would be removed. Any number of collections may run
+/// concurrently, in any number of processes.
 ///
 /// # Errors
 /// `Corrupt` if a record or a document is damaged; `OutOfRange` if a document is too large to be

@@ -9,26 +9,28 @@ use crate::snapshot::Usage;
 pub struct Removed {
     /// Blobs and their sizes in bytes. The size is 0 for a record without bytes.
     pub blobs: Vec<(Digest, u64)>,
-    /// Blobs that stay, although the claim of the owner was dropped.
+    /// Blobs that stay in the store, and on which a collection for an owner dropped the claim of
+    /// this owner.
     pub released: Vec<Digest>,
-    /// Snapshots, and their disk usage in bytes, or 0 if it is unknown: children before their
-    /// parents, or in any order after a dry run.
+    /// Snapshots, and their disk usage in bytes, or 0 if it is unknown. Children come before their
+    /// parents, except after a dry run, where the order is not defined.
     pub snapshots: Vec<(Resource, u64)>,
     /// Keys of ingests, and the numbers of bytes that were written to them.
     pub ingests: Vec<(String, u64)>,
     /// Names of expired images.
     pub images: Vec<String>,
-    /// What killed or failed jobs have left in the content store, in the snapshotters and next to
-    /// them.
+    /// What killed or failed jobs have left in the content store and in directories of the root,
+    /// such as those of the snapshotters.
     pub leftovers: Vec<Leftover>,
 }
 
-/// Something that a killed or failed job has left.
+/// Data that killed or failed jobs have left in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    /// Where it is: `content`, or a path below the root, such as `snapshots/native`.
+    /// `content` for the content store, or else the path of a directory relative to the root, such
+    /// as `snapshots/native`.
     pub place: String,
-    /// The space that it takes.
+    /// The space that the data takes.
     pub usage: Usage,
 }
 
@@ -50,7 +52,8 @@ impl Removed {
         }
     }
 
-    /// Puts the snapshots and leftovers of `earlier` before those of `self`. Returns the result.
+    /// Returns `self` with the snapshots and leftovers of `earlier` before its own. Everything else
+    /// that `earlier` lists is dropped.
     #[must_use]
     pub fn after(mut self, earlier: Removed) -> Self {
         self.snapshots.splice(0..0, earlier.snapshots);

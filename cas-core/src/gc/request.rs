@@ -1,4 +1,4 @@
-//! Removes blobs that a user names, by the rules of a collection.
+//! Removes blobs that a user names, by the same steps as a garbage collection.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -64,16 +64,21 @@ impl RemoveOptions {
     }
 }
 
-/// Removes `blobs`, however young they are, if nothing except these blobs refers to them or keeps
-/// them, or if `force` is set. Other jobs may use the store meanwhile. Returns what was removed. A
-/// blob that came into use meanwhile stays, and is not in the result.
+/// Removes `blobs`, even if they were stored only recently. Returns what was removed.
+///
+/// Unless `force` is set, fails if anything other than `blobs` keeps one of them, directly or
+/// through references: an image, a lease, a label, the claim of an owner (except the owner that the
+/// store is opened for), or other content that was stored without a lease less than a day ago.
+///
+/// Other jobs may use the store during the removal. A blob that another job begins to use meanwhile
+/// stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy`, naming up to
-/// three of the references, if something else refers to a blob or keeps it and `force` is not set;
-/// `Denied` for `force` if the store is opened for an owner; `Corrupt` if a record or a document is
-/// damaged; `OutOfRange` if a document is too large to be read; errors of the stores. After
-/// `NotFound`, `Busy` or `Denied`, nothing is removed.
+/// `NotFound` if `skip_absent` is not set and a blob is not in the store; `Busy` if `force` is not
+/// set and anything else keeps a blob (the message names up to three of the things that keep it);
+/// `Denied` if `force` is set and the store is opened for an owner; `Corrupt` if a record or a
+/// document is damaged; `OutOfRange` if a document is too large to be read; errors of the stores.
+/// After `NotFound`, `Busy` or `Denied`, nothing is removed.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -219,7 +224,7 @@ fn user(path: &RootPath) -> String {
         }
         (Reason::Lease { id, .. }, _) => format!("the lease {id}"),
         (Reason::Claim { owner }, _) => format!("the owner {owner}"),
-        (Reason::Unnamed, _) => format!("an image without a name, {first}"),
+        (Reason::Unnamed, _) => format!("the unnamed image {first}"),
         (Reason::Label, _) => format!("a label of {first}"),
         (Reason::Name | Reason::Young { .. }, _) => first.to_string(),
     };

@@ -1,12 +1,13 @@
 //! Reads a store in the order that makes a collection safe.
 //!
-//! The revision of every blob record is read first, then the list of snapshots, then leases, then
-//! images, and then the blob records again for what they refer to. A job that adds a root or a
-//! reference creates a lease, pins everything that it will refer to, writes, and ends the lease. So
-//! for each blob that the job pins, there are three cases. If the blob was pinned after its
-//! revision was read, the sweep finds another revision. If it was pinned earlier, and the lease
-//! still existed when leases were read, the scan finds the lease. If the lease had ended by then,
-//! the scan finds the names and references that the job wrote, because it reads them later.
+//! The scan first reads the revision of every blob record, then the list of snapshots, then the
+//! leases, then the images, and then the references in the blob records. A job that adds a root or
+//! a reference creates a lease, pins every blob that the root or reference will lead to, writes the
+//! root or reference, and ends the lease. So each blob that the job pins stays, in one of three
+//! ways. If the blob was pinned after its revision was read, the sweep finds another revision, and
+//! skips the blob. If the blob was pinned earlier, and the lease still existed when the leases were
+//! read, the scan finds the lease. If the lease had ended by then, the scan finds the name or
+//! reference that the job wrote, because names and references are read after the leases.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;

@@ -1,5 +1,6 @@
-//! Removes what nothing keeps. If the store can, it removes bytes and record in one step.
-//! Otherwise, a tombstone is written, then the bytes are removed, and then the record is removed.
+//! Removes the blobs and snapshots that nothing keeps, and drops claims of an owner. If the store
+//! can remove the bytes and the record of a blob in one step, the sweep does so. Otherwise, the
+//! sweep writes a tombstone into the record, then removes the bytes, and then the record.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The part of a store that no root reaches.
+//! The part of a store that no gc root reaches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -161,8 +161,9 @@ impl Unreachable {
     }
 }
 
-/// Returns what killed or failed jobs have left in a store before the time `before`, and in
-/// snapshotters at any time. A leftover that is in use is not returned.
+/// Returns what killed or failed jobs have left in the content store and in the snapshotters,
+/// except what is in use. In the content store, only leftovers that were stored before the time
+/// `before` are found. In the snapshotters, leftovers of any age are found.
 ///
 /// # Errors
 /// Errors of the store and of the snapshotters.

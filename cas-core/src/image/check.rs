@@ -36,8 +36,8 @@ impl Check {
 /// the store. If `image` is neither a manifest nor an index, its manifest counts as not found.
 ///
 /// # Errors
-/// Errors of [`manifest`] except `NotFound` and `Unsupported`; `Corrupt` if content is stored with
-/// another size, or embedded data does not match its descriptor.
+/// Errors of [`manifest`] except `NotFound` and `Unsupported`; `Corrupt` if a stored blob does not
+/// have the size that its descriptor states, or if embedded data does not match its descriptor.
 pub async fn check(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -87,9 +87,10 @@ pub async fn check(
     Ok(check)
 }
 
-/// Returns the size of an image on a platform, in bytes: the sum of the sizes of the indexes that
-/// lead to the manifest, the manifest, the configuration and the layers. Each blob counts once.
-/// The sizes are those that the descriptors state, so a blob that is not in the store counts, too.
+/// Returns the size of an image on a platform, in bytes. This is the sum of the sizes of the
+/// manifest, the configuration, the layers, and the indexes that lead to the manifest. Each blob
+/// counts once. The sizes are those that the descriptors state, so a blob that is not in the store
+/// counts, too.
 ///
 /// # Errors
 /// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.

@@ -17,8 +17,8 @@ use crate::platform::Platform;
 /// The platform and the layers that an image configuration states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// The platform, normalized. Members that the configuration does not state are empty. Only for
-    /// `arm`, a variant that is not stated is `v7`.
+    /// The platform, normalized. Members that the configuration does not state are empty, but `arm`
+    /// without a variant gets the variant `v7`.
     pub platform: Platform,
     /// The type of the root file system, which should be `layers`; empty if it is not stated.
     pub rootfs_type: String,
@@ -156,8 +156,8 @@ pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Re
     found.ok_or_else(|| {
         let found = &config.media_type;
         Error::unsupported(format!(
-            "expected an image configuration, found {found:.200}; an artifact has no image \
-             configuration"
+            "expected an image configuration, found a blob of type {found:.200}; if the image is \
+             an artifact, it has no image configuration"
         ))
         .operation("read configuration")
         .subject(config.digest)
@@ -187,15 +187,19 @@ const LOWER: &str = "overlay-lower";
 /// The annotation with the diff ID of a layer that is an EROFS image.
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
-/// Returns the layers of an image, lowest first, each with its diff ID. If every layer is an EROFS
-/// image that is not compressed or whose descriptor states its diff ID, the diff IDs in the
-/// configuration are ignored.
+/// Returns the layers of an image, lowest first, each with its diff ID.
+///
+/// The diff ID of a layer that is an uncompressed EROFS image is its digest. The descriptor of a
+/// layer that is a compressed EROFS image may state the diff ID. If the diff IDs of all layers are
+/// known in one of these ways, the diff IDs in the configuration are ignored. Otherwise, all diff
+/// IDs are taken from the configuration.
 ///
 /// # Errors
 /// `Corrupt` if the configuration states a root file system of a type other than `layers`, or if
-/// its diff IDs are used and their number is not the number of layers. In both cases, the error is
-/// `Unsupported` instead if a layer has the type of an artifact. Also `Unsupported` if the
-/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`.
+/// its diff IDs are needed and it does not list as many as there are layers. In both cases, the
+/// error is `Unsupported` instead if a layer has a media type that
+/// [no file system layer has](MediaType::may_be_layer). Also `Unsupported` if the annotation
+/// `org.erofs.role` of a layer states a role other than `overlay-lower`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();
@@ -216,8 +220,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let mut roles = roles.filter_map(|layer| Some((layer, layer.annotations.get(EROFS_ROLE)?)));
     if let Some((layer, role)) = roles.find(|(_, role)| *role != LOWER) {
         return Err(Error::unsupported(format!(
-            "expected layers that are mounted on each other, found one with the role \"{}\"; \
-             choose a variant of the image without such layers",
+            "expected a layer that is mounted on the layers below it, found a layer with the role \
+             \"{}\"; choose a variant of the image without layers of this role",
             excerpt(role)
         ))
         .operation("pair layers")
@@ -232,8 +236,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest lists {expected} layers, but the configuration lists {found} diff IDs; \
-             build the image again"
+            "the number of layers in the manifest ({expected}) differs from the number of diff IDs \
+             in the configuration ({found}); build the image again"
         ));
     }
     let layers = manifest.layers.iter().cloned();
@@ -251,7 +255,8 @@ fn stated_diff_id(layer: &Descriptor) -> Option<Digest> {
     plain.or_else(|| layer.annotations.get(EROFS_DIFF_ID)?.parse().ok())
 }
 
-/// Returns the error for a layer that is an EROFS image, if only tars can be read.
+/// Returns the error of an operation that reads only tars, but was given a layer that is an EROFS
+/// image.
 pub fn not_a_tar(layer: &Descriptor) -> Error {
     Error::unsupported(format!(
         "expected the tar of a layer, found an EROFS image of type {:.200}; choose the variant of \

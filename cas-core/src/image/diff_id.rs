@@ -79,7 +79,7 @@ where
     .during("compute diff ID", layer.digest)?;
     let label = [(UNCOMPRESSED.to_owned(), diff_id.to_string())];
     if let Err(error) = set_labels(store, layer, &label.into()).await {
-        tracing::warn!(digest = %layer.digest, %error, "the diff ID of the layer is not stored");
+        tracing::warn!(digest = %layer.digest, %error, "cannot store the diff ID of the layer");
     }
     Ok(diff_id)
 }
@@ -99,7 +99,8 @@ fn hash_plain(
     if size > limit::LAYER {
         let allowed = limit::LAYER;
         return Err(Error::out_of_range(format!(
-            "decompresses to more than {allowed} bytes; build the image with smaller layers"
+            "the layer decompresses to more than {allowed} bytes; build the image with smaller \
+             layers"
         )));
     }
     // A codec may stop before the end of the blob, but the digest covers all of it.

@@ -13,7 +13,7 @@ use crate::records::retry;
 /// Methods of every [`ImageStore`]. A job that was interrupted can call them again.
 #[async_trait]
 pub trait ImageStoreExt: ImageStore {
-    /// Creates an image, or replaces the target and the labels of the image with this name. If the
+    /// Creates an image. If the name exists already, replaces its target and its labels. If the
     /// store has the same image already, nothing changes. Returns the image as stored.
     ///
     /// # Errors
@@ -75,9 +75,9 @@ pub trait ImageStoreExt: ImageStore {
         }
     }
 
-    /// Replaces the target and the labels of the image with this name, if the name refers to the
-    /// digest of `expected`. If the store has the new image already, nothing changes. Returns the
-    /// image as stored.
+    /// Replaces the target and the labels of a stored image by those of `image`, which has the same
+    /// name. Fails if the name does not refer to the digest of `expected`. If the store has the new
+    /// image already, nothing changes, whatever `expected` is. Returns the image as stored.
     ///
     /// # Errors
     /// `Conflict` if the name refers to another digest; `NotFound` if the name does not exist;

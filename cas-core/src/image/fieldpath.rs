@@ -7,9 +7,9 @@ use crate::labels::{Labels, check_labels};
 
 /// Copies fields from `update` to `image`. The paths select the fields: `target`, `labels`,
 /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths, the
-/// target and the labels are copied. A label with an empty value is removed. An annotation with an
-/// empty value is removed if a path selects it by `annotations` or `annotations.<key>`, and kept if
-/// the whole target is copied. The paths are applied in their order.
+/// target and the labels are copied. A selected label or annotation that is missing or empty in
+/// `update` is removed from `image`. But if the whole target is copied, its empty annotations are
+/// copied, too. The paths are applied in their order.
 ///
 /// # Errors
 /// `InvalidArgument` for any other path. The fields of the paths before it are then already copied.
@@ -31,8 +31,8 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
 }
 
 /// Copies labels from `update` to `labels`. The path `labels` selects all labels, and
-/// `labels.<key>` selects one label. Without paths, all labels are copied. A label with an empty
-/// value is removed.
+/// `labels.<key>` selects one label. Without paths, all labels are copied. A selected label that is
+/// missing or empty in `update` is removed from `labels`.
 ///
 /// # Errors
 /// `InvalidArgument` for any other path. The labels of the paths before it are then already copied.
@@ -65,11 +65,10 @@ pub fn check_image(image: &Image) -> Result<()> {
     check_labels(&image.labels)
 }
 
-/// Checks that the name of `image` refers to the digest of `expected`, before the image is
-/// replaced.
+/// Checks that the target of `image`, which is about to be replaced, has the digest of `expected`.
 ///
 /// # Errors
-/// `Conflict` if the name refers to another digest. The error names both digests.
+/// `Conflict` if the target has another digest. The error names both digests.
 pub fn check_target(image: &Image, expected: &Descriptor) -> Result<()> {
     let found = image.target.digest;
     if found == expected.digest {

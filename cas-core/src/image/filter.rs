@@ -2,10 +2,10 @@
 //!
 //! A filter is a list of selectors joined by commas. All selectors of a filter must match. If there
 //! are several filters, at least one of them must match. A selector is a field path, an operator
-//! and a value. The filter `labels."a.b/c"==x,name~=/^docker/` has two selectors. A field path
-//! alone matches if the field is present. The operators are `==`, `!=` and `~=`. The value of `~=`
-//! is a regular expression. An absent field counts as empty for `!=` and `~=`, and `==` does not
-//! match it.
+//! and a value. The filter `labels."a.b/c"==x,name~=/^docker/` has two selectors. A selector that
+//! is only a field path matches if the field is present. The operators are `==`, `!=` and `~=`. The
+//! value of `~=` is a regular expression. For `!=` and `~=`, an absent field counts as empty. The
+//! operator `==` never matches an absent field.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ const REGEX: usize = 64 << 10;
 /// Something that filters can be applied to.
 pub trait Fields {
     /// Returns the value of a field, or `None` if the field is absent. `path` has the components of
-    /// the field path, such as `target` and `digest`.
+    /// the field path: `target` and `digest` for `target.digest`.
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>>;
 }
 
@@ -41,8 +41,8 @@ impl Fields for Image {
 }
 
 /// Returns the value of the label whose key consists of the components of `path`, joined by dots,
-/// or `None` if no label has this key. `path` is the rest of a field path, after `labels`. Also
-/// finds annotations, which have the same type.
+/// or `None` if no label has this key. `path` is a field path without its first component. The map
+/// `labels` may also hold annotations, which have the same type.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))
@@ -134,7 +134,8 @@ impl<'a> Parser<'a> {
             }
             if !self.eat(",") {
                 return Err(self.expected(
-                    "a comma or the end of the filter (quote text that has other characters)",
+                    "a comma or the end of the filter (quote a field name that has characters \
+                     other than letters, digits and _, and quote a value that has blanks)",
                 ));
             }
         }

@@ -21,7 +21,8 @@ const LATEST: &str = "latest";
 /// and `docker.io/library/app:latest` are equal. The part before the first `/` is the host if it
 /// has a `.`, a `:` or an upper-case letter, or is `localhost`. The grammar is taken from the
 /// module `reference` of the distribution project, but is stricter: a repository of Docker Hub must
-/// not look like a digest, digests are SHA-256 or SHA-512, and addresses and ports must be valid.
+/// not look like a digest, digests are SHA-256 or SHA-512, and IPv6 addresses and ports must be
+/// valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FullName {
     host: String,
@@ -70,8 +71,8 @@ impl FullName {
         text
     }
 
-    /// Returns all ways to spell the name, the full form first. Earlier releases may have stored
-    /// the name in any of these forms.
+    /// Returns all ways to spell the name, the full form first. Earlier releases of cas may have
+    /// stored the name in any of these forms.
     pub fn spellings(&self) -> Vec<Reference> {
         let mut repositories = vec![format!("{}/{}", self.host, self.repository)];
         if self.host == HUB {
@@ -143,9 +144,9 @@ impl FromStr for FullName {
     }
 }
 
-/// Returns the form of a stored name that people type and docker shows: `app:1` for
-/// `docker.io/library/app:1`. A digest, under which an image without a name is stored, is
-/// shortened. Any other name that docker would not accept stays as it is.
+/// Returns a stored name in the short form that people type and that docker shows: `app:1` for
+/// `docker.io/library/app:1`. An image without a name is stored under its digest. Such a digest is
+/// shortened. Any other name that docker would not accept is returned unchanged.
 pub fn familiar(name: &Reference) -> String {
     match (FullName::of(name), name.as_str().parse::<Digest>()) {
         (Some(full), _) => full.familiar(),
@@ -191,7 +192,8 @@ fn parse(text: &str) -> Result<FullName> {
     let length = name.to_string().len();
     if length > limit::NAME {
         return Err(Error::invalid(format!(
-            "the name has {length} bytes with its host and tag; expected at most {}",
+            "the full name, such as docker.io/library/app:latest, has {length} bytes; expected at \
+             most {}",
             limit::NAME
         )));
     }

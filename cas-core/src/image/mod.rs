@@ -1,5 +1,5 @@
-//! Images: names for content, and queries about an image, such as its manifest, configuration,
-//! layers and size.
+//! Images: names for content. Also queries that return the properties of an image, such as its
+//! manifest, configuration, layers and size.
 
 mod candidates;
 mod check;
@@ -69,7 +69,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Returns an image for a `target` without a name. Its name is the digest of `target`.
+    /// Returns an image for a `target` that has no name. The digest of `target` takes the place of
+    /// the name.
     pub fn unnamed(target: Descriptor) -> Self {
         Image::new(Reference::from(target.digest), target)
     }
@@ -90,9 +91,9 @@ impl Image {
 
 /// A store of image names.
 ///
-/// A store that is [opened for an owner](ImageStore::for_owner) shows only the names of this owner,
-/// and a change of any other name is `Denied`. Besides the errors that it lists, every asynchronous
-/// method may return errors of the backend.
+/// A store that is [opened for an owner](ImageStore::for_owner) shows only the names of this owner.
+/// A change of any other existing name fails with `Denied`. Every asynchronous method may also
+/// return errors of the backend, in addition to the errors that its documentation lists.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
     /// Returns the owner that the store is opened for, or `None` if it is not opened for an owner.
@@ -112,8 +113,9 @@ pub trait ImageStore: Send + Sync + 'static {
         )
     }
 
-    /// Returns why other programs that read the store may not find an image by this name, or `None`
-    /// if they find it. The default is `None`, for a store that no other program reads.
+    /// Returns a warning if other programs that read the store might fail to find an image by this
+    /// name, and `None` otherwise. The default implementation returns `None`. It is for stores that
+    /// no other program reads.
     fn name_warning(&self, _name: &Reference) -> Option<String> {
         None
     }
@@ -142,10 +144,11 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(found)
     }
 
-    /// Returns the gc roots that the store lists: by default the images. A store that also lists
-    /// content without a name adds this content to the gc roots. A store that is opened for an
-    /// owner returns the gc roots of all owners. A store that wraps another one returns the gc
-    /// roots of that store.
+    /// Returns the gc roots that the store lists: its images and, if the store also lists content
+    /// without a name, this content. A store that is opened for an owner returns the gc roots of
+    /// all owners. A store that wraps another store returns the gc roots of the wrapped store.
+    ///
+    /// The default implementation returns only the images that [`ImageStore::list`] returns.
     ///
     /// # Errors
     /// Errors of the store.
@@ -159,17 +162,19 @@ pub trait ImageStore: Send + Sync + 'static {
     /// belongs to the owner that `image` states, if any. Returns the image as stored.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name exists; `InvalidArgument` as for [`fieldpath::check_image`].
+    /// `AlreadyExists` if the name exists; `InvalidArgument` if [`fieldpath::check_image`] refuses
+    /// the image.
     async fn create(&self, image: Image) -> Result<Image>;
 
-    /// Replaces the target and the labels of an image, or only the fields that the field paths
-    /// name: `target`, `labels`, `labels.<key>`, and `annotations` and `annotations.<key>` of the
-    /// target. The name, its owner and `created_at` stay. A label with an empty value is removed.
-    /// Returns the image as stored.
+    /// Replaces the fields of an image that `fieldpaths` names. If `fieldpaths` is empty, replaces
+    /// the target and the labels. The valid field paths are `target`, `labels`, `labels.<key>`,
+    /// `annotations` and `annotations.<key>`. The last two name annotations of the target. The
+    /// name, its owner and `created_at` stay. A label with an empty value is removed. Returns the
+    /// image as stored.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist; `InvalidArgument` for any other field path, and as
-    /// for [`fieldpath::check_image`].
+    /// `NotFound` if the name does not exist; `InvalidArgument` if a field path is not valid, or if
+    /// [`fieldpath::check_image`] refuses the new image.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Replaces the target and the labels of an image in one step, if its name refers to the digest
@@ -177,8 +182,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `Conflict` if the name refers to another digest; `NotFound` if it does not exist;
-    /// `InvalidArgument` as for [`fieldpath::check_image`].
+    /// `Conflict` if the name refers to another digest; `NotFound` if the name does not exist;
+    /// `InvalidArgument` if [`fieldpath::check_image`] refuses the new image.
     async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image>;
 
     /// Deletes a name. If `target` is given, deletes the name only if it refers to the digest of
@@ -192,8 +197,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// Returns the deleted names. If the call fails, some of the names may have been deleted.
     ///
     /// # Errors
-    /// `Denied` for an unchanged name of another owner, unless the store skips such names; errors
-    /// of the store.
+    /// `Denied` if the store is opened for an owner, and an unchanged name does not belong to this
+    /// owner (a store may skip the name instead); errors of the store.
     async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
         let mut deleted = Vec::new();
         for image in seen {
@@ -208,8 +213,10 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(deleted)
     }
 
-    /// Removes leftovers of names that do not exist. Killed processes, and other programs that
-    /// change the store, may have left them. A collection of a whole store calls this.
+    /// Removes records of names that the store no longer has, and records of earlier targets of
+    /// names. Such records remain if a process is killed, or if another program changes the store.
+    /// A garbage collection of a whole store calls this method. The default implementation does
+    /// nothing.
     async fn cleanup(&self) -> Result<()> {
         Ok(())
     }

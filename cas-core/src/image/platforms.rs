@@ -15,10 +15,10 @@ use crate::sync::lock;
 
 /// Returns the platforms of an image, normalized, each once. If the descriptor `image` states a
 /// platform, this is the only one. Otherwise, the platform of a manifest is the one that its
-/// configuration states. The platforms of an index are those that its entries state, followed by
-/// those of the entries that state none. The platform `unknown`, which marks attestations, is left
-/// out. An index, manifest or configuration that is not in the store is skipped, although it may
-/// state another platform.
+/// configuration states. For an index, the platforms that its entries state come first. Entries
+/// that state no platform are then read, and their platforms follow. The platform `unknown`, which
+/// marks attestations, is left out. An index, manifest or configuration that is not in the store is
+/// skipped, although it may state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;

@@ -12,8 +12,8 @@ use crate::limit;
 /// The name of an image: 1 to [`limit::NAME`] bytes of visible text without blanks. No part between
 /// slashes is `.` or `..`.
 ///
-/// A store keeps the names of other systems as they are given, so this type accepts more names than
-/// docker. A [`FullName`](super::FullName) is a name by docker's rules.
+/// A store does not change the names that other systems give to images, so this type accepts more
+/// names than docker does. A [`FullName`](super::FullName) is a name by docker's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Reference(String);

@@ -80,13 +80,14 @@ async fn best(
     by_config(content, matcher, unnamed, missing).await
 }
 
-/// Returns the manifest of an image for one platform. This is the best match, or `image` itself if
-/// `image` is a manifest.
+/// Returns the manifest of an image for the platform that `platforms` selects. This is the best
+/// match, or `image` itself if `image` is a manifest.
 ///
 /// # Errors
-/// As [`manifest`]; `InvalidArgument` for [`Platforms::All`]. If `image` is a manifest and
-/// `platforms` [requires](Platforms::required) a platform, also `NotFound` if the manifest is for
-/// another platform, and errors of [`config_platform`].
+/// Errors of [`manifest`]; `InvalidArgument` for [`Platforms::All`].
+///
+/// If `image` is a manifest, and [`Platforms::required`] returns a platform for `platforms`, also:
+/// `NotFound` if the manifest is for another platform; errors of [`config_platform`].
 pub async fn manifest_for(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -182,15 +183,15 @@ async fn no_match(
         _ => format!("the store has the image for: {}", in_words(&there)),
     };
     let why = match missing {
-        [] => format!("the image has nothing for the platform; {there}"),
+        [] => format!("the image has no manifest for the requested platform; {there}"),
         [first, rest @ ..] => {
             let more = match rest.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             format!(
-                "the index lists content that may be for the platform but is not in the store: \
-                 {}{more}; pull or import the image for this platform; {there}",
+                "the index lists content that may be for the requested platform but is not in the \
+                 store: {}{more}; pull or import the image for this platform; {there}",
                 first.digest
             )
         }

@@ -5,8 +5,8 @@ use crate::descriptor::Descriptor;
 use crate::labels::Labels;
 use crate::owner::Owner;
 
-/// A gc root: content that a collection keeps, together with everything that it refers to. A gc
-/// root whose name has expired does not count.
+/// A gc root. A garbage collection keeps the content of a gc root, and everything that this content
+/// refers to. A collection ignores a gc root whose name has expired.
 ///
 /// Most gc roots are the targets of images. An OCI image layout may also list content without a
 /// name.

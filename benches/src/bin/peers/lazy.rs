@@ -59,7 +59,9 @@ impl Jobs<'_> {
             );
             Ok(fs::write(&list, listed.stdout)?)
         })?;
-        let list = list.to_str().context("a path is not UTF-8")?;
+        let list = list
+            .to_str()
+            .context("the path of the prefetch list is not UTF-8")?;
         let options = ["--span-size", span, "--prefetch-list", list];
         self.push_with(present, reference, &options)
     }

@@ -1,4 +1,5 @@
-//! The table of `cas` and its peers. Their runs are interleaved on one file system.
+//! Prints a table that compares `cas` with its peers. The runs of all tools are interleaved on one
+//! file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. The default is 5
 //! rounds and all rows. `--ctr` names the directory of another containerd and its `ctr`. `--on`
@@ -6,10 +7,12 @@
 //! device, because a file system without a journal would give false results. This needs superuser
 //! rights. Every run has a new directory, and the order of the tools changes from round to round.
 //! Before the first run, `peers` writes to most of the free memory, because the first use of memory
-//! is slow in a virtual machine. The table has medians and ranges, processor time, the ratios of
-//! the first tool of each job to the others, and peak memory. The processor time of `ctr` includes
-//! the time of its containerd. No processor time includes the time that the kernel takes to write
-//! back the page cache.
+//! is slow in a virtual machine.
+//!
+//! For each tool of a job, the table has the median and the range of the time, the median processor
+//! time, and the peak memory. A ratio is the value of the job's first tool divided by the value of
+//! the tool in the line. The processor time of `ctr` includes the time of its containerd. No
+//! processor time includes the time that the kernel takes to write back the page cache.
 
 mod daemon;
 mod floor;
@@ -107,9 +110,7 @@ fn options() -> Result<Options> {
         match argument.as_str() {
             "--rounds" => {
                 let rounds = value()?.parse::<NonZeroUsize>();
-                options.rounds = rounds
-                    .context("expected a number of rounds, at least 1")?
-                    .get();
+                options.rounds = rounds.context("--rounds needs a number, at least 1")?.get();
             }
             "--on" => options.on = Some(value()?.into()),
             "--ctr" => options.containerd = Programs(Some(value()?.into())),
@@ -261,7 +262,7 @@ impl Table<'_> {
                     jobs.push_listed(present, &fresh, (&reference, command), (&pushed, span))?;
                     let listed = format!("{link}/{name}-{program}");
                     let contenders = jobs.first_commands(&listed, &reference, command);
-                    let job = format!("first {program}, spans of {span}, 20 ms and 50 MB/s");
+                    let job = format!("first run of {program}, spans of {span}, 20 ms and 50 MB/s");
                     self.job(&job, &contenders)?;
                 }
             }

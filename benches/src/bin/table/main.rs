@@ -1,8 +1,9 @@
 //! Makes the benchmark table, with every column on the same file system.
 //!
 //! `--on` names a directory on this file system. Without `--on`, `table` makes a journaled ext4 on
-//! a loop device. This needs superuser rights. `--write` puts the table between the markers in a
-//! page. Without `--write`, the table is printed.
+//! a loop device. This needs superuser rights. `--write` names a page, and puts the table between
+//! the markers `<!-- table -->` and `<!-- /table -->` of the page. Without `--write`, the table is
+//! printed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};

@@ -1,9 +1,10 @@
-//! An ingest that begins in the small store, and moves to the large store when it grows. If it is
-//! small again when it is published, it moves back.
+//! An ingest that begins in the small store, and moves to the large store when it exceeds the
+//! threshold. An ingest in the large store that is within the threshold when it is published moves
+//! back.
 //!
-//! A writer keeps the key open in the small store until the key is open in the large store, so
-//! there is one writer across both. After a crash, each of the two stores may have a prefix of the
-//! same bytes, and the next writer continues with the longer prefix.
+//! A writer keeps the key open in the small store until the key is open in the large store, so two
+//! writers never have the same key open. After a crash, each of the two stores may have a prefix of
+//! the same bytes, and the next writer continues with the longer prefix.
 
 use std::fs::File;
 use std::mem;

@@ -5,11 +5,12 @@
 //! more                     large, which keeps bytes only
 //! ```
 //!
-//! An ingest begins in the small store, and moves to the large store when it exceeds THRESHOLD. A
-//! rewind or a higher threshold can bring it back within THRESHOLD. It then moves back when it is
-//! published. After a change of the threshold, earlier blobs stay where they are. After a race, a
-//! blob can be in both stores. The copies count as one blob. The copy in the small store is listed
-//! and read, and a removal removes both.
+//! An ingest begins in the small store, and moves to the large store when it exceeds THRESHOLD. An
+//! ingest in the large store can be within THRESHOLD when it is published: after a rewind, or if
+//! THRESHOLD was lower when the ingest moved. The publish then moves the ingest back. A change of
+//! THRESHOLD does not move published blobs. Two concurrent publishes of the same blob can leave a
+//! copy in each store. The two copies count as one blob: the copy in the small store is listed and
+//! read, and a removal removes both copies.
 
 mod ingest;
 mod opener;

@@ -53,9 +53,9 @@ impl Counters {
         }
     }
 
-    /// Returns the totals of every operation of which a call has ended, by the name of the
+    /// Returns the totals of every operation with at least one call that ended, by the name of the
     /// operation. The fields of [`Counts`] are read one after the other. So if a call ends
-    /// meanwhile, `errors` may include it although `calls` does not.
+    /// meanwhile, `errors` may include this call although `calls` does not.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))

@@ -1,8 +1,8 @@
 //! Metrics: a store that reports each asynchronous call to an observer, with the number of bytes,
 //! the duration and the error of the call.
 //!
-//! Everything else stays the same, including the capabilities. A call that is cancelled is not
-//! reported.
+//! In all other respects, the store behaves like the store that it observes, and has the same
+//! capabilities. A call that is cancelled is not reported.
 
 mod content;
 mod counters;

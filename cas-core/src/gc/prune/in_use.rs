@@ -1,4 +1,4 @@
-//! Which images something uses: a mount, a job, or a lease of a user.
+//! Finds the images that are in use by a mount, by a job, or by a lease that a user created.
 
 use std::collections::HashSet;
 

@@ -38,8 +38,8 @@ pub struct Pruned {
     /// Number of bytes that only the removed images kept. Like `later` and `missing`, this number
     /// was computed before the names were removed.
     pub freed: u64,
-    /// Number of bytes of the removed images that a later collection frees, because the content was
-    /// stored less than a day ago or a lease keeps it.
+    /// Number of bytes of the removed images that this collection cannot free, but a later one can,
+    /// because the content was stored less than a day ago or a lease keeps the content.
     pub later: u64,
     /// Images that exceed the bounds, but stay because they are mounted, leased or used by a job.
     pub in_use: Vec<Reference>,
@@ -48,8 +48,8 @@ pub struct Pruned {
     /// the larger number.
     pub missing: u64,
     /// What the collection removed, including the content of the removed images. In a dry run, what
-    /// a collection would remove now. This does not include the content of the images in `images`,
-    /// because their names still exist.
+    /// a collection would remove now, without the content of the images in `images`, because the
+    /// names of these images still exist.
     pub removed: Removed,
 }
 
@@ -61,8 +61,8 @@ pub struct PrunedImage {
     pub name: Reference,
     /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
-    /// Number of bytes of the blobs to which only this image refers, once the images before it are
-    /// removed. Images of other owners do not count.
+    /// Number of bytes of the blobs to which only this image refers, once the images before this
+    /// one in [`Pruned::images`] are removed. References from images of other owners do not count.
     pub bytes: u64,
 }
 
@@ -192,9 +192,10 @@ impl PruneOptions {
     /// it.
     fn check(&self) -> Result<()> {
         let why = if self.keep_free.is_some() && self.free.is_none() {
-            "the number of free bytes is not known; set `free`, or use `max_size`, not `keep_free`"
+            "the number of free bytes is not known; set `free`, or set `max_size` instead of \
+             `keep_free`"
         } else if self.is_unbounded() {
-            "expected a bound: an age, a number of images, or a size; set one"
+            "expected a bound, found none; set `older_than`, `keep_last`, `max_size` or `keep_free`"
         } else {
             return Ok(());
         };

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 /// Options of [`prune`](super::prune). At least one bound must be set.
 ///
-/// An image is removed if it is older than [`older_than`](Self::older_than), or if the store does
-/// not meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free) without its removal. The
+/// An image is removed if it is older than [`older_than`](Self::older_than), or if its removal is
+/// needed to meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free). The
 /// [`keep_last`](Self::keep_last) most recently used images always stay. If `keep_last` is the only
 /// bound, all other images are removed. Images that are mounted, leased or used by a job stay in
 /// any case.
@@ -25,8 +25,8 @@ pub struct PruneOptions {
     /// store is opened for an owner, only the images of this owner count. Otherwise, only the
     /// images without an owner count.
     pub max_size: Option<u64>,
-    /// Minimum number of bytes that are free on the file system of the store afterwards. Content
-    /// that a later collection frees counts as free.
+    /// Minimum number of bytes that must be free on the file system of the store after the pruning.
+    /// Content that a later collection frees counts as free.
     pub keep_free: Option<u64>,
     /// Number of bytes that are free now. [`prune`](super::prune) requires it with `keep_free`.
     pub free: Option<u64>,

@@ -1,4 +1,4 @@
-//! Deletes names of images, unless a job has begun to use them meanwhile.
+//! Deletes image names, but keeps each name whose image a job has begun to use since the scan.
 //!
 //! If a job pulls or imports an image that the store already has, it pins the image, but may leave
 //! the name as it is. So the name does not show that the job has begun. The revision of the
