@@ -14,8 +14,8 @@ use crate::index::Index;
 /// Returns an index with the names in `refs/`, or `None` if that directory does not exist.
 ///
 /// # Errors
-/// `Corrupt`, with the path, for a directory, a symbolic link, or a file that is not a descriptor;
-/// `InvalidArgument`, with the path, for a file whose name is not the name of an image;
+/// `Corrupt`, with the path, for a directory, a symbolic link, a file that is not a descriptor, or a
+/// file whose name is not the name of an image;
 /// `OutOfRange` for more than [`limit::DESCRIPTORS`] files, or a file of more than
 /// [`limit::LAYOUT_FILE`] bytes; errors of the file system.
 pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
@@ -26,7 +26,8 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
     };
     let mut names = Vec::new();
     calls::each_entry(&refs, |name, _| {
-        names.extend(name.to_str().map(str::to_owned));
+        // A name that is not UTF-8 becomes a text that is not the name of an image.
+        names.push(name.to_string_lossy().into_owned());
         if names.len() > limit::DESCRIPTORS {
             return Err(Error::out_of_range(format!(
                 "{REFS} has more than the {} files allowed; import the layout in parts",
@@ -44,7 +45,10 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
 }
 
 fn add(index: &mut Index, refs: &Dir, name: &str) -> Result<()> {
+    let image = name
+        .parse()
+        .map_err(|error: Error| Error::corrupt(error.to_string()))?;
     let data = file::read(refs, name, limit::LAYOUT_FILE)?.unwrap_or_default();
     let target = parse_ref(&data)?;
-    index.push(&name.parse()?, &target)
+    index.push(&image, &target)
 }

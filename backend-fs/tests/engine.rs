@@ -203,7 +203,13 @@ fn the_names_of_an_old_layout_are_read_and_converted() {
     assert!(!foreign.path().join(INDEX).exists());
     drop(read);
 
-    for (name, text) in [("bad", "{"), ("empty", ""), ("a b", "{}"), ("null", "null")] {
+    let target = json!(foreign.manifest).to_string();
+    for (name, text) in [
+        ("bad", "{"),
+        ("empty", ""),
+        ("a b", &target),
+        ("null", "null"),
+    ] {
         let bad = foreign.path().join("refs").join(name);
         fs::write(&bad, text).unwrap();
         let error = FsStore::open(foreign.path()).err().unwrap();

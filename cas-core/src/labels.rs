@@ -18,18 +18,19 @@ pub const GC: &str = "containerd.io/gc.";
 /// On a blob or a snapshot: keeps it, and everything that it refers to, directly or not. A longer
 /// key that begins with this text has the same effect.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
-/// The prefix of a reference. The rest of the key names the kind of the target.
+/// The prefix of the key of a reference: a label that names another object, the target. The object
+/// that has the label keeps the target. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
-/// The key, or the beginning of the key, of a reference to a blob. After this text, a key ends, or
-/// continues with `.` or `/` and any text.
+/// The key of a reference to a blob. A longer key that begins with this text and continues with `.`
+/// or `/` has the same meaning.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
-/// The prefix of a back reference. The target of a back reference keeps the object that has the
-/// label. The rest of the key names the kind of the target.
+/// The prefix of the key of a back reference. The target of a back reference keeps the object that
+/// has the label. The rest of the key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// The prefix of a conditional reference to a snapshot. The rest of the key is a dot and the name
-/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`.
-/// In this example, the reference counts only while the time since the last use of the snapshot is
-/// less than two hours.
+/// The prefix of the key of a conditional reference to a snapshot. The rest of the key is a dot and
+/// the name of the snapshotter. The value is a condition and the key of the snapshot, as in
+/// `usedat<2h|KEY`. In this example, the reference counts only while the time since the last use of
+/// the snapshot is less than two hours.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: when it was last used, as RFC 3339. Conditional references compare this time with
 /// the current time.
@@ -44,14 +45,14 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
-/// On a snapshot: the digest of the layer that it was made of. The snapshot has this label if the
-/// layer was verified, and the blob of the layer was not stored, or may have been removed because
-/// the snapshot has the tar of the layer.
+/// On a snapshot: the digest of the verified layer from which the snapshot was made. The label is
+/// set if the layer was unpacked without storing its blob. It is also set if a collection may
+/// remove the blob because the snapshot has the tar of the layer.
 pub const VERIFIED_LAYER: &str = "cas.verified-layer";
 
-/// The prefix of the labels by which a manifest or an index keeps its referrers, the documents
-/// whose subject it is. The rest of the key is the digest of the referrer, with a dot instead of
-/// the colon.
+/// The prefix of the labels by which a manifest or an index keeps its referrers. A referrer is a
+/// document that names the manifest or the index as its subject. The rest of the key is the digest
+/// of the referrer, with a dot instead of the colon.
 pub const GC_REF_REFERRER: &str = "containerd.io/gc.ref.content.referrer.";
 
 /// Returns the key of the label by which a subject keeps a referrer. The value of the label is the
@@ -80,10 +81,11 @@ pub fn gc_ref_snapshot(snapshotter: &str) -> String {
 const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// Returns the key of the label by which a parent refers to `child`. The key depends on the media
-/// type of the child, and on whether the child is a referrer. A key that ends with a dot is not
-/// complete. The caller appends the first 12 digits of the child's digest after `.sha256.`, and a
-/// number after any other dot. The caller also appends a number to a complete key that an earlier
-/// child has.
+/// type of the child, and on whether the child is a referrer. The caller must complete the key. If
+/// the key ends with `.sha256.`, the caller appends the first 12 digits of the child's digest. If
+/// the key ends with a dot, but not with `.sha256.`, the caller appends the number of earlier
+/// children with the same key. If the key does not end with a dot, the caller appends this number
+/// only if it is at least 1.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
     let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {
@@ -100,18 +102,18 @@ pub fn gc_ref_child(child: &Descriptor) -> String {
     format!("{GC_REF_CONTENT}.{suffix}")
 }
 
-/// Checks labels against [`limit::LABEL`] and [`limit::LABELS`]. The number of labels that begin
-/// with [`GC_REF`] is checked against [`limit::DESCRIPTORS`] instead.
+/// Checks that each label has at most [`limit::LABEL`] bytes, that at most [`limit::DESCRIPTORS`]
+/// labels begin with [`GC_REF`], and that there are at most [`limit::LABELS`] other labels.
 ///
 /// # Errors
-/// `InvalidArgument`, with the bound that is exceeded.
+/// `InvalidArgument` if a bound is exceeded. The message states the bound.
 pub fn check_labels(labels: &Labels) -> Result<()> {
     let references = labels.keys().filter(|key| key.starts_with(GC_REF)).count();
     let found = labels.len() - references;
     if found > limit::LABELS || references > limit::DESCRIPTORS {
         return Err(Error::invalid(format!(
-            "found {references} labels that begin with {GC_REF} and {found} other labels: at most \
-             {} and {} are allowed; remove some",
+            "too many labels: found {references} with the prefix {GC_REF} (at most {} are allowed) \
+             and {found} without this prefix (at most {} are allowed); remove some labels",
             limit::DESCRIPTORS,
             limit::LABELS
         )));

@@ -96,8 +96,8 @@ impl Location {
         &self.options
     }
 
-    /// Returns the size in bytes that an option states, as in `512`, `64KiB`, `16MiB`, `1GiB` or
-    /// `1TiB`, or `None` if the option is not given.
+    /// Returns the value of an option as a number of bytes. Returns `None` if the option is not
+    /// given. The value must be a size, such as `512`, `64KiB`, `16MiB`, `1GiB` or `1TiB`.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if its value is not a size.
@@ -133,14 +133,15 @@ impl Location {
         self.options.get(option).map(parse).transpose()
     }
 
-    /// Returns the location of the member that an option of a composition names. The value of the
-    /// option is a URL or a scheme. If it is a scheme, the place of the member is the directory
-    /// `OPTION` below the place of the composition, or empty if the place of the composition is
-    /// empty.
+    /// Returns the location of the member that an option of a composition names. If
+    /// [`Location::with_member`] has set this location, the option is not read. Otherwise, the
+    /// value of the option must be a URL or a scheme. If the value is a scheme, the place of the
+    /// member is the place of the composition, followed by `/` and the name of the option. If the
+    /// place of the composition is empty, the place of the member is empty, too.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option, if the option is missing, or if its value is neither a
-    /// URL nor a scheme.
+    /// `InvalidArgument`, naming the option, if neither `with_member` nor the option has set the
+    /// location, or if the value of the option is neither a URL nor a scheme.
     pub fn member(&self, option: &str) -> Result<Location> {
         if let Some(member) = self.members.get(option) {
             return Ok(member.clone());
@@ -171,7 +172,8 @@ impl Location {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the unknown option and the known options.
+    /// `InvalidArgument` if an option is unknown. The message names this option and all known
+    /// options.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options

@@ -1,13 +1,13 @@
 //! Reads `null` as the empty value, in documents of other programs.
 //!
-//! Programs in Go may write an empty list, map or text as `null`, or leave it out. Both mean the
-//! empty value. Use these functions with `#[serde(default, deserialize_with = "…")]`.
+//! Programs in Go may write an empty list, map or string as `null`, or leave it out. In both cases,
+//! the value is empty. Use these functions with `#[serde(default, deserialize_with = "…")]`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-/// Returns a value, or the default for `null`.
+/// Returns the value, or the default value of `T` if the value is `null`.
 ///
 /// # Errors
 /// Errors of the deserializer.
@@ -19,7 +19,8 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Returns a map of texts. `null` is read as an empty map, and a `null` value as an empty text.
+/// Returns a map of strings. If `null` stands in place of the map, the map is empty. A `null` value
+/// in the map is read as an empty string.
 ///
 /// # Errors
 /// Errors of the deserializer.
@@ -34,7 +35,8 @@ where
         .collect())
 }
 
-/// Returns a map of texts as [`texts`] does, but `None` for `null`.
+/// Returns a map of strings, or `None` if `null` stands in place of the map. A `null` value in the
+/// map is read as an empty string.
 ///
 /// # Errors
 /// Errors of the deserializer.

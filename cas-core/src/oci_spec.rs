@@ -1,6 +1,7 @@
 //! Conversions to and from the types of the crate `oci-spec`, for programs that use both crates.
 //!
-//! Both sides implement the JSON of the specification, so a value is converted through JSON.
+//! The types of both crates read and write the JSON of the OCI image specification. A conversion
+//! writes a value of one crate as JSON, and reads this JSON as a value of the other crate.
 
 use oci_spec::image as theirs;
 use serde::Serialize;

@@ -1,16 +1,18 @@
 //! Owners: tenants that share a store.
 //!
 //! A name has one owner or none, and names are unique in a store. A blob can have several owners.
-//! The record of the blob has an entry for each owner, called a claim.
+//! For each of its owners, the record of a blob has an entry that is called a claim.
 //! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner. A store that is
 //! opened in this way lists only the names of the owner. Each blob that is stored or pinned through
-//! it gets a claim of the owner.
+//! this store gets a claim of the owner.
 //!
-//! A claim keeps a blob. A garbage collection for the owner drops the claim once none of these
-//! reaches the blob: a name of the owner, a lease, a label, and content that was stored without a
-//! lease in the last day. The bytes are removed when no owner claims the blob any more, and no
-//! image, lease or label keeps it. A store that is not opened for an owner may change every name.
-//! Its collections remove only blobs without a claim.
+//! A claim keeps a blob. A garbage collection for an owner drops the owner's claim on a blob if
+//! none of these reaches the blob: the names of the owner, leases, labels, and content that was
+//! stored without a lease in the last day. The collection then also removes the blob if no other
+//! owner claims it, and no image reaches it.
+//!
+//! Through a store that is not opened for an owner, every name can be changed. A collection that is
+//! not for an owner removes only blobs without a claim.
 
 use std::fmt;
 use std::str::FromStr;

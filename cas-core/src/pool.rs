@@ -130,7 +130,7 @@ fn panicked() -> Error {
 }
 
 /// Runs `work` and returns its result. While `work` runs, this thread is marked as one that may
-/// block, so that [`run`] does its work on this thread, too.
+/// block. A call of [`run`] on this thread then does its work here, not on the pool.
 pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     /// Restores the mark, even if `work` panics and the panic is caught further up.
     struct Before(bool);

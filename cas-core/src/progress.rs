@@ -3,7 +3,8 @@
 /// Receives the progress of a long operation, item by item: blobs that are copied, layers that are
 /// applied. A closure `Fn(Event<'_>)` implements this trait.
 ///
-/// Calls come from several threads, and items overlap.
+/// Several threads may report events at the same time. The events of different items may
+/// interleave.
 pub trait Progress: Send + Sync {
     /// Receives one event. The thread that does the work calls this method, so the method must be
     /// quick.
@@ -18,9 +19,10 @@ pub enum Phase {
     Started,
     /// More bytes of the item are done.
     Advanced,
-    /// The item is done. If the job fails, this event may be missing.
+    /// The item is done. If the operation fails, this event may be missing.
     Finished,
-    /// Something is unusual but accepted. The item is the text of the warning.
+    /// Something is unusual, but the operation continues. [`Event::item`] is the text of the
+    /// warning.
     Warning,
 }
 
@@ -74,7 +76,7 @@ impl dyn Progress + '_ {
         self.report(Event::new(Phase::Finished, item));
     }
 
-    /// Reports something unusual that is accepted.
+    /// Reports a warning. `message` is the text of the warning.
     pub fn warn(&self, message: &str) {
         self.report(Event::new(Phase::Warning, message));
     }

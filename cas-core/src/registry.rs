@@ -34,19 +34,20 @@ pub trait Opener: Send + Sync + 'static {
     /// `FailedPrecondition` if the location contains something other than a store of this scheme,
     /// or a store of a newer format; `Busy` if another process has the store open and the store is
     /// not [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option or a value that
-    /// the backend does not support, or if the location lacks a part that the backend needs; errors
-    /// of the backend.
+    /// the backend does not support, or if the location lacks a part that the backend needs, such
+    /// as a path; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The caller must not have the store open. If
-    /// `repair` is set, repairs the files, so that the store can be opened again. A damaged file is
-    /// set aside, not deleted, unless the backend can write all of it again. Returns the damage
-    /// that was found. The default implementation examines nothing and returns an empty list.
+    /// `repair` is set, repairs the files, so that the store can be opened again. A repair renames
+    /// a damaged file instead of deleting it, unless the backend can write the whole file again. In
+    /// an object store, such as S3, a repair may delete a damaged object. Returns the damage that
+    /// was found. The default implementation examines nothing and returns an empty list.
     ///
     /// # Errors
     /// `Busy` if another process has the store open and the store is not
-    /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
-    /// not support; `Full` if the disk has no room for the repair; errors of the backend.
+    /// [`Shared`](crate::Capability::Shared); `InvalidArgument` as for [`Opener::open`]; `Full` if
+    /// the disk has no room for the repair; errors of the backend.
     async fn examine(&self, _location: &Location, _repair: bool) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
@@ -144,7 +145,8 @@ impl SnapshotterParts {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the first unknown option and the known options.
+    /// `InvalidArgument` if an option is not in `known`; the message names the first such option,
+    /// and lists `known`.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options
@@ -164,9 +166,10 @@ impl SnapshotterParts {
 /// The backends, compositions and snapshotters of a program. Each program makes its own registry.
 /// No registry is global.
 ///
-/// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
-/// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that
-/// looks up an opener, or that opens or examines a store.
+/// The schemes of all backends and kinds of composition must differ, and so must the schemes of all
+/// snapshotters. A snapshotter may have the scheme of a backend or of a kind of composition. If two
+/// schemes that must differ are the same, [`Registry::opener`], [`Registry::snapshotter`],
+/// [`Registry::check`], [`Registry::open`] and [`Registry::examine`] fail.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,
@@ -211,8 +214,8 @@ impl Registry {
         self
     }
 
-    /// Sets the Cargo features that add schemes, as pairs of a scheme and its feature. If this
-    /// build does not have a scheme, the error message suggests the feature.
+    /// Sets the Cargo features that add schemes, as pairs of a scheme and its feature. The error
+    /// for a scheme that is not compiled in suggests the feature of the scheme.
     #[must_use]
     pub fn with_features(mut self, features: &'static [(&'static str, &'static str)]) -> Self {
         self.features = features;
@@ -234,7 +237,7 @@ impl Registry {
         self.snapshotters.iter().map(Box::as_ref)
     }
 
-    /// Returns the kind of composition that `scheme` names, if it names one.
+    /// Returns the kind of composition that has this scheme, or `None` if no kind has it.
     pub fn composer(&self, scheme: &str) -> Option<&dyn Composer> {
         self.composers()
             .find(|composer| composer.scheme() == scheme)
@@ -294,8 +297,9 @@ impl Registry {
         }
     }
 
-    /// Examines the files of the store at `location` as [`Opener::examine`] does. For a
-    /// composition, it examines the files of the members.
+    /// Examines the files of the store at `location` with [`Opener::examine`], and repairs them if
+    /// `repair` is set. For a composition, examines the files of its members. Returns the damage
+    /// that was found.
     ///
     /// # Errors
     /// As [`Registry::check`] and [`Opener::examine`].
@@ -343,7 +347,8 @@ impl Registry {
         };
         let snapshotters = self.snapshotters().map(SnapshotterOpener::scheme);
         Err(Error::already_exists(format!(
-            "the scheme is registered twice; registered: {}; rename one of the two",
+            "the scheme is registered twice; registered schemes: {}; change one of the two \
+             registrations",
             listed(self.store_schemes().chain(snapshotters))
         ))
         .operation("use registry")
@@ -366,7 +371,9 @@ impl Registry {
             .iter()
             .find(|(left_out, _)| *left_out == scheme);
         let advice = match feature {
-            Some((_, feature)) => format!("; build with the Cargo feature `{feature}` for it"),
+            Some((_, feature)) => {
+                format!("; to add this scheme, build with the Cargo feature `{feature}`")
+            }
             None => String::new(),
         };
         Error::unsupported(format!(
@@ -466,7 +473,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);
             let message = error.to_string();
             assert!(
-                message.contains("registered twice; registered: a"),
+                message.contains("registered twice; registered schemes: a"),
                 "{message}"
             );
         }

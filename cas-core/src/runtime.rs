@@ -1,5 +1,5 @@
-//! Private tokio runtimes, for crates whose libraries need one. Callers may use another executor or
-//! none.
+//! Private tokio runtimes, for crates with dependencies that need a tokio runtime. The callers of
+//! these crates need not run on tokio.
 
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(365 * 86_400);
 const REMOVALS: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A runtime that the first use starts.
+/// A tokio runtime that the first call of [`PrivateRuntime::handle`] starts.
 pub struct PrivateRuntime {
     /// The name of its threads.
     name: &'static str,
@@ -41,11 +41,12 @@ impl PrivateRuntime {
     }
 
     /// Returns a handle of the runtime. The first call starts the runtime, with the drivers that
-    /// `builder` enables. If that fails, later calls do not try again, and return the same error.
+    /// `builder` enables. If the start fails, later calls do not try again, and return the same
+    /// error.
     ///
     /// # Errors
     /// Errors of the system, for example `OutOfRange` if the process has too many open files, or
-    /// `Busy` if it may not start threads.
+    /// `Busy` if the process may not start more threads.
     pub fn handle(&self, builder: impl FnOnce() -> Builder) -> Result<&Handle> {
         match self.started.get_or_init(|| start(self.name, builder())) {
             Ok(runtime) => Ok(runtime.handle()),

@@ -2,9 +2,9 @@
 //! containerd's snapshots.
 //!
 //! An active snapshot is writable. Committing it makes it read-only and gives it a new name. Other
-//! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount its snapshots. It returns [`Mount`]s as data, so most of its methods
-//! do not need superuser privileges.
+//! snapshots can then have it as their parent. A view is a read-only snapshot that shows the
+//! content of its parent. A snapshotter does not mount its snapshots. It returns [`Mount`]s as
+//! data, so most of its methods do not need superuser privileges.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -57,7 +57,7 @@ const PAGE: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotKind {
-    /// Read-only, empty or with the content of a committed parent.
+    /// Read-only. A view has the content of its committed parent, or is empty if it has no parent.
     View,
     /// Writable, until it is committed or removed.
     Active,
@@ -83,7 +83,7 @@ pub struct Info {
     pub key: String,
     /// Its state.
     pub kind: SnapshotKind,
-    /// Its parent, a committed snapshot.
+    /// The key of its parent, a committed snapshot; `None` if it has no parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// Its labels.
@@ -137,7 +137,7 @@ pub enum Depth {
     /// Attributes of every file and directory, such as type, mode, owner, size and time of
     /// modification. The bytes of files are not read.
     Files,
-    /// As `Files`, and the bytes of every file.
+    /// Everything that `Files` checks, and the bytes of every file.
     Bytes {
         /// Maximum number of bytes that are read per second; `None` for no maximum.
         per_second: Option<u64>,
@@ -151,9 +151,9 @@ pub enum Condition {
     Sound,
     /// Its directory is missing.
     Missing,
-    /// Its directory was replaced by something else, or its files are not the files that were
-    /// committed, or files that the snapshotter made for its mounts were changed. The text names
-    /// the problem, or the first differences.
+    /// A file of another type is in the place of its directory, its files differ from the files
+    /// that were committed, or files that the snapshotter made to mount it were changed. The text
+    /// names the problem or the first differences.
     Damaged(String),
 }
 
@@ -201,7 +201,7 @@ pub enum Mount {
     },
 }
 
-/// How the kernel reads the files of a mounted image.
+/// How the kernel reads the `image` and the `devices` of a [`Mount::Erofs`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -257,12 +257,12 @@ pub const LAYER_IMAGE: &str = "layer.erofs";
 pub enum LayerTarget {
     /// The layer is applied to the tree that these mounts show.
     Tree(Vec<Mount>),
-    /// The uncompressed tar of the layer is stored in this empty directory, under the name
+    /// The caller stores the uncompressed tar of the layer in this directory, under the name
     /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
     /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
-    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the directory contains the files of a
-    /// table of contents instead. The crate `cas-lazy` defines the names and formats of these
-    /// files. The directory must contain nothing else when the snapshot is committed.
+    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the caller stores the files of a table
+    /// of contents instead. The crate `cas-lazy` defines the names and formats of these files. The
+    /// directory is empty at first, and must contain nothing else when the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -309,8 +309,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     }
 
     /// Returns the values of `os.features` that this snapshotter supports, such as
-    /// [`EROFS`](crate::platform::EROFS). It can unpack images whose platform requires them, and a
-    /// variant of an image that requires them is preferred over other variants.
+    /// [`EROFS`](crate::platform::EROFS). Images whose platforms require these features can be
+    /// unpacked into the snapshotter. If an image has several variants for the platform of this
+    /// machine, an unpack prefers a variant that requires these features.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }
@@ -327,10 +328,11 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed, for a key that is empty, has control
-    /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or for labels that
-    /// exceed their bounds. If the snapshotter [keeps tars](Self::keeps_tars), and the layers of
-    /// the parent cannot be mounted, the error states why, for example `Corrupt` for a changed tar.
+    /// `InvalidArgument` if the parent is not committed, if the key is empty, has control
+    /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or if the labels
+    /// exceed the bounds of [`check_labels`](crate::labels::check_labels). If the snapshotter
+    /// [keeps tars](Self::keeps_tars), and the layers of the parent cannot be mounted, the error
+    /// states why, for example `Corrupt` for a changed tar.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
@@ -364,17 +366,18 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
-    /// used again. The content is durable before this returns.
+    /// used again. The content is durable when the method returns.
     ///
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
     /// the name; `FailedPrecondition` if `key` is not active, or was made for a
     /// [`LayerTarget::Tar`] and the layer is not stored yet; `InvalidArgument` if `key` already
-    /// has another parent than `options.parent`, if `options.parent` is not committed, for a name
-    /// that is not valid as a key (see [`Snapshotter::prepare`]), or for labels that exceed their
-    /// bounds; `Unsupported` if `options.parent` is given for a snapshot without a parent and the
-    /// snapshotter does not rebase, or if the snapshotter cannot keep the content as a layer;
-    /// `Conflict` if another snapshot was created under `key` meanwhile.
+    /// has another parent than `options.parent`, if `options.parent` is not committed, or if `name`
+    /// or `options.labels` would be invalid in [`Snapshotter::prepare`]; `Unsupported` if
+    /// `options.parent` is given for a snapshot without a parent and the snapshotter does not
+    /// [rebase](Snapshotter::rebases), or if the snapshotter cannot keep the content as a layer,
+    /// for example because the layers below are EROFS images; `Conflict` if another snapshot was
+    /// created under `key` meanwhile.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -421,12 +424,12 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Does the part of a commit that reads the files of the active snapshot `key`. The caller must
     /// not change the files afterwards. Returns the space that the snapshot takes, for
-    /// [`Commit::usage`]. A caller that syncs several snapshots can call this during the sync. By
-    /// default, calls [`Snapshotter::usage`], and so does not fail for a snapshot that is not
-    /// active.
+    /// [`Commit::usage`]. A caller that syncs several snapshots can call this method during the
+    /// sync. The default implementation only calls [`Snapshotter::usage`].
     ///
     /// # Errors
-    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active, except
+    /// that the default implementation accepts a snapshot in any state.
     async fn measure(&self, key: &str) -> Result<Usage> {
         self.usage(key).await
     }
@@ -435,12 +438,12 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory,
-    /// if it needs one. With [`Depth::Files`] or [`Depth::Bytes`], the call also checks that a
-    /// committed snapshot has the same files as when it was committed. The list of these files or
-    /// their checksums may be missing, if an earlier release committed the snapshot, or after a
-    /// loss of power. The call then checks only the data that was recorded. With [`Depth::Bytes`],
-    /// the call takes as long as reading all files.
+    /// Returns the condition of a snapshot. Every call checks that the directory of the snapshot
+    /// exists, unless the snapshot needs none. With [`Depth::Files`] or [`Depth::Bytes`], the call
+    /// also checks that a committed snapshot has the same files as when it was committed. If an
+    /// earlier release committed the snapshot, or if power was lost after the commit, the list of
+    /// its files may be missing, or the list may lack checksums. The call then compares only what
+    /// was recorded. With [`Depth::Bytes`], the call takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.

@@ -273,7 +273,7 @@ fn parse_chunk(text: &str) -> Result<Option<u64>> {
             "expected a size such as \"8mb\": a number, alone or with b, kb, mb or gb; correct \
              concurrent_download_chunk_size",
         )
-        .subject(format!("{:?}", excerpt(text))));
+        .subject(format!("\"{}\"", excerpt(text))));
     };
     // The conversion of a number that is too large gives the greatest `u64`.
     let bytes = (number * unit as f64) as u64;

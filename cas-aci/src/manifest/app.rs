@@ -121,7 +121,7 @@ impl App {
             if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
                 let name = excerpt(&variable.name);
                 return Err(Error::invalid(format!(
-                    "expected a variable name that is not empty and has no = or NUL, found {name:?}"
+                    "expected a variable name that is not empty and has no = or NUL, found \"{name}\""
                 )));
             }
         }
@@ -149,7 +149,7 @@ impl Port {
         if self.protocol != "tcp" && self.protocol != "udp" {
             let found = excerpt(&self.protocol);
             return Err(Error::invalid(format!(
-                "expected tcp or udp as the protocol of a port, found {found:?}"
+                "expected tcp or udp as the protocol of a port, found \"{found}\""
             )));
         }
         Ok(())

@@ -146,7 +146,7 @@ impl ImageManifest {
         if self.ac_kind != "ImageManifest" {
             let found = excerpt(&self.ac_kind);
             return Err(Error::invalid(format!(
-                "expected acKind ImageManifest, found {found:?}"
+                "expected acKind ImageManifest, found \"{found}\""
             )));
         }
         check_version(&self.ac_version)?;
@@ -159,7 +159,13 @@ impl ImageManifest {
             check_identifier(&dependency.image_name)?;
             check_labels(&dependency.labels)?;
             if !dependency.image_id.is_empty() {
-                dependency.image_id.parse::<KeyPrefix>()?;
+                let key = dependency.image_id.parse::<KeyPrefix>();
+                key.map_err(|_| {
+                    let found = excerpt(&dependency.image_id);
+                    Error::invalid(format!(
+                        "expected sha512- and hexadecimal digits as an imageID, found \"{found}\""
+                    ))
+                })?;
             }
             if self.is(dependency) {
                 let why = "the image depends on itself";
@@ -205,7 +211,7 @@ fn check_version(text: &str) -> Result<()> {
     }
     let found = excerpt(text);
     Err(Error::invalid(format!(
-        "expected an acVersion like 0.8.11, found {found:?}"
+        "expected an acVersion like 0.8.11, found \"{found}\""
     )))
 }
 

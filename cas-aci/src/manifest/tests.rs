@@ -98,7 +98,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
         ),
         (
             manifest(r#","dependencies":[{"imageName":"a","imageID":"sha512-x"}]"#),
-            "not a key",
+            "hexadecimal digits as an imageID, found \"sha512-x\"",
         ),
         (
             manifest(r#","dependencies":[{"imageName":"example.com/app"}]"#),

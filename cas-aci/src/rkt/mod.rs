@@ -262,7 +262,7 @@ fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
 fn key_of(text: &str) -> Result<KeyPrefix> {
     let key = text.parse::<KeyPrefix>().ok();
     key.filter(|key| key.hex().len() == HALF)
-        .ok_or_else(|| damaged(&format!("{:?} is not a key", excerpt(text))))
+        .ok_or_else(|| damaged(&format!("\"{}\" is not a key", excerpt(text))))
 }
 
 /// Returns the paths of the archives below a directory, by key. The path of an archive in this

@@ -24,7 +24,7 @@ pub(super) fn is_host_like(part: &str) -> bool {
 pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<()> {
     let refused = |why: String| Err(Error::invalid(format!("not the name of an image: {why}")));
     if !is_host(host) {
-        return refused(format!("{:?} is not a host; {EXPECTED}", excerpt(host)));
+        return refused(format!("\"{}\" is not a host; {EXPECTED}", excerpt(host)));
     }
     if host.len() > limit::HOST {
         let (found, most) = (host.len(), limit::HOST);

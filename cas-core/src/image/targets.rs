@@ -1,8 +1,8 @@
-//! Notes (small records) that lead from the target of an image to its name. With these notes, an
-//! image is found by the digest of its target without reading all names.
+//! Notes (small records) that lead from the target of an image to the name of the image. With these
+//! notes, an image is found by the digest of its target without reading all names.
 //!
-//! The key of a note is the digest, a blank, and the name. The value is empty. The note is written
-//! and deleted in the batch that changes the name.
+//! The key of a note is the digest, a blank, and the name. The value is empty. The batch that
+//! writes or deletes the record of an image also updates the notes of the image.
 
 use std::sync::Arc;
 

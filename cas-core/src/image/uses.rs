@@ -2,11 +2,11 @@
 //!
 //! A use is first recorded in memory. This takes less than a microsecond. The recorded uses are
 //! written later to notes, which are small records of the store. [`Uses::note`] begins such a write
-//! at most once a minute. [`Uses::flush`] and dropping the [`Uses`] always write them. As with the
-//! mount option `relatime` of a file system, a time is written only if no time is stored, or if the
-//! stored time is older by more than [`USE_PRECISION`]. Writing a note changes no record that a
-//! collection reads. After a kill or on a full disk, times may be lost, but no job fails because of
-//! it.
+//! at most once a minute. [`Uses::flush`] writes at once. Dropping the [`Uses`] begins a write at
+//! once. As with the mount option `relatime` of a file system, a time is written only if no time is
+//! stored, or if the stored time is older by more than [`USE_PRECISION`]. Writing a note changes no
+//! record that a collection reads. If the process is killed or the disk is full, recorded times may
+//! be lost. No job fails because a time is lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -25,7 +25,8 @@ use crate::sync::lock;
 
 /// The room (the namespace) of the notes, whose keys are names of images.
 const ROOM: &str = "image-uses";
-/// A use is written only if it is later than the stored time by more than this.
+/// A use is written only if no time is stored, or if the use is later than the stored time by more
+/// than this duration.
 pub const USE_PRECISION: Duration = Duration::from_secs(60);
 /// Minimum time between two writes that [`Uses::note`] begins.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
@@ -100,8 +101,8 @@ impl Uses {
         }
     }
 
-    /// Records in memory that an image was used at `time`. Drops the time if the maximum of
-    /// [`limit::USES`] other images are in memory already.
+    /// Records in memory that an image was used at `time`. Drops the time if the memory already has
+    /// the last uses of [`limit::USES`] other images, which is the maximum.
     pub fn note_at(&self, name: &Reference, time: SystemTime) {
         let times = &mut lock(&self.pending).times;
         if let Some(known) = times.get_mut(name) {
@@ -111,8 +112,8 @@ impl Uses {
         }
     }
 
-    /// Writes the recorded time of each image that has no stored time, or one that is older by more
-    /// than [`USE_PRECISION`]. Names that do not exist are skipped.
+    /// Writes the recorded time of each image, unless the stored time is at most [`USE_PRECISION`]
+    /// older than the recorded time, or is later. Names that do not exist are skipped.
     ///
     /// # Errors
     /// Errors of the store. After an error, the times in memory are lost.

@@ -9,15 +9,15 @@ use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
 /// Adds a resource to the lease `id`, after checking that the resource exists. For a blob or an
-/// image, everything below it must be in the store as well, with the exceptions of
-/// [`LeaseGuard::pin_tree`]. An ingest need not exist yet. Returns the updated lease.
+/// image, everything below it must be in the store as well; [`LeaseGuard::pin_tree`] describes the
+/// exceptions. An ingest need not exist yet. Returns the updated lease.
 ///
 /// # Errors
 /// `NotFound` if the lease, the resource, or content that must be in the store is missing;
 /// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`; `InvalidArgument`
-/// for a name that does not parse; `Corrupt` for a damaged document or record; `OutOfRange` for a
-/// document that is too large to be read; `Conflict` if content was collected meanwhile, or if
-/// every attempt lost against another writer; errors of the store and of the snapshotter.
+/// for an image name that does not parse; `Corrupt` for a damaged document or record; `OutOfRange`
+/// for a document that is too large to be read; `Conflict` if content was collected meanwhile, or
+/// if every attempt lost against another writer; errors of the store and of the snapshotter.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

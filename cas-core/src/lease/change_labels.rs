@@ -14,8 +14,9 @@ use crate::owner::Owner;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
-/// that have none. Returns all labels that the blob has afterwards.
+/// Changes labels of a blob in the store. Sets each label for which `changes` has a value, and
+/// removes each label for which `changes` has `None`. Returns all labels that the blob has
+/// afterwards.
 ///
 /// If this call sets a label whose key begins with [`GC`], a lease pins the blob until the labels
 /// are written. The lease also pins the content that new `gc.ref.content` labels refer to. Both are
@@ -25,11 +26,11 @@ use crate::store::Store;
 /// # Errors
 /// `NotFound` if the blob is not in the store, or if content that the blob or a label would keep
 /// was lost; `InvalidArgument` for a key that is empty or has blanks or control characters, for
-/// labels that exceed their bounds, and for a new label whose key begins with [`GC`] and that has
-/// no meaning on a blob; `Denied` if the store is opened for an owner and only other owners claim
-/// the blob; `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too
-/// large to be read; `Conflict` if pinned content was collected meanwhile, or if every attempt lost
-/// against another writer; errors of the store.
+/// labels that exceed their bounds, and for a new label whose key begins with [`GC`] if its key has
+/// no meaning on a blob or its value is invalid; `Denied` if the store is opened for an owner and
+/// only other owners claim the blob; `Corrupt` for a damaged document or record; `OutOfRange` for a
+/// document that is too large to be read; `Conflict` if pinned content was collected meanwhile, or
+/// if every attempt lost against another writer; errors of the store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,

@@ -8,8 +8,8 @@ use crate::error::Result;
 impl LeaseGuard {
     /// Records the children of documents, in one batch if possible. A child is recorded as absent
     /// if it is in [`BlobRef::absent`], or if this job neither stored nor found it. A child that an
-    /// earlier job recorded as stored stays recorded as stored. The versions of blobs that the job
-    /// verified are recorded in the same batch.
+    /// earlier job recorded as stored stays recorded as stored. For each blob whose stored bytes
+    /// this job has verified, the same batch records the verified version of the bytes.
     ///
     /// Call this once the documents and all children that are not absent are in the store and
     /// durable. A job that fails before this call changes no image. The first call for a store also

@@ -184,7 +184,7 @@ impl LeaseGuard {
     /// the children of a document later, with [`LeaseGuard::record_children`].
     ///
     /// # Errors
-    /// Errors of [`Store::put`], but `data` is not parsed.
+    /// Errors of [`Store::put`], except `Corrupt` for a document that does not parse.
     pub async fn put_alone(
         &self,
         descriptor: &Descriptor,

@@ -1,8 +1,9 @@
 //! Checks whether stored bytes still have their digest.
 //!
-//! A caller that has the bytes of a blob must not skip the blob because of a damaged copy in the
-//! store. The stored bytes are therefore hashed. They are not hashed again if the record of the
-//! blob names their version as verified and `ContentStore::is_unchanged` returns true.
+//! A job does not store a blob again if the store has an intact copy. If the stored copy is
+//! damaged, the job replaces it. The stored bytes are hashed to find out whether they are damaged.
+//! They are not hashed if the record of the blob names their version as verified and
+//! `ContentStore::is_unchanged` returns true.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;

@@ -20,9 +20,10 @@ pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }
 
-/// As [`child_gc_labels`], but returns no keys for a layer, as in containerd. A collection of this
-/// crate ([`gc`](crate::gc)) still keeps the layers, because it also follows the children that
-/// records and documents list.
+/// Returns no keys for a layer, and the keys of [`child_gc_labels`] for any other child. The
+/// function `ChildGCLabelsFilterLayers` of containerd does the same. A collection of this crate
+/// ([`gc`](crate::gc)) still keeps the layers, because it also follows the children that records
+/// and documents list.
 pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
     if child.media_type.is_layer() {
         return Vec::new();
@@ -38,11 +39,14 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 }
 
 /// Returns a handler that calls `handler`, and then stores labels on each document whose children
-/// `handler` returned. The labels refer to these children. `map` returns the label keys of a child.
-/// If a key ends with `.sha256.`, the first 12 digits of the child's digest are appended. If it
-/// ends with a dot in another way, the number of earlier children of the document with the same key
-/// is appended, which is 0 for the first child. To any other key, this number is appended unless it
-/// is 0.
+/// `handler` returned. The labels refer to these children. `map` returns the label keys of a child,
+/// which are completed in this way:
+///
+/// - To a key that ends with `.sha256.`, the first 12 digits of the child's digest are appended.
+/// - To any other key that ends with a dot, a number is appended: 0 for the first child of the
+///   document that has this key, 1 for the second child, and so on.
+/// - To a key that does not end with a dot, the same number is appended, except for the first
+///   child, whose key stays unchanged.
 ///
 /// The returned handler fails with `NotFound` if a document that gets labels is not in the store.
 pub fn set_children_mapped_labels<'a>(
@@ -99,12 +103,14 @@ fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) 
     labels
 }
 
-/// Adds labels to the record of a blob in the store. Other labels stay as they are.
+/// Adds labels to the record of a blob in the store. If the record already has a label with the
+/// same key, its value is replaced. Labels with other keys stay as they are.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store or is being collected; `InvalidArgument` for labels
-/// that exceed their bounds; `Corrupt` if the blob is stored with another size, or if a record does
-/// not parse; `Conflict` if every attempt lost against another writer; errors of the store.
+/// that exceed their bounds; `Corrupt` if the stored blob does not have the size that `descriptor`
+/// states, or if a record does not parse; `Conflict` if every attempt lost against another writer;
+/// errors of the store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(

@@ -20,9 +20,9 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected, or if every attempt lost
-    /// against another writer; `NotFound` if another job deleted a name meanwhile;
-    /// `InvalidArgument` for an unknown field path, and as for
-    /// [`check_image`](crate::image::fieldpath::check_image); errors of the store.
+    /// against another writer; `NotFound` or `AlreadyExists` if another job deleted a name
+    /// meanwhile; `InvalidArgument` for an unknown field path, or for an image that
+    /// [`check_image`](crate::image::fieldpath::check_image) refuses; errors of the store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }
@@ -35,7 +35,7 @@ impl LeaseGuard {
         only(self.name_if(Names::Any, vec![image], fieldpaths).await?)
     }
 
-    /// As [`LeaseGuard::name_one`], for a name that does not exist yet.
+    /// Creates the image as [`LeaseGuard::name_one`] does, but fails if the name exists already.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; otherwise as [`LeaseGuard::name`].
@@ -43,8 +43,9 @@ impl LeaseGuard {
         only(self.name_if(Names::New, vec![image], &[]).await?)
     }
 
-    /// As [`LeaseGuard::name_one`], but replaces only the target of a name that exists. The labels
-    /// of the name stay.
+    /// Replaces the target of an existing image, and ends the lease. The labels of the image stay.
+    /// After an error, the old target is restored as far as possible. If a part of its content is
+    /// gone, the name is deleted. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; otherwise as [`LeaseGuard::name`].

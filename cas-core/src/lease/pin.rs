@@ -1,8 +1,9 @@
 //! Pinning: a compare-and-swap that adds a lease to the record of a blob.
 //!
-//! A collector that read the record before the swap can no longer write a tombstone into it. A
-//! collector that reads the record later finds the lease. The bytes are looked up only after the
-//! swap, because until then a collector may still remove them.
+//! A collector that read the record before the swap can no longer write a tombstone (the mark of a
+//! blob that is being removed) into the record. A collector that reads the record later finds the
+//! lease. The bytes are looked up only after the swap, because until then a collector may still
+//! remove them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

@@ -18,7 +18,7 @@ impl ReadGuard {
     /// Begins a lease as [`LeaseGuard::begin`] does, if the store can be written.
     ///
     /// # Errors
-    /// As [`LeaseGuard::begin`].
+    /// As [`LeaseGuard::begin`], except `Denied` and `Full`.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         if_writable(LeaseGuard::begin(store, purpose).await).map(ReadGuard)
     }
@@ -26,7 +26,7 @@ impl ReadGuard {
     /// Pins blobs as [`LeaseGuard::pin_all`] does, if the store can be written.
     ///
     /// # Errors
-    /// As [`LeaseGuard::pin_all`].
+    /// As [`LeaseGuard::pin_all`], except `Denied` and `Full`.
     pub async fn pin_all(&self, blobs: &[BlobRef]) -> Result<()> {
         match &self.0 {
             Some(guard) => if_writable(guard.pin_all(blobs).await).map(drop),
@@ -37,7 +37,7 @@ impl ReadGuard {
     /// Pins an image as [`LeaseGuard::pin_tree`] does, if the store can be written.
     ///
     /// # Errors
-    /// As [`LeaseGuard::pin_tree`].
+    /// As [`LeaseGuard::pin_tree`], except `Denied` and `Full`.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         match &self.0 {
             Some(guard) => if_writable(guard.pin_tree(root).await).map(drop),
@@ -48,7 +48,8 @@ impl ReadGuard {
     /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires.
     ///
     /// # Errors
-    /// The error of the job, or else errors of [`LeaseGuard::finish`].
+    /// The error of the job if the job failed; otherwise as [`LeaseGuard::finish`], except `Denied`
+    /// and `Full`.
     pub async fn finish_with<T>(self, outcome: Result<T>) -> Result<T> {
         let ended = match self.0 {
             Some(guard) => if_writable(guard.finish().await).map(drop),
@@ -67,8 +68,8 @@ fn if_writable<T>(outcome: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Returns whether the error is `Denied`, as for a write to a read-only store, or `Full`, as for a
-/// write to a full disk. Such a store may still be readable.
+/// Returns whether the error is `Denied` or `Full`. A write fails with `Denied` if the store is
+/// read-only, and with `Full` if the disk is full. In both cases, the store may still be readable.
 pub fn cannot_write(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full)
 }

@@ -1,4 +1,4 @@
-//! The labels by which a manifest or an index keeps its referrers.
+//! The labels of a manifest or an index that protect its referrers from garbage collections.
 
 use super::guard::LeaseGuard;
 use crate::descriptor::Descriptor;
@@ -11,13 +11,13 @@ use crate::store::Store;
 
 impl LeaseGuard {
     /// Records that `referrers` refer to `subject`. From then on, garbage collections keep the
-    /// referrers for as long as the subject, and a job that pins the tree of the subject pins the
-    /// referrers too. The lease must have pinned the referrers, and the children of the referrers
-    /// must be recorded.
+    /// referrers for as long as they keep the subject, and a job that pins the tree of the subject
+    /// pins the referrers too. The lease must have pinned the referrers, and the children of the
+    /// referrers must be recorded.
     ///
     /// # Errors
     /// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers;
-    /// `InvalidArgument` if its labels would exceed their bounds; otherwise as
+    /// `InvalidArgument` if the labels of the subject would exceed their bounds; otherwise as
     /// [`LeaseGuard::pin_tree`].
     pub async fn record_referrers(&self, subject: &Descriptor, referrers: &[Digest]) -> Result<()> {
         if referrers.is_empty() {

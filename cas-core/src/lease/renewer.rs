@@ -69,7 +69,7 @@ fn extend(records: &Weak<dyn Records>, id: &str, ttl: Duration) -> bool {
         Err(error) => {
             tracing::warn!(
                 lease = id, %error,
-                "a lease could not be extended; if it expires, its job creates it again"
+                "a lease could not be extended; if the lease expires, the job creates it again"
             );
             error.kind() != ErrorKind::NotFound
         }

@@ -14,17 +14,19 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Store {
-    /// Publishes what `writer` has written, together with the record of the blob. Garbage
-    /// collections keep the blob for at least a day.
-    /// [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a lease. If
-    /// the blob has a record without a media type or without children, these are added to the
-    /// record. A damaged copy of the blob in the store is replaced. Returns what was committed.
+    /// Publishes what `writer` has written, together with the record of the blob. The bytes are
+    /// checked against `descriptor`, not against the digest and the size that `writer` was created
+    /// with. If the blob already has a record that lacks the media type or the children, they are
+    /// added to the record. A damaged copy of the blob in the store is replaced. Returns what was
+    /// committed.
+    ///
+    /// Garbage collections keep the blob for at least a day. To keep it for as long as a job runs,
+    /// call [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) instead.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not match `descriptor`, no matter what the writer expected, or if
-    /// the record of the blob does not parse; `Conflict` if the blob was collected meanwhile, or if
-    /// every attempt lost against another writer; other errors of [`Writer::commit`]; errors of the
-    /// store.
+    /// `Corrupt` if the bytes do not match `descriptor`, or if the record of the blob does not
+    /// parse; `Conflict` if the blob was collected meanwhile, or if every attempt lost against
+    /// another writer; other errors of [`Writer::commit`]; errors of the store.
     pub async fn publish(
         &self,
         mut writer: Writer,

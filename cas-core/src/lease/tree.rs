@@ -12,15 +12,17 @@ use crate::gc;
 use crate::records::BlobRecord;
 
 impl LeaseGuard {
-    /// Pins an image and all blobs below it. Children that are recorded as absent (see
-    /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of `root`
-    /// were never recorded, `root` is read and its children are recorded, a missing child as
-    /// absent. The same is done for each document that is listed in a document that was read. A
-    /// document that was found only in a record is not read. Content that only labels refer to may
-    /// be missing.
+    /// Pins an image and all blobs below it. The children of a document are taken from its record.
+    /// Children that are recorded as absent (see [`BlobRecord::absent`]) are skipped, as in a
+    /// garbage collection. Content that only labels refer to may be missing.
+    ///
+    /// If the record of `root` lists no children, `root` is read and its children are recorded. A
+    /// child that is not in the store is recorded as absent. Then the same rule applies to each
+    /// document that `root` lists, and so on. The documents below a document whose record lists
+    /// children are not read.
     ///
     /// # Errors
-    /// `NotFound` if the image, or a child that was recorded as stored, is missing; `Corrupt` for a
+    /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a
     /// damaged document or record; `OutOfRange` for a document that is too large to be read;
     /// `Conflict` if every attempt lost against another writer; errors of the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {

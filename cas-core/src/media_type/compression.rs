@@ -1,5 +1,5 @@
-//! The compression that the type of a layer states, and whether the layer is wrapped in something
-//! else, such as encryption.
+//! The compression that the media type of a layer states, and whether the layer is wrapped in
+//! something other than compression, such as encryption.
 
 use super::MediaType;
 use crate::error::{Error, Result};
@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 /// The compression that the media type of a layer states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiffCompression {
-    /// No compression: a plain tar, or a layer that is wrapped in something else, such as
-    /// encryption (see [`MediaType::diff_compression`]).
+    /// No compression. The layer is a plain tar, or it is wrapped in something other than gzip or
+    /// zstd, such as encryption (see [`MediaType::diff_compression`]).
     None,
     /// gzip.
     Gzip,
@@ -20,12 +20,13 @@ pub enum DiffCompression {
 
 impl MediaType {
     /// Returns the compression that the media type of a layer states. If an OCI type has several
-    /// suffixes, as in `tar+gzip+encrypted`, the last one in alphabetical order counts. If this is
-    /// neither `gzip` nor `zstd`, or if a Docker type has a suffix, the result is
-    /// [`DiffCompression::None`].
+    /// suffixes, as in `tar+gzip+encrypted`, only the suffix that is last in alphabetical order
+    /// counts. The result is [`DiffCompression::None`] for an OCI type if this suffix is neither
+    /// `gzip` nor `zstd`, or if the type has no suffix. For a Docker type, the result is
+    /// [`DiffCompression::None`] if the type has a suffix.
     ///
     /// # Errors
-    /// `Unsupported` if this is not the type of a layer that is a tar.
+    /// `Unsupported` if the media type is not the type of a tar layer.
     pub fn diff_compression(&self) -> Result<DiffCompression> {
         if let Some(stated) = self.docker_layer() {
             let is_wrapped = self.suffixes().next().is_some();

@@ -110,8 +110,9 @@ impl MediaType {
         [Self::OCI_CONFIG, Self::DOCKER_CONFIG].contains(self)
     }
 
-    /// Returns whether containerd counts this type as a configuration: image configurations, and
-    /// the process state and the configuration of containerd's checkpoints.
+    /// Returns whether containerd counts this type as a configuration. containerd counts the types
+    /// of image configurations, and two types of its checkpoints: the process state and the
+    /// configuration.
     pub fn is_known_config(&self) -> bool {
         let checkpoints = [
             Self::CONTAINERD_CHECKPOINT,
@@ -137,10 +138,10 @@ impl MediaType {
         base == "application/vnd.erofs" || base.starts_with(layer) || base.ends_with(".erofs")
     }
 
-    /// Returns whether content of this type may be a file system layer. The type must be [a type of
-    /// layers](Self::is_layer), or be neither JSON, nor text, nor [a type of a
-    /// vendor](Self::is_vendor). The layers of artifacts usually have types of vendors, so these
-    /// layers do not count.
+    /// Returns whether content of this type may be a file system layer. Returns true for
+    /// [types of layers](Self::is_layer). For other types, returns true unless the type is JSON,
+    /// text or [the type of a vendor](Self::is_vendor). Artifacts usually list their content as
+    /// layers with types of vendors, for which this returns false.
     pub fn may_be_layer(&self) -> bool {
         let is_text = self.0.contains("json") || self.0.starts_with("text/");
         self.is_layer() || !is_text && !self.is_vendor()
@@ -151,9 +152,9 @@ impl MediaType {
         self.0.starts_with("application/vnd.docker.")
     }
 
-    /// Returns whether this is a type of a vendor (`application/vnd.…`), which stands for one kind
-    /// of content. Docker's types of image configurations do not count. A type for which this
-    /// returns false may stand for content of any kind.
+    /// Returns whether this is the type of a vendor (`application/vnd.…`). Such a type stands for
+    /// one kind of content, and any other type may stand for content of any kind. Docker's types of
+    /// image configurations do not count as types of a vendor.
     pub fn is_vendor(&self) -> bool {
         self.0.starts_with("application/vnd.")
             && !self

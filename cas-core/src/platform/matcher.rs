@@ -28,14 +28,18 @@ impl Matcher for All {
     }
 }
 
-/// Matches the images that run on one platform. The platform itself is the best match. Then come
-/// older variants of its processor, newest first, and then the 32-bit processor whose programs the
-/// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If the platform
-/// and the image both state a version of Windows, their builds must be equal. The platform must
-/// have every feature that the image requires. Of two images that otherwise match equally well, the
-/// image that requires more features is better. These are the rules of containerd, except for
-/// Windows hosts from build 20348 (Server 2022) on: there, containerd also accepts images of older
-/// builds, back to the last long-term release before the host.
+/// Matches the images that run on one platform.
+///
+/// An image for exactly this platform is the best match. Next best are images for older variants
+/// of the processor, newest first. Then come images for a 32-bit processor: 386 if the platform is
+/// amd64, and arm if the platform is arm64. If the platform and the image both state a version of
+/// Windows, the builds in these versions, such as 10.0.17763, must be equal. The platform must have
+/// every feature that the image requires. Of two images that otherwise match equally well, the
+/// image that requires more features is better.
+///
+/// These are the rules of containerd, with one exception. On a Windows host of build 20348 (Server
+/// 2022) or later, containerd also accepts images of older builds, back to the last long-term
+/// release before the build of the host.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,

@@ -21,10 +21,10 @@ pub const EROFS: &str = "erofs";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(expecting = "an object")]
 pub struct Platform {
-    /// The processor, named as in GOARCH: `amd64`, `arm64`.
+    /// The processor, named as in GOARCH, such as `amd64` or `arm64`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
-    /// The operating system, named as in GOOS: `linux`.
+    /// The operating system, named as in GOOS, such as `linux`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
     /// Version of the operating system. Only versions of Windows are compared.
@@ -43,7 +43,7 @@ pub struct Platform {
         deserialize_with = "null_is_default"
     )]
     pub os_features: Vec<String>,
-    /// Variant of the processor: `v7`, `v8`.
+    /// Variant of the processor, such as `v7` or `v8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
@@ -65,8 +65,8 @@ impl Platform {
     }
 
     /// Returns the platform in its normal spelling, in which platforms are compared. For example,
-    /// `x86_64` becomes `amd64`, `aarch64` becomes `arm64` without the variant `v8`, and 32-bit
-    /// `arm` without a variant gets the variant `v7`.
+    /// `x86_64` becomes `amd64`, and `aarch64` becomes `arm64`. The variant `v8` of `arm64` is left
+    /// out. If 32-bit `arm` has no variant, the variant becomes `v7`.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let os = match self.os.to_ascii_lowercase().as_str() {
@@ -106,8 +106,8 @@ impl Platform {
         self.os.is_empty() && self.architecture.is_empty()
     }
 
-    /// Returns whether a part of the platform is `unknown`. Builders mark attestations as
-    /// `unknown/unknown`.
+    /// Returns whether the operating system or the processor is `unknown`. Builders give
+    /// attestations the platform `unknown/unknown`.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"
     }
@@ -190,7 +190,7 @@ impl FromStr for Platform {
 pub enum Platforms {
     /// The platform of this machine. An image without an index is taken, whatever its platform is.
     /// When an image layout is imported, an entry of `index.json` that has a platform counts as an
-    /// entry of an index. For a push, this has another meaning; see
+    /// entry of an index. For a push, `Host` has another meaning; see
     /// [`PushOptions::platforms`](crate::transfer::PushOptions::platforms).
     #[default]
     Host,
@@ -220,13 +220,14 @@ impl Platforms {
     pub fn single(&self) -> Result<Platform> {
         self.wanted().ok_or_else(|| {
             Error::invalid(
-                "expected one platform, found all; name one platform, or name none for the \
-                 platform of this machine",
+                "expected one platform, found all; name one platform, or omit the platform to \
+                 select that of this machine",
             )
         })
     }
 
-    /// Returns the platform that an image without an index must have, if it must have one.
+    /// Returns the platform that an image without an index must have. `None` means that the image
+    /// may have any platform.
     pub fn required(&self) -> Option<&Platform> {
         match self {
             Platforms::One(platform) => Some(platform),
@@ -248,8 +249,8 @@ impl Platforms {
         })
     }
 
-    /// Returns the selection for an operation on one platform. If all platforms are selected, this
-    /// is the platform of this machine.
+    /// Returns [`Platforms::Host`] in place of [`Platforms::All`], for an operation on one
+    /// platform. Returns any other selection unchanged.
     #[must_use]
     pub fn narrowed(self) -> Self {
         match self {

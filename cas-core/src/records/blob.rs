@@ -33,14 +33,15 @@ pub struct BlobRecord {
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that the blob does not keep: children that were left out, such as layers that are
-    /// not distributed or manifests for other platforms, and layers in [`tars`](Self::tars). Any
-    /// other child that is missing was lost.
+    /// Children that need not be stored, and that this blob does not protect from garbage
+    /// collection. These are children that were left out, such as manifests for other platforms or
+    /// layers that may not be distributed, and the layers in [`tars`](Self::tars). A child that is
+    /// missing from the store, but is not listed here, was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// If the blob is a manifest, the layers that it does not keep because the snapshotter of the
-    /// root keeps their tars, each with its [`Packing`]. An entry has a meaning only while the
-    /// layer is also in [`absent`](Self::absent).
+    /// If the blob is a manifest, the layers that it does not keep because a snapshotter keeps
+    /// their tars. The [`Packing`] of a layer states how the blob of the layer is made from its
+    /// tar. An entry has a meaning only while the layer is also in [`absent`](Self::absent).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tars: BTreeMap<Digest, Packing>,
     /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
@@ -106,8 +107,8 @@ impl BlobRecord {
         }
     }
 
-    /// Returns whether this blob does not keep a child because a snapshotter keeps the tar of the
-    /// child. The child may still be stored, for another image.
+    /// Returns whether `child` is a layer that this manifest does not keep, because a snapshotter
+    /// keeps the tar of the layer. The blob of the layer may still be stored, for another image.
     pub fn is_tar(&self, child: &Digest) -> bool {
         self.absent.contains(child) && self.tars.contains_key(child)
     }
@@ -193,7 +194,7 @@ impl Blobs {
         let tombstoned = |record: &BlobRecord| record.tombstone.is_some();
         if found.as_ref().is_some_and(tombstoned) {
             return Err(Error::not_found(
-                "the blob is being removed by a collection; store it again",
+                "a garbage collection is removing the blob; store the blob again",
             )
             .subject(digest));
         }

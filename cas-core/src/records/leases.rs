@@ -28,15 +28,16 @@ pub struct Lease {
     /// Until the lease expires, no other job may delete the lease.
     pub owner: String,
     /// The resources that the lease keeps. A lease without the label
-    /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything below the resources. Blobs that a
-    /// job pins are not listed here. Their records name the lease instead.
+    /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything that the resources refer to. Blobs
+    /// that a job pins are not listed here. Their records name the lease instead.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
     /// When it was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it expires; `None` if it never does. If the label `containerd.io/gc.expire` states an
-    /// earlier time, a collection ends the lease after that time.
+    /// When the lease expires. `None` means never, unless the label `containerd.io/gc.expire`
+    /// states a time. If this field and the label state a time, a garbage collection uses the
+    /// earlier one.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -143,9 +144,9 @@ impl Leases {
     /// Creates a lease.
     ///
     /// # Errors
-    /// `AlreadyExists` if a lease has this id; `InvalidArgument` if the id is empty, longer than
-    /// [`limit::NAME`] bytes or contains blanks or control characters, or if labels exceed their
-    /// bounds; errors of the store.
+    /// `AlreadyExists` if a lease has this id; `InvalidArgument` if the id is empty, is longer than
+    /// [`limit::NAME`] bytes, or contains blanks or control characters; `InvalidArgument` if labels
+    /// exceed their bounds; errors of the store.
     pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
         let blank = |character: char| character.is_control() || character.is_whitespace();
         if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {
@@ -195,9 +196,9 @@ impl Leases {
     /// Changes a lease, and retries if another writer was faster. Returns the lease as written.
     ///
     /// # Errors
-    /// `NotFound` if the lease has ended; `InvalidArgument` for labels that exceed their bounds;
-    /// `Corrupt` if its record does not parse; `Conflict` if every attempt lost against another
-    /// writer; errors of `change` and of the store.
+    /// `NotFound` if there is no lease with this id; `InvalidArgument` for labels that exceed their
+    /// bounds; `Corrupt` if the record of the lease does not parse; `Conflict` if every attempt
+    /// lost against another writer; errors of `change` and of the store.
     pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
     where
         F: Fn(&mut Lease) -> Result<()> + Send + Sync,
@@ -241,7 +242,9 @@ impl Leases {
             if lease.owner != owner && !expired {
                 let or = match lease.expires_at {
                     Some(_) => "wait until the lease expires",
-                    None => "end the lease as its owner, because it never expires",
+                    None => {
+                        "end the lease with `cas lease rm --force`, because the lease never expires"
+                    }
                 };
                 return Err(Error::precondition(format!(
                     "the lease belongs to {}, which may still be at work; end that job, or {or}",
@@ -314,7 +317,7 @@ mod tests {
         let leases = Leases::new(Arc::new(MemoryStore::new()));
         let now = SystemTime::now();
         for (ends, advice, other) in [
-            (None, "as its owner", "wait"),
+            (None, "`cas lease rm --force`", "wait"),
             (Some(now + Duration::from_mins(1)), "wait until", "never"),
         ] {
             let lease = Lease::new("job", ends);

@@ -1,10 +1,10 @@
 //! The lifetimes of leases and of content without a lease, and the difference between clocks that a
-//! collection allows for.
+//! garbage collection allows for.
 
 use std::time::Duration;
 
-/// The default lifetime of a lease, counted from its last extension. The lease of a job that is
-/// killed expires within this time. `docs/DURABILITY.md` describes this.
+/// The default lifetime of a lease, counted from its last extension. The lease of a killed job
+/// expires at most this long after the kill; see `docs/DURABILITY.md`.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// The time for which a blob, a snapshot or an ingest that was stored without a lease is kept, even
 /// if nothing refers to it.

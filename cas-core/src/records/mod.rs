@@ -1,11 +1,13 @@
 //! Records: the small transactional tables that a store keeps next to its content.
 //!
-//! A store has exactly one records store. A [`Batch`] holds changes of records. A content store
-//! that is also the records store commits the batch together with the bytes that it publishes or
-//! removes. For any other content store, the batch is committed separately: before bytes are
-//! published, and after bytes are removed. A composition has the records store of one of its
-//! members. It can commit the batch together with published bytes only if that member stores the
-//! bytes.
+//! A [`Store`](crate::Store) has exactly one records store, which implements [`Records`]. A
+//! [`Batch`] holds changes of records. A content store that is also the records store commits the
+//! batch together with the bytes that it publishes or removes. For any other content store, the
+//! batch is committed separately: before bytes are published, and after bytes are removed.
+//!
+//! A [composition](crate::compose) is a store made of other stores, its members. One member
+//! provides the records store. The composition can commit the batch together with published bytes
+//! only if this member stores the bytes.
 
 pub(crate) mod blob;
 mod each;
@@ -46,7 +48,7 @@ pub enum Table {
     Snapshots,
     /// Leases, by id.
     Leases,
-    /// Notes, by room (their namespace) and key.
+    /// Notes, by room and key. A room is a namespace; see [`Notes`].
     Notes,
 }
 
@@ -127,7 +129,7 @@ pub struct Change {
 
 /// Changes that are applied in order.
 ///
-/// Put a record before the records that refer to it, and names last. If the store is not
+/// Put a record before the records that refer to it, and put images last. If the store is not
 /// [`Atomic`](crate::Capability::Atomic), a crash may interrupt the batch after any change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -193,13 +195,14 @@ impl Extend<Change> for Batch {
 
 /// A store of records with single-key compare-and-swap.
 ///
-/// In a local store, `load` and one page of `scan` are quick and run on the caller's thread. Over a
-/// network, they take as long as their requests. Every asynchronous method may return errors of the
-/// backend, besides the errors that its documentation lists.
+/// In a local store, `load` and one page of `scan` are quick and run on the caller's thread. If the
+/// store is reached over a network, these calls take as long as their network requests. Every
+/// asynchronous method may return errors of the backend, besides the errors that its documentation
+/// lists.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
-    /// Returns the capabilities of the store. For records, only `Atomic`, `Durable` and `Shared`
-    /// count.
+    /// Returns the capabilities of the store. Only `Atomic`, `Durable` and `Shared` apply to
+    /// records.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the record, or `None` if there is none.
@@ -229,8 +232,8 @@ pub trait Records: Send + Sync + 'static {
     ) -> Result<Vec<Record>>;
 }
 
-/// Returns the error of a change that does not find the expected state. Every store returns this
-/// error.
+/// Returns the `Conflict` error for a change whose record is not in the expected state. Every store
+/// returns this error from [`Records::commit`].
 pub fn conflict(change: &Change) -> Error {
     let found = match change.expect {
         Expect::Absent => "the record already exists",

@@ -10,7 +10,7 @@ use super::{Batch, Expect, Record, Records, Revision, Table};
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The notes of one room, with typed access to [`Table::Notes`].
+/// The notes of one room. Notes are stored in [`Table::Notes`].
 ///
 /// A room is a namespace of notes, for one purpose such as a kind of job. In the table, the key of
 /// a note is `room/key`. A note does not protect anything from a garbage collection.
@@ -56,8 +56,8 @@ impl Notes {
     /// Writes a note.
     ///
     /// # Errors
-    /// `Conflict` if the note is not in the expected state; `InvalidArgument` if the key is empty,
-    /// contains control characters or, as `room/key`, is longer than [`limit::KEY`] bytes;
+    /// `Conflict` if the note is not in the expected state; `InvalidArgument` if the key is empty
+    /// or contains control characters, or if `room/key` is longer than [`limit::KEY`] bytes;
     /// `OutOfRange` if the value is larger than [`limit::NOTE`] bytes; errors of the store.
     pub async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<()> {
         let mut batch = Batch::new();
@@ -143,7 +143,8 @@ impl Notes {
         Ok(found.into_iter().map(|note| self.inside(note)).collect())
     }
 
-    /// Calls `visit` for every note that [`Notes::list`] returns, without keeping all of them.
+    /// Calls `visit` for every note that [`Notes::list`] returns, without holding all notes in
+    /// memory at once.
     ///
     /// # Errors
     /// The first error of `visit`; errors of the store.

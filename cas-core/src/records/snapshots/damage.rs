@@ -25,7 +25,7 @@ impl Snapshots {
     /// with the content of `by`. Returns the id of the directory that `key` had before.
     ///
     /// # Errors
-    /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
+    /// `NotFound` if `key` or `by` does not exist; `FailedPrecondition` if `by` is not active;
     /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`;
     /// `Corrupt` if a record does not parse; `Conflict` if `content` belongs to another snapshot
     /// than `by`, or if every attempt lost against another writer; errors of the store.
@@ -96,12 +96,14 @@ impl Snapshots {
         Ok((batch, id))
     }
 
-    /// Returns the keys of the damaged records: records that do not parse or have an id that is too
-    /// high, and records whose chain of parents is broken or circular. A chain is broken if one of
-    /// its records is missing or does not parse. An empty key stands for the counter of ids, if it
-    /// does not parse, or is lost, too low or too high. If `remove` is set, removes these records,
-    /// and corrects the counter of ids and the numbers of children of the other records. A record
-    /// that another job is changing meanwhile is not judged by its parents and children.
+    /// Returns the keys of the damaged records. A record is damaged if it does not parse, if its id
+    /// is so close to `u64::MAX` that a corrected counter of ids would be too high, if its chain of
+    /// parents is circular, or if a record in this chain is missing or damaged. An empty key in the
+    /// result means that the counter of ids does not parse, or is lost, too low or too high.
+    ///
+    /// If `remove` is set, removes the damaged records, and corrects the counter of ids and the
+    /// numbers of children in the other records. If another job changes a record meanwhile, the
+    /// chain of parents and the number of children of this record are not checked.
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and, at every attempt, another job changed a record that must

@@ -2,8 +2,8 @@
 //!
 //! A snapshotter manages the directories, and this module decides which changes of state are
 //! allowed. Each record counts the children of its snapshot. Adding a child and removing the parent
-//! therefore change the same record, and one of the two loses the compare-and-swap, whether both
-//! are in one process or in two.
+//! therefore change the same record. If two jobs do this at the same time, in one process or in
+//! two, one of the jobs loses the compare-and-swap.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
 //! lowest id that no process has reserved yet.
@@ -50,8 +50,8 @@ impl Snapshots {
     /// Returns the records of the snapshots of `snapshotter` in `records`.
     ///
     /// # Errors
-    /// `Unsupported` if batches of `records` are not atomic. After half of a batch, a parent could
-    /// count a child that does not exist.
+    /// `Unsupported` if batches of `records` are not atomic. If only half of a batch were applied,
+    /// a parent could count a child that does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
             let message = "snapshots need a records store with atomic batches; use a local store";
@@ -118,8 +118,9 @@ impl Snapshots {
         Ok(chain)
     }
 
-    /// Checks that a snapshot may be created. A snapshotter calls this before it makes the
-    /// directories, and [`Self::create`] checks again. Returns the record of the parent, if any.
+    /// Checks that a snapshot may be created. A snapshotter calls this method before it makes the
+    /// directory of the snapshot. [`Self::create`] repeats the check. Returns the record of the
+    /// parent, if the new snapshot has a parent.
     ///
     /// # Errors
     /// As [`Self::create`], but never `Conflict`.
@@ -132,9 +133,10 @@ impl Snapshots {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has this key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed, for a key that is empty, too long or has
-    /// control characters, or for labels that exceed their bounds; `Corrupt` if a record does not
-    /// parse; `Conflict` if every attempt lost against another writer; errors of the store.
+    /// `InvalidArgument` if the parent is not committed, if the key is empty, contains control
+    /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or if the labels
+    /// exceed their bounds; `Corrupt` if a record does not parse; `Conflict` if every attempt lost
+    /// against another writer; errors of the store.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
@@ -145,8 +147,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not
-    /// parse; `Conflict` if `content` is that of a snapshot that had the key before, or if every
-    /// attempt lost against another writer.
+    /// parse; `Conflict` if `content` belongs to another snapshot than `key`, or if every attempt
+    /// lost against another writer; errors of the store.
     pub async fn commit(
         &self,
         name: &str,
@@ -169,8 +171,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_remove(key)).await
     }
 
-    /// Removes the record of a snapshot and returns it, if the snapshot is still in the state
-    /// `seen`. Otherwise returns `None`.
+    /// Removes the record of a snapshot and returns it, if the snapshot is still as `seen`
+    /// describes it. Returns `None` if the snapshot does not exist, was updated since, or is
+    /// another snapshot under the same key.
     ///
     /// # Errors
     /// As [`Self::remove`], but never `NotFound`.
@@ -201,8 +204,10 @@ impl Snapshots {
         Ok(page.iter().map(|(key, record)| record.info(key)).collect())
     }
 
-    /// Returns the ids of the directories that records name. A snapshot that is committed meanwhile
-    /// may be missed, so a directory whose id is not returned is only a candidate for removal.
+    /// Returns the ids of the directories that records name. The result may lack the id of a
+    /// snapshot that is created or committed during the call. A caller that wants to remove a
+    /// directory whose id was not returned must therefore lock the directory and call this method
+    /// again.
     ///
     /// # Errors
     /// As [`Self::walk`].

@@ -1,8 +1,9 @@
 //! The changes of state: the conditions of each change, and the batch that makes it.
 //!
 //! A batch that adds a child to a parent changes the parent first. A batch that removes a child
-//! changes the parent last. A batch that moves a child to another key writes the parent again,
-//! first, so that a parent with the same revision has the same children under the same keys.
+//! changes the parent last. A batch that moves a child to another key first writes the unchanged
+//! parent, which gives the parent a new revision. As long as the revision of a parent stays the
+//! same, the parent therefore has the same children under the same keys.
 
 use std::time::SystemTime;
 
@@ -151,8 +152,9 @@ impl Snapshots {
     /// Returns the snapshot `key`, which must be committed so that it can be a parent.
     async fn committed(&self, key: &str) -> Result<Seen> {
         let seen = self.seen(key).await?;
-        let seen =
-            seen.ok_or_else(|| Error::not_found("no such parent; commit it first").subject(key))?;
+        let seen = seen.ok_or_else(|| {
+            Error::not_found("no such parent; name a committed snapshot").subject(key)
+        })?;
         match seen.record.kind {
             SnapshotKind::Committed => Ok(seen),
             kind => {
