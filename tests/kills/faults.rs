@@ -248,13 +248,19 @@ impl World {
         (verb.prepare)(&self.place);
         let trace = tempfile::NamedTempFile::new().unwrap();
         let mut traced = under_strace(&(verb.command)(&self.place), fault, trace.path());
-        let ended = strike::end_within(&mut traced, TIMEOUT);
-        let trace = fs::read(trace.path()).unwrap();
-        let trace = text(&trace);
-        let mut injected = trace.lines().filter(|line| line.contains(INJECTED));
-        let first = injected.next()?;
-        let is_other = |line: &str| OTHER_FILES.iter().any(|other| line.contains(other));
-        if is_other(first) || injected.any(is_other) {
+        let injected = || -> Vec<String> {
+            let trace = fs::read(trace.path()).unwrap();
+            let lines = text(&trace);
+            let lines = lines.lines().filter(|line| line.contains(INJECTED));
+            lines.map(str::to_owned).collect()
+        };
+        let is_other = |line: &String| OTHER_FILES.iter().any(|other| line.contains(other));
+        // Such a process may wait for ever.
+        let is_over = || injected().iter().any(is_other);
+        let ended = strike::end_within(&mut traced, TIMEOUT, is_over);
+        let injected = injected();
+        let first = injected.first()?;
+        if injected.iter().any(is_other) {
             return Some(None);
         }
         let is_spare = SPARE.iter().any(|file| first.contains(file));
@@ -270,7 +276,8 @@ fn under_strace(command: &Command, fault: &Fault, trace: &Path) -> Command {
         number,
     } = fault;
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "-y", "-o"]).arg(trace);
+    strace.args(["-f", "--seccomp-bpf", "-qq", "-y"]);
+    strace.arg("-o").arg(trace);
     strace.arg("-e").arg(format!("trace={call}"));
     strace
         .arg("-e")

@@ -20,6 +20,8 @@ pub(crate) enum End {
 
 /// The time between two checks of a running process.
 const LOOK: Duration = Duration::from_micros(200);
+/// The time between two questions whether a running process must be killed.
+const ASK: Duration = Duration::from_millis(100);
 
 /// Runs a command and kills it at `moment`, unless it has succeeded by then.
 pub(crate) fn kill(command: &mut Command, moment: Duration) -> End {
@@ -56,19 +58,30 @@ pub(crate) fn measure(command: &mut Command) -> Duration {
 }
 
 /// Runs a command. Returns how it ended, and what it wrote to standard error. If it has not ended
-/// within `time`, kills it and the programs that it started, and returns `None`.
-pub(crate) fn end_within(command: &mut Command, time: Duration) -> Option<(ExitStatus, String)> {
+/// within `time`, or if `is_over` returns true meanwhile, kills it and the programs that it started,
+/// and returns `None`.
+pub(crate) fn end_within(
+    command: &mut Command,
+    time: Duration,
+    is_over: impl Fn() -> bool,
+) -> Option<(ExitStatus, String)> {
     let begun = Instant::now();
     // Not a pipe, because nobody reads it before the command ends.
     let mut errors = tempfile::tempfile().unwrap();
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
     let group = silent.stderr(errors.try_clone().unwrap()).process_group(0);
     let mut process = group.spawn().unwrap();
+    let mut asked = begun;
     let status = loop {
         if let Some(status) = process.try_wait().unwrap() {
             break status;
         }
-        if begun.elapsed() > time {
+        let mut must_end = begun.elapsed() > time;
+        if asked.elapsed() > ASK {
+            asked = Instant::now();
+            must_end |= is_over();
+        }
+        if must_end {
             let group = Pid::from_child(&process);
             kill_process_group(group, Signal::KILL).unwrap();
             process.wait().unwrap();
