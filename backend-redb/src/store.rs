@@ -196,7 +196,9 @@ mod tests {
             let found = examine(temp.path(), true).unwrap().unwrap();
             assert!(!found.repaired, "{found:?}");
             assert!(
-                found.detail.contains("nothing in it can be read"),
+                found
+                    .detail
+                    .contains("nothing in the old database can be read"),
                 "{found:?}"
             );
             let aside = fs::read(temp.path().join("cas.redb.damaged-1")).unwrap();

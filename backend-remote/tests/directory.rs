@@ -154,7 +154,7 @@ fn long_keys_are_accepted_and_options_refused() {
 /// Parts that a killed process sent are found and removed. Parts of blobs, and of the ingests of
 /// running processes, stay.
 #[test]
-fn parts_without_a_blob_are_removed_after_a_day() {
+fn parts_without_a_blob_are_removed() {
     const PART: usize = 8 << 20;
     let home = tempfile::tempdir().unwrap();
     let names = || fs::read_dir(home.path().join("uploads")).unwrap().count();
@@ -186,13 +186,9 @@ fn parts_without_a_blob_are_removed_after_a_day() {
     for name in ["x", "1", "y.00000000"] {
         fs::write(home.path().join("uploads").join(name), "").unwrap();
     }
-    assert_eq!(
-        wait(store.leftovers(yesterday, true)).unwrap(),
-        [0; 0],
-        "too young"
-    );
     for remove in [false, true] {
-        let mut found = wait(store.leftovers(later, remove)).unwrap();
+        // No other process can send parts, so their age does not matter.
+        let mut found = wait(store.leftovers(yesterday, remove)).unwrap();
         found.sort_unstable();
         assert_eq!(found, [&[7][..], &[PART as u64; 6]].concat());
     }

@@ -453,8 +453,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// parent, and removes `by`. Existing mounts keep the old files.
     ///
     /// # Errors
-    /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
-    /// `InvalidArgument` if `key` is not committed, or if the parents differ; as
+    /// `NotFound` if `key` or `by` does not exist; `FailedPrecondition` if `by` is not active;
+    /// `InvalidArgument` if `key` is not committed, or if the parents differ; errors of
     /// [`Snapshotter::commit`] if the content of `by` cannot be committed.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
@@ -465,28 +465,31 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// used.
     ///
     /// # Errors
-    /// `Conflict` if another process changed one of these records meanwhile.
+    /// `Conflict` if `remove` is set and another process changes a record that this call must
+    /// remove or correct.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is a file or directory that no record
-    /// names, for example because a process was killed, or because a directory could not be removed
-    /// with its snapshot. The list does not contain leftovers that are in use (see
+    /// names, for example because a process was killed, or because the directory of a removed
+    /// snapshot could not be removed. The list does not contain leftovers that are in use (see
     /// [`Snapshotter::cleanup`]).
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
-    /// something is mounted in it, or if a process is building or committing it. The old directory
-    /// of a [replaced](Snapshotter::replace) snapshot is also in use while a snapshot that was made
-    /// on top of it exists. A garbage collection of the whole store calls this, and so does a check
+    /// something is mounted in it, or if a process is building or committing it. The directory that
+    /// a snapshot had before it was [replaced](Snapshotter::replace) is also in use as long as an
+    /// active snapshot or a view exists that was made on top of the snapshot before the
+    /// replacement. A garbage collection of the whole store calls this method, and so does a check
     /// that repairs. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
-    /// `FailedPrecondition`, except for methods that return `None` by default.
+    /// `FailedPrecondition`, except that the default implementations of [`Snapshotter::open_tar`]
+    /// and [`Snapshotter::on_demand`] still return `None`.
     async fn close(&self) -> Result<()>;
 }
 
-/// Returns all snapshots in the order of their keys, read page by page.
+/// Reads all snapshots, page by page, and returns them in the order of their keys.
 ///
 /// # Errors
 /// Errors of [`Snapshotter::walk`].
@@ -503,8 +506,8 @@ pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
     }
 }
 
-/// Returns the chain IDs of a stack of layers with these diff IDs, lowest first. Each chain ID
-/// identifies its layer together with all layers below.
+/// Returns the chain IDs of the layers that have these diff IDs. The argument and the result both
+/// begin with the lowest layer. Each chain ID identifies its layer together with all layers below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

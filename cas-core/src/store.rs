@@ -14,7 +14,7 @@ use crate::records::{Blobs, Leases, Records};
 pub struct Store {
     /// The bytes of blobs.
     pub content: Arc<dyn ContentStore>,
-    /// The records of blobs, images and leases, and notes.
+    /// The records of blobs, images and leases, and the notes.
     pub records: Arc<dyn Records>,
     /// The names of images.
     pub images: Arc<dyn ImageStore>,
@@ -55,7 +55,7 @@ impl Store {
     /// Returns whether the content of `descriptor` is in the store.
     ///
     /// # Errors
-    /// `Corrupt` if it is stored with another size; errors of the store.
+    /// `Corrupt` if the stored content has another size than `descriptor`; errors of the store.
     pub async fn present(&self, descriptor: &Descriptor) -> Result<bool> {
         match self.content.stat(&descriptor.digest).await? {
             None => Ok(false),

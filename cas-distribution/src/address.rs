@@ -1,6 +1,6 @@
 //! Decides which addresses the client may connect to.
 //!
-//! A registry chooses where its redirects, its token service and its upload locations are. A
+//! A registry chooses the addresses of its redirects, its token service and its upload locations. A
 //! registry must not make this machine send requests to addresses that only this machine reaches.
 //! So every address is judged, after a name is looked up and before a connection is made:
 //!
@@ -8,7 +8,7 @@
 //! |---|---|
 //! | link-local, metadata services of clouds, multicast, reserved | never, except if the user gave this address as the registry |
 //! | loopback and unspecified | if the registry is on loopback or has an address of the first row, or with [`Options::private_addresses`](crate::Options::private_addresses) |
-//! | private: RFC 1918, shared (100.64/10), measurements (198.18/15), unique local, site-local | if the registry's own address is not public, or with the option of the row above |
+//! | private: RFC 1918, shared (100.64/10), benchmarks (198.18/15), unique local, site-local | if the registry's own address is not public, or with the option of the row above |
 //! | any other | always |
 //!
 //! - An IPv6 address that contains an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
@@ -87,9 +87,9 @@ impl Judge {
         let what = match Place::of(address) {
             Place::Forbidden => {
                 return Err(denied(format!(
-                    "{host} has the address {address}, which is link-local, multicast, \
-                     reserved, or of a metadata service; cas does not connect to such addresses; \
-                     check the configuration of {}",
+                    "{host} has the address {address}, which is link-local, multicast or \
+                     reserved, or belongs to a metadata service; cas does not connect to such \
+                     addresses; check the configuration of {}",
                     self.registry
                 )));
             }

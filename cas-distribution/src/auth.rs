@@ -175,8 +175,8 @@ impl Auth {
         match chosen {
             Some(Challenge::Bearer { realm, service }) => {
                 let realm: Url = realm.parse().map_err(|_| {
-                    let why = "the URL of its token service is invalid; ask its operator to \
-                               correct the URL";
+                    let why = "the URL of its token service is invalid; ask the operator of the \
+                               registry to correct the URL";
                     denied(why.to_owned())
                 })?;
                 self.bearer(http, realm, service.clone(), scope).await
@@ -209,7 +209,8 @@ impl Auth {
             }
             Some(Credentials::Identity(_)) | None => {
                 return Err(denied(
-                    "it requires a name and a password, and none were found; use `cas login`"
+                    "the registry requires a name and a password, and none were found; use `cas \
+                     login`"
                         .to_owned(),
                 ));
             }
@@ -287,8 +288,8 @@ impl State {
     fn show(&mut self, answer: Answer) -> Result<()> {
         let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
             denied(
-                "the token for the registry is not valid in a header; check its token service, \
-                 or use `cas login` again"
+                "the token for the registry is not valid in a header; check the token service of \
+                 the registry, or use `cas login` again"
                     .to_owned(),
             )
         })?;
@@ -305,5 +306,9 @@ impl State {
 }
 
 fn denied(why: String) -> Error {
-    Error::new(ErrorKind::Denied, format!("the registry refused: {why}")).backend(REGISTRY)
+    Error::new(
+        ErrorKind::Denied,
+        format!("the registry refused the request: {why}"),
+    )
+    .backend(REGISTRY)
 }

@@ -1,4 +1,4 @@
-//! Reads small files whole, up to a bound.
+//! Reads small files as a whole. A file with more bytes than are allowed is an error.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};

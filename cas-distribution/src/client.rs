@@ -31,16 +31,17 @@ pub struct Options {
     pub token_hosts: Vec<Host>,
     /// The file of logins that is read first. The file must exist, except for
     /// [`log_in`](crate::log_in), which creates it. If this is `None`, the first file is
-    /// `$REGISTRY_AUTH_FILE` if that variable is set. Otherwise it is podman's file:
+    /// `$REGISTRY_AUTH_FILE`. If that variable is not set, the first file is podman's:
     /// `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if
-    /// `XDG_RUNTIME_DIR` is not set. All these files may be absent.
+    /// `XDG_RUNTIME_DIR` is not set. A file that is not named by this option may be absent.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.
     pub mount_from: Option<String>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// its own address is public. A link-local or reserved address is never connected to, unless it
-    /// is the address by which the registry is named.
+    /// its own address is public. With any value, no connection is made to an address that is
+    /// link-local, multicast or reserved, or that belongs to the metadata service of a cloud,
+    /// unless it is the address by which the registry is named.
     pub private_addresses: bool,
     /// How long to wait for an answer, and for how long to repeat a request that fails.
     pub timeouts: Timeouts,
@@ -58,8 +59,9 @@ pub(crate) struct Inner {
     /// The URL of the repository, for example `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
-    /// The host of the registry that a mirror stands for. Requests to the mirror have this host in
-    /// the query parameter `ns`, as containerd's requests do.
+    /// If the client is for a mirror in `hosts.toml`: the host of the registry that is mirrored.
+    /// Requests to the mirror have this host in the query parameter `ns`, as containerd's requests
+    /// do. `None` for any other client.
     namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
@@ -84,8 +86,8 @@ impl Client {
     /// on this machine requires TLS.
     ///
     /// # Errors
-    /// `InvalidArgument` if `reference` does not give a valid URL; `Unavailable` if the system does
-    /// not provide what an HTTP client needs.
+    /// `InvalidArgument` if `reference` does not give a valid URL; `Unavailable` if the HTTP client
+    /// or the TLS library cannot be set up.
     pub async fn connect(reference: &FullName, options: Options) -> Result<Self> {
         Self::at(Endpoint::of(reference), options).await
     }
@@ -165,7 +167,7 @@ pub(crate) async fn reach(
 ) -> Result<(Http, Url)> {
     let (plain, encrypted) = (base("http")?, base("https")?);
     let judge = Judge::new(&plain, options.private_addresses)
-        .with_advice("; if it may, allow them (--private-addresses)");
+        .with_advice("; if you trust the registry, allow them (--private-addresses)");
     let http = Http::reaching(&plain, judge, options.timeouts.clone(), access)?;
     let is_plain = match scheme {
         Scheme::Http => true,

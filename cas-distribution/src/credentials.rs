@@ -95,7 +95,9 @@ impl Saved {
         let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
         let pair = pair.filter(|(name, _)| !name.is_empty());
         let (name, password) = pair.ok_or_else(|| {
-            Error::invalid("an `auth` is not NAME:PASSWORD in base64; use `cas login` again")
+            Error::invalid(
+                "the `auth` of a login is not NAME:PASSWORD in base64; use `cas login` again",
+            )
         })?;
         let password = password.trim_end_matches('\0');
         Ok(Credentials::of(name.to_owned(), password.to_owned()))

@@ -41,9 +41,10 @@ pub enum Download {
 }
 
 /// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
-/// reports that the file still has this ETag. An `etag` that is not valid in a header is ignored.
-/// Redirects are followed as the documentation of this crate describes. No login is sent. The
-/// request is repeated if the connection fails, but not after an answer.
+/// reports that the file still has the ETag `etag`. An `etag` that is not valid in a header is
+/// ignored. Redirects are followed under the rules in the documentation of this crate. No login is
+/// sent. The request is repeated if no answer arrives for a temporary reason, such as a lost
+/// connection. A request that was answered is not repeated.
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, or contains a login; `InvalidArgument`
@@ -109,12 +110,13 @@ fn parse(text: &str, plain_http: bool) -> Result<Url> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
-            "expected a URL without a login, found one; remove it, because no login is sent",
+            "the URL contains a login, but no login is sent; remove the login from the URL",
         ));
     }
     if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
         return Err(invalid(
-            "http does not protect the file from changes; use https, or allow plain http",
+            "http does not protect the file from changes in transit; use https, or allow http \
+             (--plain-http)",
         ));
     }
     Ok(url)
@@ -136,7 +138,10 @@ fn refused(response: &Response) -> Error {
         }
         _ => Error::new(
             ErrorKind::Denied,
-            format!("{answered}; no login is sent, so fetch the file another way, and import it"),
+            format!(
+                "{answered}; no login is sent, so download the file with another tool, and import \
+                 it"
+            ),
         ),
     };
     error.backend(REGISTRY)

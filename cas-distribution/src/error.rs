@@ -49,7 +49,7 @@ pub(crate) struct Credit {
 impl Credit {
     /// Returns why the request may have been refused, and what to do.
     fn explain(&self, status: StatusCode) -> String {
-        let absent = "the registry may not have this name, or may require other rights";
+        let absent = "this name may be absent from the registry, or may require other rights";
         match (&self.withheld, &self.login) {
             (Some(withheld), _) => format!("{absent}: {withheld}"),
             (None, None) => format!("{absent}: {LOG_IN}"),
@@ -112,7 +112,7 @@ pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) ->
         status if retry::passes(status) || status.is_server_error() => {
             let wait = wait.map_or("later".to_owned(), |wait| {
                 format!(
-                    "after {:.50} (seconds or a date)",
+                    "later (Retry-After: {:.50})",
                     wait.escape_debug().to_string()
                 )
             });
@@ -161,7 +161,7 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     }
     if is_malformed {
         let message = format!(
-            "{} sent an answer that is not valid HTTP: {last}; ask the operator of this host to \
+            "{} sent an answer that is not valid HTTP: {last}; ask the operator of the host to \
              correct this",
             shown(url)
         );

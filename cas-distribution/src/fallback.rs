@@ -1,14 +1,15 @@
 //! The tag that lists the referrers of a manifest or an index in a registry without the API for
 //! referrers. A client that pushes or deletes a referrer changes the index at this tag.
 //!
-//! Two clients may change the index at the same time. Each client sends the `ETag` that it has
-//! read. A registry that supports conditional requests then refuses the later change. After its
-//! change, each client reads the tag again. If another client has replaced the change, the client
-//! repeats it. A client makes at most [`limit::REFERRER_ATTEMPTS`] attempts, and begins none after
-//! the time [`Timeouts::repeat`](crate::Timeouts::repeat). In a registry without conditional
-//! requests, a race remains that no client can prevent. One client reads the tag, a second client
-//! makes its change and reads the tag back, and then the first client overwrites that change. If
-//! the lost referrer is pushed again, it is listed again.
+//! Two clients may change the index at the same time. With its change, each client sends the `ETag`
+//! of the index that it has read. A registry that supports conditional requests then refuses the
+//! later change. After its change, each client reads the tag again. If the registry has refused the
+//! change, or another client has overwritten it, the client makes the change again. A client makes
+//! at most [`limit::REFERRER_ATTEMPTS`] attempts, and begins each of them within the time
+//! [`Timeouts::repeat`](crate::Timeouts::repeat). In a registry without conditional requests, a
+//! race remains that no client can prevent. One client reads the tag, a second client makes its
+//! change and reads the tag again, and then the first client overwrites that change. A referrer
+//! that is lost in this way is listed again once it is pushed again.
 
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -178,8 +179,8 @@ fn written(index: &Index) -> Result<Vec<u8>> {
     let (found, size) = (index.manifests.len(), data.len() as u64);
     if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {
         return Err(Error::out_of_range(format!(
-            "the tag would list {found} referrers in {size} bytes; at most {} referrers and {} \
-             bytes are allowed; delete some of the referrers",
+            "the index of referrers would have {found} entries and {size} bytes; at most {} \
+             entries and {} bytes are allowed; delete some of the referrers",
             limit::DESCRIPTORS,
             limit::DOCUMENT_WRITE
         ))
@@ -198,7 +199,7 @@ fn occupied(subject: &Digest, found: &str) -> Error {
 }
 
 fn replaced(subject: &Digest) -> Error {
-    let why = "other clients replaced each change of this tag; try again later";
+    let why = "other clients changed this tag during each attempt to change it; try again later";
     let error = Error::new(cas_core::ErrorKind::Conflict, why);
     error.subject(tag(subject)).backend(REGISTRY)
 }

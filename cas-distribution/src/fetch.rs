@@ -1,4 +1,4 @@
-//! Resolves the name and fetches content.
+//! Resolves the name of an image and fetches content, both from a registry.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
-//! Files of logins as people have them. For each, a test expects the login that the documentation
-//! of docker or podman describes.
+//! Tests with files of logins that users of docker or podman may have. Each test expects the login
+//! that the documentation of docker or podman describes.
 //!
-//! A row has the name of an image, a file, and what is expected: the helpers to ask, in this order,
-//! and then the login that the file itself has.
+//! A row has the name of an image, a file, and the expected result: the helpers in the order in
+//! which they are asked, and then the login that the file itself has.
 
 use cas_core::Result;
 use cas_core::image::FullName;
@@ -39,7 +39,10 @@ fn hold(is_legacy: bool, rows: &[Row]) {
             (Ok(found), Ok(expected)) => assert_eq!(found, *expected, "{name} {file}"),
             (Err(error), Err(part)) => {
                 let said = error.to_string();
-                assert!(said.contains(part), "{said} has no {part:?}, {file}");
+                assert!(
+                    said.contains(part),
+                    "{file}: expected {part:?}, found {said:?}"
+                );
             }
             (found, _) => unreachable!("{name} {file}: {found:?}"),
         }

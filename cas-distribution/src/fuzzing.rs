@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Functions that call private parsers, for the fuzz targets of this repository.
 
 use std::iter;
 
@@ -7,13 +7,14 @@ use reqwest::header::{HeaderMap, HeaderValue, LINK};
 use crate::config::Config;
 use crate::{challenge, date, pages, spelling, token, warning};
 
-/// Parses a value of the header `WWW-Authenticate`. Returns the number of known challenges.
+/// Parses a value of the header `WWW-Authenticate`. Returns the number of Basic challenges and of
+/// Bearer challenges with a realm.
 pub fn challenges(value: &str) -> usize {
     challenge::parse(iter::once(value)).len()
 }
 
-/// Parses a value of the header `Link`. Returns the target of its link to the next page, or `None`
-/// if it does not have one.
+/// Parses a value of the header `Link`. Returns the target of the link to the next page, or `None`
+/// if the value does not have this link.
 pub fn next_page(value: &[u8]) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(LINK, HeaderValue::from_bytes(value).ok()?);
@@ -25,14 +26,14 @@ pub fn token(body: &[u8]) -> bool {
     token::Answer::read(body).is_some()
 }
 
-/// Parses a date in an HTTP header. Returns whether the text has a form such as
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Parses a date in an HTTP header. Returns whether the text is a date from 1970 to 9999 in the
+/// form `Sun, 06 Nov 1994 08:49:37 GMT`. The weekday is not checked.
 pub fn date(text: &str) -> bool {
     date::parse(text).is_some()
 }
 
-/// Returns the text in a value of the header `Warning`, escaped and shortened. Returns `None` if
-/// the text is empty, or if the warning has another form than `299 - "text"`.
+/// Returns the text in a value of the header `Warning`, escaped and shortened to 300 characters.
+/// Returns `None` if the text is empty, or if the warning has another form than `299 - "text"`.
 pub fn warning(text: &str) -> Option<String> {
     warning::text(text)
 }

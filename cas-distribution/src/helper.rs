@@ -1,9 +1,8 @@
 //! Docker's credential helpers: `docker-credential-NAME ACTION`.
 //!
-//! A helper reads its input from standard input, so no argument contains a secret. A helper has a
-//! limited time to answer. It may ask the user at the terminal of this process. A helper that does
-//! not answer in time is killed. If this process has no terminal, the children of the helper are
-//! killed, too.
+//! A helper reads its input from standard input, so no argument contains a secret. A helper may ask
+//! the user at the terminal of this process. A helper that does not end within 30 seconds is
+//! killed. If this process has no terminal, the children of the killed helper are killed, too.
 
 use std::fmt;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The hosts that a configuration names.
+//! Hosts with an optional port.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use cas_core::error::excerpt;
 use cas_core::{Error, Result};
 use reqwest::Url;
 
-/// A host as a configuration names it: `HOST[:PORT]`. Without a port, it stands for every port of
+/// A host with an optional port: `HOST[:PORT]`. Without a port, the value stands for every port of
 /// the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {

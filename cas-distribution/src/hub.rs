@@ -1,5 +1,5 @@
-//! The hosts and keys of Docker Hub. Names of its images contain `docker.io`, its registry is on
-//! another host, and its logins have a special key.
+//! The hosts of Docker Hub, and the keys under which its logins are saved. Names of its images
+//! contain `docker.io`, but its registry is at `registry-1.docker.io`.
 
 /// The hosts that mean Docker Hub.
 pub(crate) const HOSTS: [&str; 3] = ["docker.io", "index.docker.io", REGISTRY];

@@ -1,4 +1,4 @@
-//! The keys under which files and helpers keep the login for a registry.
+//! The keys under which files of logins and credential helpers keep the login for a registry.
 //!
 //! docker uses the host of the registry, earlier releases of docker used URLs, and Docker Hub has a
 //! key of its own. podman also uses the host with a namespace or a repository. A login under such a

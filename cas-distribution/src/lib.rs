@@ -1,4 +1,4 @@
-//! A client for OCI registries, over HTTP. It needs no store:
+//! A client for OCI registries, over HTTP. It can be used without an image store:
 //!
 //! ```
 //! # use std::io::{BufRead, BufReader, Write};
@@ -60,10 +60,11 @@
 //! # }
 //! ```
 //!
-//! A [`Client`] serves one [`FullName`](cas_core::image::FullName), a name in one repository, and
-//! returns blobs as streams. `cas_core::transfer::pull` verifies and stores them, and `push` sends
-//! blobs to a client. A client also lists referrers, tags and repositories, and deletes tags,
-//! manifests and blobs.
+//! A [`Client`] is for one [`FullName`](cas_core::image::FullName), a name in one repository. It
+//! returns blobs as streams. `cas_core::transfer::pull` stores an image that it reads from a
+//! client, and verifies the content. `cas_core::transfer::push` sends an image to the registry of a
+//! client. A client also lists referrers, tags and repositories, and deletes tags, manifests and
+//! blobs.
 //!
 //! [`Client::blob`] and [`Client::document`] verify what they read. The bytes that
 //! [`Fetcher::fetch`](cas_core::transfer::Fetcher::fetch) returns are not verified.
@@ -71,11 +72,11 @@
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
-//! - A token service gets the login for a registry if its host is the registry's host or a
-//!   subdomain of that host, or if [`Options::token_hosts`] names its host. The token service of
-//!   Docker Hub also gets the login for Docker Hub. In each case, the registry and the token
-//!   service must both use https or both be on loopback. Otherwise the token is requested without a
-//!   login.
+//! - The login for a registry is sent to a token service if the host of the token service is the
+//!   registry's host, a subdomain of the registry's host, or in [`Options::token_hosts`]. The token
+//!   service of Docker Hub also gets the login for Docker Hub. In each case, the registry and the
+//!   token service must both use https or both be on loopback. Otherwise the token is requested
+//!   without a login.
 //! - A token is requested with the scope that the operation needs. The scope that the registry
 //!   proposes is ignored.
 //! - A redirect, an upload location or a token service must not be at a link-local or reserved
@@ -86,10 +87,10 @@
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a lost or slow connection, and
-//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. [`Mirrors`] repeats requests only at
-//!   its last endpoint. If an earlier endpoint fails, it asks the next one. An interrupted read
-//!   continues where it stopped. [`download()`] repeats a request only if no answer arrives, and
-//!   does not continue an interrupted read.
+//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. An interrupted read continues where
+//!   it stopped. [`Mirrors`] repeats requests only at the last endpoint. If a read fails at an
+//!   earlier endpoint, the next endpoint is asked instead. [`download()`] repeats a request only if
+//!   no answer arrives, and does not continue an interrupted read.
 //! - [`Timeouts`] has the deadlines of requests. A transfer that makes progress has no overall
 //!   deadline.
 

@@ -32,22 +32,22 @@ pub struct LoggedIn {
     pub warnings: Vec<String>,
 }
 
-/// Logs in to a registry: checks a name and a password with it, and then saves them. If the
-/// registry does not ask for a login, they are saved without a check, and with a warning. They are
-/// saved in the file [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in
-/// docker's `config.json`. If this file names a credential helper for the registry or for all
-/// registries, they are saved in the helper instead. `hosts` has the certificates for the registry.
-/// Returns where the login was saved.
+/// Logs in to a registry: checks `name` and `password` with the registry, and then saves them as
+/// the login. If the registry does not ask for a login, the login is saved without a check, and a
+/// warning is returned. The login is saved in the file [`Options::auth_file`], otherwise in
+/// `$REGISTRY_AUTH_FILE`, otherwise in docker's `config.json`. If this file names a credential
+/// helper for the registry or for all registries, the login is saved in the helper instead. `hosts`
+/// has the certificates for the registry. Returns where the login was saved.
 ///
 /// # Errors
-/// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, if no file
-/// is named and neither `$DOCKER_CONFIG` nor `$HOME` is set, or if the environment names a proxy
-/// that cannot be used; `Denied` if the registry or its token service refuses the name and the
-/// password, or if the token service may not get them; `Unavailable` if the registry does not
-/// answer, or answers a request of `/v2/` with any other status that is not a success; errors of
-/// the files of certificates. In these cases, nothing is saved. `FailedPrecondition` if the helper
-/// fails; errors of the files of logins. If the error is about another file than the one to save
-/// in, the login was saved nevertheless.
+/// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, if
+/// [`Options::auth_file`] is `None` and none of `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG` and `$HOME`
+/// is set, or if the environment names a proxy that cannot be used; `Denied` if the registry or its
+/// token service refuses the login, or if the login may not be sent to the token service;
+/// `Unavailable` if the registry does not answer, or answers a request of `/v2/` with an unexpected
+/// status, such as 404; errors of the files of certificates. In these cases, nothing is saved.
+/// `FailedPrecondition` if the helper fails; errors of the files of logins. If the message names a
+/// file of logins other than the one to save in, the login was saved nevertheless.
 pub async fn log_in(
     registry: &Host,
     name: &str,
@@ -70,15 +70,16 @@ pub async fn log_in(
 }
 
 /// Removes the login for a registry from `file`, and from the credential helpers that this file
-/// names for the registry and for all registries. By default, `file` is the file that [`log_in`]
-/// writes if [`Options::auth_file`] is `None`. Returns a warning if another file, or a helper that
-/// it names, has a login for the registry, because that login is used from now on.
+/// names for the registry and for all registries. If `file` is `None`, the file is
+/// `$REGISTRY_AUTH_FILE`, otherwise docker's `config.json`. Returns a warning if another file of
+/// logins, or a helper that the other file names, has a login for the registry, because that login
+/// is used from now on.
 ///
 /// # Errors
 /// `NotFound` if neither the file nor its helpers have a login for the registry; `InvalidArgument`
-/// if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `FailedPrecondition` if a
-/// credential helper fails; errors of the files of logins. A login that was removed before the
-/// error stays removed.
+/// if `file` is `None` and none of `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG` and `$HOME` is set;
+/// `FailedPrecondition` if a credential helper fails; errors of the files of logins. A login that
+/// was removed before the error stays removed.
 pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
     let failed = |error: Error| error.operation("log out of").subject(registry);
     let host = registry.to_string();
@@ -98,13 +99,14 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
 }
 
 /// Removes all logins from `file`. Also removes those logins that the credential helpers of this
-/// file keep under keys in the file. By default, `file` is the file that [`log_in`] writes if
-/// [`Options::auth_file`] is `None`. Returns the keys of the logins, most of which are hosts.
+/// file keep under keys in the file. If `file` is `None`, the file is `$REGISTRY_AUTH_FILE`,
+/// otherwise docker's `config.json`. Returns the keys of the removed logins. A key is a host, a
+/// host with a namespace or a repository, or a URL.
 ///
 /// # Errors
-/// `InvalidArgument` if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set;
-/// `FailedPrecondition` if a credential helper fails; errors of the file. Logins that were removed
-/// before the error stay removed.
+/// `InvalidArgument` if `file` is `None` and none of `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG` and
+/// `$HOME` is set; `FailedPrecondition` if a credential helper fails; errors of the file. Logins
+/// that were removed before the error stay removed.
 pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
     runtime::run(async move { save::remove_all(&logins::written(file.as_deref())?).await }).await
 }

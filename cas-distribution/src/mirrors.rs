@@ -22,12 +22,12 @@ use crate::hosts::Endpoint;
 
 /// A registry and its mirrors. Cheap to clone.
 ///
-/// A request that reads goes to the endpoints that may answer it, in their order. If an endpoint
-/// fails, the next one is asked. But after an error of this machine, such as a file of certificates
-/// that does not parse, no other endpoint is asked. An endpoint that was unavailable is asked last
-/// from then on. A read that fails in the middle continues at the next endpoint, at the byte where
-/// it ended. Content that turns out to be wrong is read again from the other endpoints. Images are
-/// pushed to the endpoint of [`Mirrors::registry`].
+/// A read is sent to the first endpoint that may answer it. If this endpoint fails, the next one is
+/// asked. But after an error of this machine, such as a file of certificates that does not parse,
+/// no other endpoint is asked. An endpoint that was unavailable is asked last from then on. A read
+/// that fails in the middle continues at the next endpoint, at the byte where it ended. Content
+/// that turns out to be wrong is read again from the other endpoints. Images are pushed to the
+/// endpoint of [`Mirrors::registry`].
 #[derive(Clone)]
 pub struct Mirrors {
     places: Arc<[Place]>,
@@ -80,18 +80,18 @@ impl Mirrors {
         }
     }
 
-    /// Lists the referrers of all endpoints from which images are pulled, one endpoint after the
-    /// other. By default, only the referrers of the first endpoint that lists any are listed. An
-    /// endpoint is asked after all pages of the endpoint before it were read. Several endpoints may
-    /// list the same referrer.
+    /// Lists the referrers of all endpoints from which images are pulled. By default, only the
+    /// referrers of the first endpoint that has any are listed. The next endpoint is asked when the
+    /// caller has read all pages of the previous endpoint. A referrer that several endpoints list
+    /// is returned once for each of these endpoints.
     #[must_use]
     pub fn with_all_referrers(mut self) -> Self {
         self.lists_all = true;
         self
     }
 
-    /// Returns the message of [`Client::withheld`] of the first endpoint that has one, or `None` if
-    /// there is none.
+    /// Returns the message about a withheld login ([`Client::withheld`]) for the first endpoint
+    /// that has such a message. Returns `None` if no endpoint has one.
     pub async fn withheld(&self) -> Option<String> {
         for place in self.places.iter() {
             if let Some(client) = place.client.get()
@@ -103,9 +103,10 @@ impl Mirrors {
         None
     }
 
-    /// Returns the warnings so far. For each endpoint, these are the first reason why it was passed
-    /// over, if it failed or sent wrong bytes, and the warnings of [`Client::warnings`]. There is
-    /// none about an endpoint that only lacks some content.
+    /// Returns the warnings so far, endpoint by endpoint. If an endpoint was passed over because it
+    /// failed or sent wrong bytes, the first warning about this endpoint states the first failure.
+    /// The warnings of [`Client::warnings`] follow. An endpoint that only lacks content causes no
+    /// warning.
     pub fn warnings(&self) -> Vec<String> {
         let of_place = |place: &Place| {
             let own = place.client.get().map(Client::warnings);
@@ -178,11 +179,11 @@ impl Mirrors {
     }
 
     /// Returns the client of the first endpoint to which images may be pushed, usually the registry
-    /// itself. An endpoint that was unavailable to a read comes after the others. Images are pushed
-    /// and deleted with the returned client.
+    /// itself. If a read found an endpoint unavailable, this endpoint comes after the other
+    /// endpoints. Images are pushed and deleted with the returned client.
     ///
     /// # Errors
-    /// `FailedPrecondition` if images may be pushed to none of the endpoints; as [`Client::at`].
+    /// `FailedPrecondition` if no endpoint may be pushed to; errors of [`Client::at`].
     pub async fn registry(&self) -> Result<&Client> {
         match self.order(|endpoint| endpoint.may.push).front() {
             Some(number) => self.client(*number).await,
@@ -259,7 +260,7 @@ impl Fetcher for Mirrors {
         }
         lock(&first.wrong).insert(digest);
         let warning = format!(
-            "{} was passed over: it sent other bytes than those of {digest}",
+            "{} was passed over: it sent bytes that do not match {digest}",
             first.endpoint
         );
         lock(&first.warning).get_or_insert(warning);

@@ -1,4 +1,4 @@
-//! Listings in pages. Each answer names the URL of the next page.
+//! Reads listings page by page. Each page except the last names the URL of the next page.
 
 use std::sync::Arc;
 
@@ -22,14 +22,16 @@ impl<T> Pages<T> {
     /// Requests the next page. Returns `None` after the last one.
     ///
     /// # Errors
-    /// `NotFound`, `Denied` or `Unavailable` if the registry answers with the status of an error;
-    /// `Unavailable` if it does not answer; `Corrupt` if the answer is not a list, or names a next
-    /// page that is not a URL, or that is at another origin (scheme, host and port) than that of
-    /// the registry; `Denied` if the URL of the next page uses neither http nor https, uses http
-    /// instead of https, or contains credentials; `OutOfRange` if a page is larger than
-    /// [`limit::PAGE`] bytes or names itself as the next page, or if there are more than
-    /// [`limit::PAGES`] pages; `Unsupported` if the answer is encoded; errors of the files of
-    /// logins and of certificates. After an error, the next call returns `None`.
+    /// `NotFound`, `Denied` or `Unavailable` if the registry answers with an error status;
+    /// `Unavailable` if the registry does not answer; `Corrupt` if the page is not a list, if its
+    /// link to the next page is not a URL, or if this URL has another scheme, host or port than the
+    /// registry; `Denied` if the URL of the next page uses neither http nor https, uses http
+    /// although the registry uses https, or contains credentials; `OutOfRange` if a page is larger
+    /// than [`limit::PAGE`] bytes, if a page names itself as the next page, or if the listing has
+    /// more than [`limit::PAGES`] pages; `Unsupported` if the answer has a content encoding, such
+    /// as gzip; errors of reading the files of logins and of certificates.
+    ///
+    /// After an error, the next call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }
@@ -169,7 +171,8 @@ pub(crate) fn broken(url: &Url, what: &str) -> Error {
 
 fn endless(url: &Url) -> Error {
     Error::out_of_range(format!(
-        "{} lists the same page again, or has more than {} pages; check the registry",
+        "a listing of {} names a page as its own next page, or has more than {} pages; check the \
+         registry",
         shown(url),
         limit::PAGES
     ))

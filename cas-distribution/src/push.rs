@@ -77,7 +77,7 @@ impl Inner {
             && *expected != descriptor.digest
         {
             return Err(Error::invalid(format!(
-                "expected the digest {expected} of the reference, but the image is {digest}; \
+                "the reference has the digest {expected}, but the image has the digest {digest}; \
                  leave the digest out of the reference"
             ))
             .subject(&self.reference));

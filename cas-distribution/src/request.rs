@@ -1,4 +1,5 @@
-//! Requests that are repeated with credentials, or at the target of a redirect.
+//! Sends requests. Repeats a request with credentials if the registry asks for credentials. Follows
+//! the redirects of requests that only read.
 
 use bytes::Bytes;
 use cas_core::{MediaType, Result, limit};

@@ -1,5 +1,5 @@
-//! The canonical spelling of hosts. Rules and names are compared in it, so that another spelling of
-//! a host does not evade a rule.
+//! The canonical spelling of hosts. The hosts in rules and names are compared in this spelling, so
+//! that no other spelling of a host evades a rule.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

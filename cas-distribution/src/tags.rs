@@ -81,8 +81,10 @@ impl Client {
         Ok(pages(Arc::clone(&self.0), listing, url, read))
     }
 
-    /// Returns the repositories of the registry, page by page, with the bounds of [`Client::tags`].
-    /// Only the host of the client's reference matters. Many registries refuse this listing.
+    /// Returns the repositories of the registry, page by page, in the order of the registry. At
+    /// most [`limit::PAGES`] pages of at most [`limit::PAGE`] bytes each are read. The names are
+    /// not checked, and may contain any text. The repository in the client's reference does not
+    /// matter. Many registries refuse this listing.
     ///
     /// # Errors
     /// None at present. [`Pages::next`] returns the errors of the listing.

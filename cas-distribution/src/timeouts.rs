@@ -22,20 +22,22 @@ pub struct Timeouts {
     /// [`min_speed`](Self::min_speed) demands. By default 10 s.
     pub idle: Duration,
     /// Minimum speed of the body of an answer in bytes per second, on average over
-    /// [`idle`](Self::idle). A slower connection is replaced. By default 1024. With 0, one byte is
-    /// enough.
+    /// [`idle`](Self::idle). A slower connection is replaced. By default 1024. With 0, one byte in
+    /// the time [`idle`](Self::idle) is enough.
     pub min_speed: u64,
-    /// Maximum time from the last byte of an upload to its answer. In this time, the registry may
-    /// have to copy and hash the blob. By default 10 minutes.
+    /// Maximum time from the last byte of an upload to the answer of the registry. In this time,
+    /// the registry may have to copy and hash the blob. By default 10 minutes.
     pub store: Duration,
-    /// How long a request is repeated without progress, if it fails for a temporary reason. By
-    /// default 60 s. With 0, nothing is repeated. Requests for ranges are repeated for at most half
-    /// of this time, and at most until four have failed in a row. Then the whole content is
-    /// requested. Attempts to connect are made at most until five have failed in a row.
+    /// How long a request that fails for a temporary reason is repeated without progress. By
+    /// default 60 s. With 0, nothing is repeated. A request for a range is repeated for at most
+    /// half of this time, and is not repeated after four attempts have failed in a row. After that,
+    /// the whole content is requested. If no connection can be made, the request is not repeated
+    /// after five attempts have failed in a row.
     pub repeat: Duration,
-    /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
-    /// the first. Each pause is shortened at random by up to a half. If the registry asks to wait,
-    /// that time is added. By default 250 ms.
+    /// The pause before the first repetition. Each further pause is twice as long as the pause
+    /// before, up to 40 times the first pause. Each pause is shortened at random by up to a half.
+    /// If an answer has the header `Retry-After`, the time in this header is added to the pause. By
+    /// default 250 ms.
     pub pause: Duration,
 }
 

@@ -33,11 +33,12 @@ impl Reason {
         match self {
             Reason::Unencrypted => format!(
                 "{withheld}, because the registry and its token service must both use https or \
-                 both be on loopback; use https for both to allow it"
+                 both be on loopback; use https for both to send the login"
             ),
             Reason::ForeignHost => format!(
-                "{withheld}, because this host does not belong to the registry; to allow it, add \
-                 \"{}\" to token-hosts of [registries.\"{registry}\"] in cas.toml",
+                "{withheld}, because this host does not belong to the registry; to send the login \
+                 to this host, add \"{}\" to token-hosts of [registries.\"{registry}\"] in \
+                 cas.toml",
                 origin::authority(service)
             ),
         }

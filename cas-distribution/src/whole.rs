@@ -1,4 +1,4 @@
-//! Reads a short answer as a whole.
+//! Reads the whole of an HTTP answer into memory, up to a maximum length.
 
 use bytes::Bytes;
 use cas_core::Result;

@@ -23,9 +23,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Writes the image of a tree and its data files to `path`. The new file gets the name when it
-    /// is complete and flushed to the device. It then replaces a file that had the name. Returns
-    /// the size of the new file.
+    /// Makes the image of a tree, and writes the image and the data files to one new file. When the
+    /// new file is complete and flushed to the device, it gets the name `path`, and replaces any
+    /// file that had this name. Returns the size of the new file.
     ///
     /// # Errors
     /// As [`Image::new`] and [`NewFile::begin`]; errors of the file system.
@@ -36,9 +36,10 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Writes an image and its data files to `path`, as [`Disk::write`] does. The metadata of the
-    /// image is copied from the file `metadata`. The data files must be in the order in which the
-    /// image numbers them. Returns the size of the new file.
+    /// Writes an image and its data files to one new file. The metadata of the image is copied from
+    /// the file `metadata`. The data files must be in the order in which the image numbers them.
+    /// When the new file is complete and flushed to the device, it gets the name `path`, and
+    /// replaces any file that had this name. Returns the size of the new file.
     ///
     /// # Errors
     /// As [`NewFile::begin`]; errors of the file system.

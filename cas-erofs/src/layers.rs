@@ -21,7 +21,7 @@ pub(crate) const ALIGNMENT: u64 = 4096;
 /// Size in bytes of the buffer for the data of sparse files.
 const PIECE: usize = 64 << 10;
 
-/// The layers of one image, read lowest first.
+/// The layers of one image. The lowest layer must be added first.
 pub struct Layers {
     directory: PathBuf,
     /// Whether the data files have names.
@@ -33,7 +33,8 @@ pub struct Layers {
 }
 
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
-/// files. For a layer of [`Layers::add_members`], the caller provides the file.
+/// files. For a layer that [`Layers::add_members`] has added, the data file is the file that the
+/// caller passed, which need not be a tar.
 pub struct DataFile {
     /// The open file. A file that [`Layers`] has made has a name in a directory only if the caller
     /// used [`Layers::named`].
@@ -132,11 +133,11 @@ impl Layers {
         Ok(warnings)
     }
 
-    /// Reads the next layer, an uncompressed tar, from the beginning of `file`, whatever its
-    /// position is. The file itself becomes a data file. Of members other than sparse files, only
-    /// the headers and incomplete last blocks are needed, and most other data is not read. The data
-    /// of sparse files is copied to the data file for sparse files. Returns warnings as
-    /// [`Layers::add`].
+    /// Reads the next layer, an uncompressed tar, from `file`. Starts at the beginning of the file,
+    /// whatever its current position is. The file itself becomes a data file. Of each member that
+    /// is not a sparse file, only the headers and the incomplete last block are needed, and most of
+    /// the other data is not read. The data of sparse files is copied to the data file for sparse
+    /// files. Returns warnings about what was unusual or left out.
     ///
     /// # Errors
     /// As [`Layers::add`].
@@ -166,12 +167,14 @@ impl Layers {
         Ok(self.tree.take_warnings())
     }
 
-    /// Adds the next layer from a list of its members, without reading a tar. `length` is the
-    /// length of its data file in bytes. Each member comes with the offset of its content in the
-    /// data file, a multiple of 512. The content must be followed by zeros up to the next multiple
-    /// of 512. No member may be a sparse file. `file` is the data file. Neither this method nor
-    /// [`Image::new`](crate::Image::new) reads it, so a caller that does not make a [`Disk`] may
-    /// pass any file. Returns warnings as [`Layers::add`].
+    /// Adds the next layer from a list of its members, without reading a tar. `file` is the data
+    /// file of the layer, and `length` is the length of the data file in bytes. Neither this method
+    /// nor [`Image::new`](crate::Image::new) reads `file`, so a caller that does not make a
+    /// [`Disk`] may pass any file. Returns warnings about what was unusual or left out.
+    ///
+    /// Each member comes with the offset of its content in the data file, a multiple of 512. The
+    /// content must be followed by zeros up to the next multiple of 512. No member may be a sparse
+    /// file.
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of

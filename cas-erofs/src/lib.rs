@@ -3,16 +3,19 @@
 //!
 //! [`Layers`] copies the tar of each layer to a file, unless the tar is already in a file, and
 //! merges the members of the tars into a [`Tree`]. The data of all sparse files is in one more
-//! file. The tars and this file are the data files. [`Image`] is the metadata of the tree, and
-//! refers to the data files for the data of files. [`Image::write_disk`] makes one file of the
-//! metadata and the data files. [`Disk::write_vmdk`] keeps the data files separate, and writes a
-//! VMDK file that lists all files. The same layers always give the same bytes.
-//! [`check_image`] checks images that other programs have made.
+//! file. The tars and this file are the data files. [`Image`] is the metadata of the tree. The
+//! metadata states where in the data files the content of each file is. [`Image::write_disk`]
+//! writes the metadata and the data files to one file. [`Disk::write_vmdk`] keeps the data files
+//! separate, and writes a VMDK file that lists the file with the metadata and the data files. The
+//! same layers always give the same bytes. [`check_image`] checks images that other programs have
+//! made.
 //!
 //! The tree is the same as after the superuser has unpacked the layers one after the other, with
-//! three differences. Times and values of extended attributes are kept even if other file systems
-//! could not store them. Extended attributes that EROFS cannot store are left out, with a warning.
-//! A sparse file does not report its holes.
+//! three differences:
+//! - The time of a file or the value of an extended attribute is kept even if other file systems
+//!   could not store it.
+//! - Extended attributes that EROFS cannot store are left out, with a warning.
+//! - The kernel does not report the holes of sparse files to programs that seek for holes.
 
 mod acl;
 mod attributes;

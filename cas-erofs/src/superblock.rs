@@ -63,19 +63,18 @@ pub fn check_image(file: &File) -> Result<()> {
     }
     file.read_exact_at(&mut found.0, SUPERBLOCK)?;
     if found.u32(0) != u64::from(MAGIC) {
-        return Err(corrupt("the file has another magic number"));
+        return Err(corrupt("the file does not have the magic number of EROFS"));
     }
     let bits = found.0[12];
     if !BLOCK_BITS.contains(&bits) {
-        return Err(corrupt("the size of its blocks is not allowed"));
+        return Err(corrupt("its block size is below 512 or above 65536 bytes"));
     }
     let (compatible, features) = (found.u32(8) as u32, found.u32(80) as u32);
     let unknown = features & !KNOWN;
     if unknown != 0 || found.0[90] != 0 {
         return Err(Error::unsupported(format!(
-            "expected an EROFS image without unknown features and with the shift 0 for the size of \
-             directory blocks, found the unknown features {unknown:#x} and the shift {}; build it \
-             without them",
+            "expected an EROFS image whose unknown feature bits and directory block shift are 0, \
+             found the bits {unknown:#x} and the shift {}; build the image without these features",
             found.0[90]
         )));
     }
@@ -83,7 +82,9 @@ pub fn check_image(file: &File) -> Result<()> {
     check_devices(file, &found, block, length)?;
     let size = found.u32(36) * block;
     if size > length || size < SUPERBLOCK + LENGTH as u64 + u64::from(found.0[13]) * 16 {
-        return Err(corrupt("the size in its superblock is wrong"));
+        return Err(corrupt(
+            "the size in its superblock is larger than the file, or too small for the superblock",
+        ));
     }
     if compatible & CHECKSUM != 0 && !has_checksum(file, &found, block.min(size))? {
         return Err(corrupt("the checksum of its superblock is wrong"));

@@ -1,5 +1,5 @@
-//! A disk for virtual machines in several files: the metadata, the data files, and a VMDK
-//! descriptor that joins them in this order.
+//! A virtual disk in several files: the metadata, the data files, and a VMDK descriptor, which
+//! joins the metadata and the data files in this order.
 //!
 //! Source: "Virtual Disk Format 5.0" of VMware. QEMU reads neither extents that are read-only nor
 //! extents of the type `ZERO`. Therefore a file of zeros fills the gaps between the other files.
@@ -35,10 +35,11 @@ pub(crate) fn data_name(index: usize) -> String {
 }
 
 impl Disk {
-    /// Writes the image of a tree as a disk in several files to `directory`, in which
-    /// [`Layers::named`](crate::Layers::named) must have made the data files `data`. The file
-    /// `disk.vmdk` lists the other files. The metadata and the tars are not copied into one file.
-    /// Everything is on the device when this function returns. Returns the size of the disk.
+    /// Writes the image of a tree to `directory`, as a virtual disk in several files. The data
+    /// files `data` must be in `directory` already. Use [`Layers::named`](crate::Layers::named) to
+    /// make them there. The file `disk.vmdk` lists the other files. The metadata and the tars are
+    /// not copied into one file. All files are flushed to the device when this function returns.
+    /// Returns the size of the disk.
     ///
     /// # Errors
     /// As [`Image::new`]; `AlreadyExists` if the directory has a file `metadata.erofs`, `zeros` or

@@ -1,14 +1,14 @@
-//! System calls on files. They are repeated if something else on the machine or on the network makes
-//! them fail.
+//! System calls on files. They are repeated if something else on the machine or on the network
+//! makes them fail.
 //!
 //! On network and user-space file systems, a signal may interrupt any of these calls (`EINTR`), and
 //! after a change by another machine, a call may find that what it has looked up is stale
-//! (`ESTALE`). In both cases, the call has changed nothing. The program that embeds this library may
-//! handle signals of its own. The standard library repeats only some of the calls, and `rustix`
+//! (`ESTALE`). In both cases, the call has changed nothing. The program that embeds this library
+//! may handle signals of its own. The standard library repeats only some of the calls, and `rustix`
 //! repeats none.
 //!
-//! A sync is repeated only after a signal, which ends the waiting and not the writing. After any
-//! other error, the kernel may report success the second time although data was lost.
+//! A sync is repeated only after a signal. The signal ends only the wait, and the kernel continues
+//! to write. After any other error, a second sync may report success although data was lost.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -31,7 +31,8 @@ const ENTRIES: usize = 64 << 10;
 
 /// An error of a system call.
 pub trait CallError {
-    /// Returns the number of the error, if the kernel has reported it.
+    /// Returns the error number that the kernel reported, or `None` if the error is not from the
+    /// kernel.
     fn number(&self) -> Option<Errno>;
 }
 
@@ -68,8 +69,9 @@ impl Attempts {
     }
 }
 
-/// Runs `call`, and runs it again if a signal interrupts it or if something is stale, up to 16
-/// times in the latter case. Returns its result. Use this for calls of the standard library.
+/// Runs `call`, and returns its result. Runs `call` again after each `EINTR`. Also runs it again
+/// after `ESTALE`, but returns this error when `call` fails with it for the 16th time. Use this
+/// function for system calls that the standard library makes.
 ///
 /// # Errors
 /// Errors of the call, except `EINTR`.
@@ -210,8 +212,8 @@ reading! {
 /// does nothing.
 ///
 /// # Errors
-/// `AlreadyExists` or `NotADirectory` if the path or a name above it is not a directory; errors of
-/// the file system.
+/// `AlreadyExists` or `NotADirectory` if `path` or one of its parents exists and is not a
+/// directory; errors of the file system.
 pub fn make_dirs(path: &Path) -> io::Result<()> {
     match (mkdirat(CWD, path, Mode::RWXU), path.parent()) {
         (Err(Errno::NOENT), Some(parent)) if !parent.as_os_str().is_empty() => {
@@ -227,14 +229,14 @@ pub fn make_dirs(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns whether a path leads to a directory that can be looked up.
+/// Returns whether a path leads to a directory. Returns false if the path cannot be looked up.
 pub fn is_dir(path: &Path) -> bool {
     undisturbed(|| path.metadata()).is_ok_and(|found| found.is_dir())
 }
 
-/// Calls `visit` with the name and the type of each entry of an open directory, from the position
-/// of `dir`, in any order, without `.` and `..`. The type is `Unknown` if the directory does not
-/// store types.
+/// Calls `visit` with the name and the type of each entry of an open directory, except `.` and
+/// `..`, in any order. Begins at the current position of `dir`. The type is `Unknown` if the
+/// directory does not store types.
 ///
 /// # Errors
 /// Errors of `visit` and of the file system.
@@ -257,8 +259,9 @@ pub fn each_entry(
     Ok(())
 }
 
-/// Returns the name and the type of each entry of a directory, as [`each_entry`] does. The position
-/// of `dir` does not count.
+/// Returns the name and the type of each entry of a directory, except `.` and `..`, in any order.
+/// Reads the whole directory, regardless of the position of `dir`. The type is `Unknown` if the
+/// directory does not store types.
 ///
 /// # Errors
 /// Errors of the file system.

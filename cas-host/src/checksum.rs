@@ -46,8 +46,7 @@ impl Sums {
 }
 
 /// Reads a range of a file, no faster than `pace` allows. Returns the checksum of the range, with 1
-/// in place of 0. If the file ends within the range, this is the checksum of the bytes up to the
-/// end.
+/// in place of 0. The part of the range that is after the end of the file is ignored.
 ///
 /// # Errors
 /// Errors of the file system.

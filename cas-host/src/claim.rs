@@ -1,4 +1,4 @@
-//! Checks and creation of the directory of a new store or root.
+//! Checks and creates the directory of a new store or root.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -8,11 +8,13 @@ use cas_core::Error;
 use crate::calls::undisturbed;
 use crate::{Dir, calls};
 
-/// Explains why a job that needs the directory `path` failed with `error`. If the kind of `error`
-/// is `AlreadyExists`, `NotADirectory` or `NotFound`, and `path` or a name above it is not a
-/// directory, returns `InvalidArgument` with this reason. Otherwise, if the kind is `NotFound`,
-/// returns `NotFound` with the advice to name a directory that exists. Returns any other error
-/// unchanged.
+/// Explains why a job that needs the directory `path` failed with `error`. Returns `error`
+/// unchanged, except in these cases:
+///
+/// - The kind of `error` is `AlreadyExists`, `NotADirectory` or `NotFound`, and `path` or one of
+///   its parents exists and is not a directory. Then returns `InvalidArgument` with this reason.
+/// - The kind of `error` is `NotFound`, and the first case does not apply. Then returns `NotFound`
+///   with the advice to name a directory that exists.
 pub fn no_directory(error: io::Error, path: &Path) -> Error {
     let kind = error.kind();
     if !matches!(
@@ -51,8 +53,8 @@ pub fn cannot_write(error: &io::Error) -> bool {
 /// nothing.
 ///
 /// # Errors
-/// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a name above it is not a
-/// directory; errors of the file system.
+/// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or one of its parents
+/// exists and is not a directory; errors of the file system.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if calls::is_dir(path) {
         return Ok(());

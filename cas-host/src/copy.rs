@@ -1,4 +1,4 @@
-//! Copying a tree with owners, modes, extended attributes, times, hard links, devices and holes.
+//! Copies a tree with owners, modes, extended attributes, times, hard links, devices and holes.
 //! If the file system has reflinks, the copy shares the bytes of files.
 
 use std::collections::HashMap;
@@ -24,8 +24,8 @@ const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// meanwhile.
 ///
 /// # Errors
-/// `Busy` at a mount point; `Unavailable` if a directory in `from` is moved meanwhile; errors of
-/// the file system, with the path.
+/// `Busy` if a directory below `from` is a mount point; `Unavailable` if a directory below `from`
+/// is moved meanwhile; errors of the file system, with the path.
 pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let root = to.as_fd();
     let mut copier = Copier {

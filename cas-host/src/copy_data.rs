@@ -51,10 +51,10 @@ fn try_copy_range(
     }
 }
 
-/// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. At and
-/// after this offset, `to` must not have data: `to` ends there, or has a hole. A hole at the end of
-/// the copied bytes does not extend `to`. If `from` is shorter, copies all of it. Changes the
-/// position of `from`.
+/// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. If
+/// `from` has fewer bytes, copies all of them. `to` must not have data at or after the offset
+/// `start`, but may have a hole there. If the first `length` bytes of `from` end with a hole, this
+/// hole does not extend `to`. Changes the position of `from`.
 ///
 /// # Errors
 /// Errors of the file systems.

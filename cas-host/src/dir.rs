@@ -129,9 +129,9 @@ impl Dir {
 
     /// Replaces the content of `name` atomically and durably, or creates the file if it is absent.
     ///
-    /// `staging` is the directory and the name of the temporary file, on the same file system. The
-    /// caller must ensure that nothing else uses the temporary file. The new file has the mode
-    /// `mode`, regardless of the umask.
+    /// `staging` is the directory and the name of the temporary file. The directory must be on the
+    /// same file system as `self`. The caller must ensure that nothing else uses the temporary
+    /// file. The new file has the mode `mode`, regardless of the umask.
     ///
     /// # Errors
     /// Errors of the file system. The file then has the old or the new content.
@@ -170,8 +170,11 @@ impl Dir {
         self.set_aside_into(self, name)
     }
 
-    /// Does the same as [`Dir::set_aside`], but also moves the entry to the directory `to`, which
-    /// is on the same file system.
+    /// Moves a damaged file or directory to the directory `to`, under the first free name of
+    /// `NAME.damaged-1`, `NAME.damaged-2` and so on in `to`. Returns the new name, or `None` if the
+    /// entry is absent. `to` must be on the same file system as `self`. The caller must ensure that
+    /// only one process does this at a time, and must sync both directories if the move must be
+    /// durable.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -199,8 +202,9 @@ impl Dir {
     }
 
     /// Renames the file `from` to the name `to` in `dir`, unless a file has this name already.
-    /// Returns what had the name. If the file system cannot do this in one step, a kill may leave
-    /// the file under both names.
+    /// Returns [`Existing::Something`] if a file has the name already, and [`Existing::Nothing`]
+    /// otherwise. If the file system cannot do this in one step, and the process is killed during
+    /// the call, the file may have both names.
     ///
     /// # Errors
     /// Errors of the file system.

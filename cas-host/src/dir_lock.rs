@@ -17,9 +17,8 @@ use crate::calls::{self, undisturbed};
 pub struct DirLock(File);
 
 impl DirLock {
-    /// Locks the directory `path`. Returns `None` if the directory is locked already, by this
-    /// process or another one, or if it is absent. Also returns `None` if the directory was removed
-    /// or renamed meanwhile.
+    /// Locks the directory `path`. Returns `None` if the directory is absent, if this process or
+    /// another one has already locked it, or if it is removed or renamed during this call.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -1,6 +1,6 @@
-//! Mounts of EROFS images from files. Snapshots that are attached to paths share one mount of each
-//! image, because the kernel has a separate cache of files for each mount. A mount that
-//! [`mount_image`] returns is not shared.
+//! Mounts of EROFS images. Snapshots that are mounted with [`attach`](crate::mount::attach) share
+//! one mount of each image, because the kernel has a separate cache of files for each mount. A
+//! mount that [`mount_image`] returns is not shared.
 //!
 //! The directory that contains the shared mounts is locked while a snapshot and its images are
 //! being mounted, and while unused mounts are being unmounted. Only the mount table of this process
@@ -91,7 +91,7 @@ pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
 /// directories. A mount that a process uses stays. Does nothing if `directory` is absent.
 ///
-/// If a mount cannot be unmounted for another reason, or a directory cannot be removed, logs the
+/// If a mount that is not in use cannot be unmounted, or a directory cannot be removed, logs the
 /// error and continues with the next mount. If `directory` cannot be listed or locked, logs the
 /// error and unmounts nothing. A later call tries again.
 pub fn release_unused(directory: &Path) {
@@ -148,15 +148,16 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
     }
 }
 
-/// Returns a new read-only mount of an image. The mount is not attached yet. Loop devices of its
-/// files are released with the mount.
+/// Returns a new read-only mount of an image. The mount is not attached to a path yet. If the
+/// kernel reads the files through loop devices, it releases the devices when the mount ends.
 ///
 /// # Errors
-/// `NotFound` if the file with the metadata is missing; `Corrupt` if the kernel refuses the image,
-/// or if one of the files is not a regular file; `FailedPrecondition` if a data file is missing;
-/// `Unsupported` if the kernel does not support EROFS, cannot mount images from such files here, or
-/// does not have loop devices; `Busy` if other processes take all loop devices; `Denied` without
-/// the right to mount; errors of the file system.
+/// `NotFound` if the file with the metadata is missing; `FailedPrecondition` if a data file is
+/// missing; `Corrupt` if the kernel refuses the image, or if one of the files is not a regular
+/// file; `Unsupported` if the kernel does not support EROFS, if it cannot mount an image
+/// directly from a file (Linux before 6.12, or a file in memory, on an overlay or on EROFS), or if
+/// loop devices are needed and the machine does not have them; `Busy` if other processes take all
+/// free loop devices; `Denied` without the right to mount; errors of the file system.
 pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
     let ImageFiles {
         metadata: path,
@@ -215,9 +216,9 @@ fn refused(errno: Errno) -> Error {
     let why = match errno {
         Errno::NODEV => "this kernel does not support EROFS; load the module `erofs`",
         Errno::NOTBLK => {
-            "the kernel cannot mount an image from a file here: this needs Linux 6.12, and a file \
-             system that is neither in memory, nor an overlay, nor EROFS; move the root, use loop \
-             devices (`--snapshotter 'erofs://?mount=loop'`), or use the overlay snapshotter"
+            "the kernel cannot mount an image from a file here: this needs Linux 6.12 or later, \
+             and the file must not be in memory, on an overlay or on EROFS; move the root, use \
+             loop devices (`--snapshotter 'erofs://?mount=loop'`), or use the overlay snapshotter"
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(

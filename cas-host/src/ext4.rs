@@ -1,4 +1,4 @@
-//! Empty ext4 file systems in files, as `mke2fs` makes them.
+//! Makes empty ext4 file systems in files, with the program `mke2fs`.
 
 use std::fs::File;
 use std::io;

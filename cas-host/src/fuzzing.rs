@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Public functions that call private code, for the fuzz targets of this repository.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,8 +12,8 @@ pub fn mounted_dirs(table: String) -> MountedDirs {
     MountedDirs::of(table)
 }
 
-/// Compares a tree with a manifest, except the bytes of files. Returns a text with the first
-/// differences, or `None` if there are none, or if the manifest is incomplete or damaged.
+/// Compares a tree with a manifest. Does not compare the bytes of files. Returns a text with the
+/// first differences, or `None` if there are none, or if the manifest is incomplete or damaged.
 ///
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.

@@ -8,7 +8,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
 /// Makes a file immutable, or mutable again. No user can write to, truncate, rename or remove an
-/// immutable file. Does nothing if the file is already in this state.
+/// immutable file. Does nothing if the file is already in the requested state.
 ///
 /// # Errors
 /// `Unsupported` if the file system has no such attribute; `Denied` without the right to change it

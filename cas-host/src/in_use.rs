@@ -1,4 +1,5 @@
-//! Finds out from mount tables where something is mounted, and which directories mounts use.
+//! Finds out from mount tables where something is mounted, and which directories are used by
+//! mounts.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -110,8 +111,8 @@ impl MountedDirs {
     }
 
     /// Returns whether the last of `mounts` seems to be mounted at `directory`, even if a later
-    /// mount there hides it. It is enough that the ends of paths agree, because the root of `cas`
-    /// may have been moved since the mount was made.
+    /// mount there hides it. The paths in the mount table and in `mounts` need to agree only at
+    /// their ends, because the root of `cas` may have been moved since the mount was made.
     pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let mut lines = self.at(directory);
         lines.any(|line| self.shows_last(line, mounts))

@@ -1,16 +1,17 @@
 //! The manifest of a snapshot's tree. It has the attributes of each entry, and a checksum of the
-//! bytes of each file, as they were when the snapshot was measured for its commit. Damage can
-//! therefore be found later. A manifest does not contain the extended attributes of files.
+//! bytes of each file, as they were when the manifest was written, before the snapshot was
+//! committed. Damage can therefore be found later. A manifest does not contain the extended
+//! attributes of files.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
-//! MODE is octal, and MORE is hexadecimal. SIZE is `-` for a directory. MORE is a checksum of the
-//! bytes of a file, or a hash of the target of a symbolic link or of the extended attributes of a
-//! directory. MORE is 0 for other entries, for a directory without extended attributes, and for a
-//! file that cannot be read. Bytes of PATH that are not printable ASCII are escaped, and so are
-//! spaces and backslashes.
+//! COUNT is the number of entries. MODE is octal, and MORE is hexadecimal. SIZE is `-` for a
+//! directory. MORE is a checksum of the bytes of a file, or a hash of the target of a symbolic link
+//! or of the extended attributes of a directory. MORE is 0 for other entries, for a directory
+//! without extended attributes, and for a file that cannot be read. In PATH, each space, each
+//! backslash and each byte that is not printable ASCII is written as `\xHH`.
 
 use std::collections::HashMap;
 use std::ffi::CString;

@@ -39,8 +39,8 @@ impl Place<'_> {
         }
     }
 
-    /// Returns the two types if the entry with this name has the wrong type. Returns `None` if it
-    /// has the right type, or if the entry does not exist.
+    /// Returns the expected type and the found type if the entry with this name in `dir` has the
+    /// wrong type. Returns `None` if the entry has the right type or does not exist.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -72,7 +72,7 @@ impl Place<'_> {
         };
         let outcome = match repair {
             true => self.clear(dir)?.map(|aside| {
-                format!("it was renamed to {aside}; the entry is made again when it is needed")
+                format!("it was renamed to {aside}; `cas` makes a correct entry when it needs one")
             }),
             false => Some("a repair renames it".to_owned()),
         };
@@ -84,9 +84,9 @@ impl Place<'_> {
         }))
     }
 
-    /// Renames a misplaced entry, as [`Dir::set_aside`] does. Locks `dir` meanwhile, if the file
+    /// Renames a misplaced entry with [`Dir::set_aside`]. Locks `dir` during the call, if the file
     /// system can lock directories. Returns the new name, or `None` if the entry is not misplaced
-    /// or does not exist. A kill leaves the entry under the old or the new name.
+    /// or does not exist. If this process is killed, the entry has either the old or the new name.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -104,10 +104,11 @@ impl Place<'_> {
     }
 }
 
-/// Returns the directory that was opened, or `None` if it is absent or something else has its name.
+/// Returns the directory in `opened`, which is the result of opening a directory. Returns `None` if
+/// the open failed because the directory is absent, or because its name belongs to something else.
 ///
 /// # Errors
-/// Other errors of the file system.
+/// Any other error in `opened`.
 pub fn if_directory(opened: io::Result<Dir>) -> io::Result<Option<Dir>> {
     let number = |error: &io::Error| error.raw_os_error().map(Errno::from_raw_os_error);
     match opened {

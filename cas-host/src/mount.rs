@@ -1,5 +1,6 @@
 //! Mounting through file descriptors. A mount is complete, with all its restrictions, before it is
-//! visible. A mount that is not attached ends when its file descriptor is closed, even by a kill.
+//! visible. A mount that is not attached to a path ends when its file descriptor is closed or the
+//! process is killed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -32,14 +33,15 @@ const LOWER: usize = 500;
 const VALUE: usize = 255;
 
 /// Opens the root directory of `mounts` for this process only, and returns it. Overlays and
-/// EROFS images are mounted for this, but not attached to a path. The source of a bind mount is
-/// opened without a mount, so a read-only bind mount does not protect it from writes.
+/// EROFS images are mounted for this, but not attached to a path. For a bind mount, the source is
+/// opened without a mount, so files in the returned directory can be changed even if the bind mount
+/// is read-only.
 ///
 /// # Errors
-/// `Unsupported` if `mounts` is neither one mount of a known type nor EROFS images with an overlay
-/// on them, or if the kernel does not support the number of layers; `OutOfRange` for 1000
-/// layers or more; `Denied` without the right to mount; as [`erofs::mount_image`] for an EROFS
-/// image; errors of the file system.
+/// `Unsupported` unless `mounts` is one mount of a known type, or EROFS images and an overlay on
+/// them; `Unsupported` if the kernel does not support so many layers; `OutOfRange` for 1000 layers
+/// or more; `Denied` without the right to mount; errors of [`erofs::mount_image`] and of the file
+/// system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (images, mount) = split(mounts)?;
     let mounted = images
@@ -131,7 +133,7 @@ pub fn attach(
 
 /// Unmounts the EROFS images that snapshots share and that nothing uses any more. A caller passes
 /// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error.
-/// A later removal or collection tries again.
+/// A later removal of a snapshot, or a later garbage collection, tries again.
 pub fn release(mounts: &[Mount]) {
     let directories = mounts.iter().filter_map(|mount| match mount {
         Mount::Erofs { shared, .. } => shared.parent(),
@@ -255,7 +257,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         let error = overlay.explain(errno);
         match (idmap, errno) {
             (Some(_), Errno::INVAL) => Error::unsupported(format!(
-                "overlays with an ID map need Linux 6.15; mount without an ID map: {error}"
+                "overlays with an ID map need Linux 6.15: {error}; mount without an ID map"
             ))
             .operation("map owners"),
             _ => error,

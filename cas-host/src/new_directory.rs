@@ -17,8 +17,8 @@ use crate::{calls, no_directory};
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
 
-/// A directory that is being filled, and was absent or empty before. The directory is locked, so
-/// that no other caller fills it meanwhile, unless the file system cannot lock directories. When
+/// A directory that is being filled, and was absent or empty before. If the file system can lock
+/// directories, the directory is locked, so that no other caller fills it at the same time. When
 /// the value is dropped and [`Self::keep`] was not called, the directory is
 /// [cleared](Self::clear) in the background.
 ///
@@ -35,10 +35,10 @@ pub struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. If the
-    /// directory has the attribute `user.cas.unfinished`, because a killed process has left it,
-    /// removes everything in it. Returns `None` if another caller has locked the directory or has
-    /// just removed it.
+    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. If a killed
+    /// process has left the directory with the attribute `user.cas.unfinished`, removes everything
+    /// in the directory. Returns `None` if another caller has locked the directory or has just
+    /// removed it.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and does not have the attribute;

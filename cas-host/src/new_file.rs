@@ -1,8 +1,10 @@
 //! A file that gets its name when it is complete.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use cas_core::snapshot::Usage;
 use cas_core::{Context, Error, Result, unique};
 use rustix::fs::OFlags;
 
@@ -11,10 +13,10 @@ use crate::{Dir, calls, no_directory};
 /// The beginning of the names of temporary files, after a dot.
 const PURPOSE: &str = "cas-export";
 
-/// A file that has a temporary name in the directory of its final name until it is published. If
-/// the value is dropped before that, the file is removed. If the file system can lock files, the
-/// next [`NewFile::begin`] in the same directory removes temporary files that killed processes have
-/// left.
+/// A file that has a temporary name in the directory of its final name until it is
+/// [published](Self::publish). If the value is dropped before the file is published, the file is
+/// removed. If the file system can lock files, the next [`NewFile::begin`] in the same directory
+/// removes temporary files that killed processes have left.
 pub struct NewFile {
     dir: Dir,
     file: File,
@@ -42,7 +44,7 @@ impl NewFile {
         let parent = parent.unwrap_or(Path::new("."));
         let dir = Dir::open(parent).map_err(|error| no_directory(error, parent));
         let dir = dir.during("open", parent.display())?;
-        remove_leftovers(&dir, parent);
+        leftovers(&dir, true);
         let (file, temporary) = create(&dir)?;
         let name = name.to_owned();
         Ok(NewFile {
@@ -58,11 +60,11 @@ impl NewFile {
         &self.file
     }
 
-    /// Syncs the file and gives it its final name, durably. Replaces a file that has the name.
+    /// Syncs the file and gives it its final name, durably. Replaces an existing file of this name.
     ///
     /// # Errors
-    /// Errors of the file system. If the file does not have its final name yet, the file is
-    /// removed.
+    /// Errors of the file system. If the error occurs before the file has its final name, the file
+    /// is removed.
     pub fn publish(self) -> Result<()> {
         self.file.sync_all()?;
         self.dir.rename(&*self.temporary, &self.dir, &*self.name)?;
@@ -92,16 +94,27 @@ fn create(dir: &Dir) -> Result<(File, String)> {
     }
 }
 
-/// Removes the temporary files that killed processes have left in the directory: the ones that no
-/// process has locked. A file that cannot be locked or removed stays.
-fn remove_leftovers(dir: &Dir, path: &Path) {
+/// Returns the space that the temporary files of killed processes take in a directory. Those are the
+/// temporary files that no process has locked. Removes these files if `remove` is set. A file that
+/// cannot be locked or removed stays, and is not counted.
+pub(crate) fn leftovers(dir: &Dir, remove: bool) -> Usage {
     let prefix = format!(".{PURPOSE}-");
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let entries = calls::list(dir).unwrap_or_default();
+    let names = entries
+        .into_iter()
+        .filter_map(|(name, _)| name.into_string().ok());
+    let mut sum = Usage::default();
     for name in names.filter(|name| name.starts_with(&prefix)) {
         let opened = dir.open_file(&*name, OFlags::WRONLY | OFlags::NONBLOCK, 0);
-        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
-            let _ = dir.remove(&*name);
+        let Some(file) = opened.ok().filter(|file| file.try_lock().is_ok()) else {
+            continue;
+        };
+        if !remove || dir.remove(&*name).is_ok() {
+            sum += Usage {
+                bytes: file.metadata().map_or(0, |data| data.blocks() * 512),
+                inodes: 1,
+            };
         }
     }
+    sum
 }

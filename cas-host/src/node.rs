@@ -1,7 +1,8 @@
 //! Mode and attributes of files that cannot be opened: links, devices and pipes.
 //!
-//! Recent kernels have calls that take a file opened with `O_PATH`, or an open directory and a
-//! name. On older kernels, only calls that take a path can be used, which leads through `/proc`.
+//! Linux 6.13 has calls that take a file opened with `O_PATH`, or an open directory and a name. If
+//! these calls cannot be used, for example on an older kernel or in a sandbox, this module uses
+//! calls that take a path. The path then leads through `/proc`.
 
 use std::ffi::{CStr, CString, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -32,10 +33,11 @@ struct Value {
     flags: u32,
 }
 
-/// Sets the mode of a file that was opened with `O_PATH`, and is not a link.
+/// Sets the mode of a file that was opened with `O_PATH` and is not a symbolic link.
 ///
 /// # Errors
-/// Errors of the call, except `EINTR`; on an older kernel, `ENOENT` if `/proc` is not mounted.
+/// `ENOENT` if the calls of Linux 6.13 cannot be used and `/proc` is not mounted; errors of the
+/// call, except `EINTR`.
 pub fn set_mode(node: BorrowedFd<'_>, mode: Mode) -> Result<()> {
     match needs_proc() {
         true => chmod(&proc_path(&node), mode),
@@ -43,11 +45,11 @@ pub fn set_mode(node: BorrowedFd<'_>, mode: Mode) -> Result<()> {
     }
 }
 
-/// Sets an extended attribute of an entry of a directory, or replaces its value. A link is not
-/// followed.
+/// Sets the extended attribute `attribute` of the entry `name` in the directory `dir`. Replaces an
+/// existing value. Does not follow a symbolic link.
 ///
 /// # Errors
-/// `EINVAL` if a name contains a zero byte; errors as [`set_mode`].
+/// `EINVAL` if `name` or `attribute` contains a zero byte; otherwise as [`set_mode`].
 pub fn set_attribute(
     dir: BorrowedFd<'_>,
     name: &[u8],
@@ -62,10 +64,11 @@ pub fn set_attribute(
     undisturbed(|| setxattrat(dir.as_raw_fd(), &name, &attribute, value))
 }
 
-/// Removes an extended attribute of an entry of a directory. A link is not followed.
+/// Removes the extended attribute `attribute` of the entry `name` in the directory `dir`. Does not
+/// follow a symbolic link.
 ///
 /// # Errors
-/// `ENODATA` if the entry does not have the attribute; errors as [`set_attribute`].
+/// `ENODATA` if the entry does not have the attribute; otherwise as [`set_attribute`].
 pub fn remove_attribute(dir: BorrowedFd<'_>, name: &[u8], attribute: &[u8]) -> Result<()> {
     if needs_proc() {
         return lremovexattr(&proc_path_of(dir, name), attribute);

@@ -11,7 +11,8 @@ use rustix::path::Arg;
 
 use crate::{LockedDir, calls};
 
-/// The name of the work directory of a snapshot, which overlayfs needs for writes.
+/// The name of the work directory in the directory of a snapshot. Overlayfs needs a work directory
+/// for writes.
 pub const WORK: &str = "work";
 
 /// The ID map of the initial user namespace, which maps every ID to itself.
@@ -51,7 +52,7 @@ pub fn make_work(dir: &LockedDir) -> Result<()> {
 }
 
 /// Returns a read-only mount of the directories `trees`, stacked with the first on top. Returns
-/// `None` if there are no directories.
+/// `None` if `trees` is empty.
 ///
 /// # Errors
 /// As [`options`].
@@ -79,7 +80,7 @@ pub fn stack(mut trees: Vec<PathBuf>) -> Result<Option<Mount>> {
 /// have at `name`.
 ///
 /// # Errors
-/// `AlreadyExists` if this layer has the name; errors of the file system.
+/// `AlreadyExists` if `dir` already has an entry `name`; errors of the file system.
 pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg + Copy) -> Result<()> {
     let whiteout = FileType::CharacterDevice;
     let made = calls::mknodat(dir, name, whiteout, Mode::empty(), makedev(0, 0));
@@ -87,7 +88,7 @@ pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg + Copy) -> Result<()> {
 }
 
 /// Returns the prefix of the attributes with which this process mounts and writes overlays:
-/// `trusted.overlay.`, or `user.overlay.` in a user namespace.
+/// `trusted.overlay.` in the initial user namespace, and `user.overlay.` in any other.
 ///
 /// # Errors
 /// Errors of reading `/proc`.

@@ -16,8 +16,9 @@ const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
 
-/// A file that this process has locked until the value is dropped. Other processes read the pid of
-/// this process from the file, if this process can write to it.
+/// A file that this process keeps locked until the value is dropped. If this process can write to
+/// the file, the file contains the pid of this process. Other processes show the pid in their error
+/// messages.
 #[derive(Debug)]
 pub struct OwnerFile {
     file: File,
@@ -29,9 +30,9 @@ impl OwnerFile {
     /// the lock with other processes that can only read it.
     ///
     /// # Errors
-    /// `Busy` if another process or another value of this process has locked the file, with the pid
-    /// of the owner if the pid is known; `FailedPrecondition` if `path` is a symbolic link; errors
-    /// of the file system.
+    /// `Busy` if another process, or another `OwnerFile` of this process, has a lock on the file
+    /// that cannot be shared (the message has the pid of the owner, if the pid is known);
+    /// `FailedPrecondition` if `path` is a symbolic link; errors of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),

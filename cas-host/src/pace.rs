@@ -12,7 +12,7 @@ pub struct Pace {
 
 impl Pace {
     /// Returns a pace of at most `per_second` bytes per second, or without a maximum if
-    /// `per_second` is `None`. Zero counts as 1. The time begins now.
+    /// `per_second` is `None`. Zero counts as 1. The rate is measured from this call on.
     pub fn new(per_second: Option<u64>) -> Self {
         Pace {
             per_second,
@@ -21,7 +21,8 @@ impl Pace {
         }
     }
 
-    /// Counts bytes that were read. Waits until the rate allows them.
+    /// Counts `read` bytes as read. Then waits until the average rate since [`Self::new`] does not
+    /// exceed the maximum.
     pub fn count(&mut self, read: u64) {
         self.read += read;
         if let Some(rate) = self.per_second {

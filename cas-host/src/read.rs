@@ -11,7 +11,7 @@ use crate::{Pace, calls};
 const BUFFER: usize = 256 << 10;
 
 /// Reads a file from `offset` until the buffer is full or the file ends. Returns the number of
-/// bytes.
+/// bytes that were read.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -93,15 +93,15 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     }
 }
 
-/// Removes everything below the directory `path`. If the permissions of a directory do not let its
-/// owner remove entries, changes the permissions. If `itself` is set, also removes the directory
-/// `path`, which must not be a symbolic link then.
+/// Removes everything below the directory `path`. If `itself` is set, also removes the directory
+/// `path`; in this case, `path` must not be a symbolic link. If the permissions of a directory do
+/// not let its owner remove entries, first changes the permissions.
 ///
 /// # Errors
-/// `Busy` at a mount point below `path`, and the mount point stays unchanged; if `itself` is set,
-/// also `Busy` if `path` is a mount point or does not end in a name; `Unavailable` if a directory
-/// below `path` is moved meanwhile; errors of the file system. An error below `path`, or about a
-/// mount point, is an [`Error`] inside the `io::Error`.
+/// `Busy` at a mount point below `path`; `Busy` if `itself` is set and `path` is a mount point or
+/// does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile; errors of
+/// the file system. A mount point stays unchanged. An error below `path`, or about a mount point,
+/// is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());
@@ -120,8 +120,9 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     Ok(walk(open_again(found.as_fd(), c".")?, &mut remover)?)
 }
 
-/// Removes everything in an open directory, even if the directory has moved since it was opened.
-/// Changes the permissions of directories below it if necessary, but not its own.
+/// Removes everything in the open directory `dir`, even if the directory has moved since it was
+/// opened. If the permissions of a directory below `dir` do not let its owner remove entries, first
+/// changes the permissions. Does not change the permissions of `dir`.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory below `dir` is moved meanwhile; errors of

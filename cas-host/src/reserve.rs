@@ -1,7 +1,7 @@
 //! A file that reserves space on the disk, and is removed when the disk is full.
 //!
-//! A removal needs some space, or one inode, before it frees more. It needs the space for the log
-//! of a database, or for the new content of a file that is replaced.
+//! Even a removal needs free space or a free inode before it frees anything: for the log of a
+//! database, or for the new content of a file that is replaced.
 
 use cas_core::{ErrorKind, Result};
 use rustix::fs::{FallocateFlags, OFlags};
@@ -17,7 +17,7 @@ const SIZE: u64 = 256 << 10;
 /// If the file does not fit on the disk, its size is reduced by this many bytes until it fits.
 const STEP: u64 = 16 << 10;
 
-/// The file `reserve` in a directory, which takes the reserved space.
+/// The file `reserve` in a directory. The file occupies the reserved space.
 #[derive(Clone, Copy, Debug)]
 pub struct Reserve<'a>(pub &'a Dir);
 

@@ -10,10 +10,12 @@ use cas_core::error::{Context, Result};
 
 use crate::DirLock;
 
-/// Makes and locks the private directory `path`. Its name must begin with `prefix` and have a
-/// unique end. Returns the lock. First removes the directories beside `path` whose names begin with
-/// `prefix` and that no process has locked, because killed processes have left them. Logs a warning
-/// for each of them that cannot be removed. The caller removes the new directory.
+/// Makes and locks the directory `path` with the mode 0700. Returns the lock. The name of the
+/// directory must begin with `prefix` and have a unique end. The caller must remove the directory.
+///
+/// First removes the directories that killed processes have left: those beside `path` whose names
+/// begin with `prefix` and that no process has locked. Logs a warning for each of them that cannot
+/// be removed.
 ///
 /// # Errors
 /// Errors of the file system.

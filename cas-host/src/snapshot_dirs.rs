@@ -9,10 +9,10 @@
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
 //! ```
 //! A new directory has a number that no other directory has or had, and is built in place. The
-//! directory has no meaning until a record has its number. The lock (`flock`) is on the directory
-//! itself, and ends with the process that has the lock. So a caller of
-//! [`SnapshotDirs::try_lock_exclusive`] can distinguish a leftover from a directory that is being
-//! built.
+//! directory has no meaning until the record of a snapshot contains its number. The lock (`flock`)
+//! is on the directory itself, and ends with the process that has the lock. So
+//! [`SnapshotDirs::try_lock_exclusive`] locks a directory that a killed process has left, but not a
+//! directory that is being built.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -32,11 +32,12 @@ use rustix::io::Errno;
 use crate::calls::{self, undisturbed};
 use crate::checksum::Sums;
 use crate::misplaced::with_article;
+use crate::new_file::leftovers;
 use crate::regular_file::open_file;
 use crate::tree::usage_of;
-use crate::{cannot_write, manifest, remove, syncfs, tree};
+use crate::{Dir, cannot_write, manifest, remove, syncfs, tree};
 
-/// The name of the root of a snapshot's tree, in the directory of the snapshot.
+/// The name that the root of a snapshot's tree has in the directory of the snapshot.
 pub const TREE: &str = "fs";
 
 /// The name of the directory next to `snapshots/` with the manifests and the `.replaced` files.
@@ -50,8 +51,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// The numbered directories of a snapshotter. In each method, `id` is the number of a directory.
 pub struct SnapshotDirs {
     path: PathBuf,
-    /// The open directory, or `None` if there is none and this user cannot make it. There are then
-    /// no snapshots.
+    /// The open directory `snapshots/`, or `None` if it is absent and cannot be created for lack of
+    /// permission or on a read-only file system. Without this directory, there are no snapshots.
     dir: Option<File>,
     manifests: PathBuf,
     /// Whether a sync has failed. It is then unknown which content is on disk.
@@ -91,9 +92,9 @@ impl AsFd for LockedDir {
 }
 
 impl SnapshotDirs {
-    /// Opens the directories below `root`, which is created if it is absent. If it cannot be
-    /// created for lack of permission or on a read-only file system, there are no directories, and
-    /// methods that change one return `Denied`.
+    /// Opens the directory `snapshots/` in `root`. Creates both if they are absent. If `snapshots/`
+    /// cannot be created for lack of permission or on a read-only file system, there are no
+    /// numbered directories, and methods that change a numbered directory return `Denied`.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -194,8 +195,8 @@ impl SnapshotDirs {
         synced.during("sync", self.path.display())
     }
 
-    /// Makes all content on the file system durable. The kernel reports a failure only once, so the
-    /// first failure is final.
+    /// Makes all content on the file system of `dir` durable. The kernel reports a failure only
+    /// once, so after a failure, all later calls fail.
     ///
     /// # Errors
     /// Errors of the device; `FailedPrecondition` if an earlier call failed.
@@ -250,6 +251,21 @@ impl SnapshotDirs {
     /// Errors of the file system.
     pub fn ids(&self) -> Result<Vec<u64>> {
         self.list().during("list", self.path.display())
+    }
+
+    /// Returns the space that temporary files of killed processes take, for each directory that has
+    /// such files. Removes these files if `remove` is set.
+    ///
+    /// # Errors
+    /// Errors of the file system if the directories cannot be listed. A directory that cannot be
+    /// opened is skipped.
+    pub(crate) fn temporary_files(&self, remove: bool) -> Result<Vec<Usage>> {
+        let all = Dir::open(&self.path).during("open", self.path.display())?;
+        let ids = self.ids()?.into_iter();
+        let opened = ids.filter_map(|id| all.open_dir(&id.to_string()).ok());
+        let mut found: Vec<Usage> = opened.map(|dir| leftovers(&dir, remove)).collect();
+        found.retain(|usage| *usage != Usage::default());
+        Ok(found)
     }
 
     /// Returns the numbers of the manifests and `.replaced` files whose directories do not exist,
@@ -314,8 +330,8 @@ impl SnapshotDirs {
     }
 
     /// Removes the manifest and the `.replaced` file of `id`, then the directory of `id` with
-    /// everything in it. Returns the freed space. A file in the place of the directory counts as no
-    /// space.
+    /// everything in it. Returns the freed space. If a file is in the place of the directory,
+    /// removes the file, but does not count its space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in the directory; `Unavailable` if a directory in it is moved

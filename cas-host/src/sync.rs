@@ -11,19 +11,20 @@ use crate::calls;
 /// Syncs the whole file system of `file`.
 ///
 /// # Errors
-/// Errors of the device, also for files of other processes.
+/// Errors of the device, including errors in writes to files of other processes.
 pub fn syncfs(file: &impl AsFd) -> Result<()> {
     calls::syncfs(file)
         .map_err(std::io::Error::from)
         .during("sync", "the file system")
 }
 
-/// Checks that [`syncfs`] has written this file to the device. Before Linux 5.8, `syncfs` does not
-/// report all failed writes. Waits for writes that are under way, but does not start writes, except
-/// on a kernel without `sync_file_range`.
+/// Checks that [`syncfs`] has written this file to the device. The check is needed because `syncfs`
+/// does not report all failed writes before Linux 5.8. This function waits for writes to the file
+/// that are under way. It starts writes only on a kernel without `sync_file_range`.
 ///
 /// # Errors
-/// Errors of the device that were not reported yet, for writes since the file was opened.
+/// Errors of the device in writes to the file since it was opened, except errors that an earlier
+/// call has reported.
 pub fn check_written(of: &impl AsFd) -> io::Result<()> {
     let file = of.as_fd().as_raw_fd();
     // SAFETY: the file descriptor is open during the call, which accesses no memory of this

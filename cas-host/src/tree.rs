@@ -1,8 +1,8 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
-//! A walk follows no links, and enters no directory that is a mount point. It keeps only one
-//! directory open, at any depth. It returns to the parent of a directory through `..`, and checks
-//! that the parent is still the directory from which it entered.
+//! A walk follows no symbolic links, and enters no directory that is a mount point. It keeps only
+//! one directory open, at any depth. It returns to the parent of a directory through `..`, and
+//! checks that the directory has not been moved to another parent.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -51,8 +51,9 @@ pub trait Visit {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `EXDEV` for a mount point, for which [`Self::mounted`] is then called; `ENOENT` skips the
-    /// directory; any other error ends the walk.
+    /// `EXDEV` if the directory is a mount point; the walk then calls [`Self::mounted`]. `ENOENT`
+    /// if the directory was removed or is to be skipped; the walk then continues without it. Any
+    /// other error ends the walk.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         open_below(at)
     }
@@ -70,8 +71,8 @@ pub trait Visit {
     /// An error ends the walk.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Visits a directory that is a mount point. It is not entered. By default, returns the error
-    /// `Busy`.
+    /// Called at a directory that is a mount point. If this method returns `Ok`, the walk skips the
+    /// directory. By default, returns the error `Busy`.
     ///
     /// # Errors
     /// An error ends the walk.
@@ -89,12 +90,13 @@ struct Above {
 }
 
 /// Visits everything below `root`. In a directory, the entries that are not directories come first,
-/// then the directories, both in the order of their names. Entries that are removed meanwhile are
-/// skipped.
+/// sorted by name. Then come the directories, also sorted by name. Entries that are removed during
+/// the walk are skipped.
 ///
 /// # Errors
-/// `Busy` at a directory that is a mount point, unless the visitor accepts it; `Unavailable` if a
-/// directory is moved during the walk; errors of the visitor and of the file system, with the path.
+/// `Busy` if a directory is a mount point, unless [`Visit::mounted`] of the visitor returns `Ok`;
+/// `Unavailable` if a directory is moved during the walk; errors of the visitor and of the file
+/// system, with the path.
 pub fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
     walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
@@ -288,9 +290,10 @@ pub fn measure(dir: impl AsFd) -> Result<Usage> {
     Ok(meter.usage)
 }
 
-/// Returns the disk usage of the directory `path` and of everything below it, as far as it can be
-/// read, without mounted file systems. An inode with several names counts once. Returns no usage if
-/// the directory is absent or cannot be opened.
+/// Returns the disk usage of the directory `path` and of everything below it, without mounted file
+/// systems and directories that cannot be read. An inode with several names counts once. Returns a
+/// usage of zero if the directory `path` is absent or cannot be opened. After another error,
+/// returns the usage that was counted before the error.
 #[must_use]
 pub fn measure_readable(path: &std::path::Path) -> Usage {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

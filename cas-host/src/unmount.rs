@@ -13,8 +13,8 @@ use crate::mount_right::explain;
 pub struct UnmountMode {
     /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
     pub force: bool,
-    /// Whether the mount is only detached (`MNT_DETACH`). It disappears from its path at once, and
-    /// ends when nothing uses it any more.
+    /// Whether the mount is only detached (`MNT_DETACH`). A detached mount disappears from its path
+    /// at once, and ends when nothing uses it any more.
     pub lazy: bool,
 }
 
@@ -22,9 +22,9 @@ pub struct UnmountMode {
 ///
 /// # Errors
 /// `Busy` if the mount is in use and `mode` is not `lazy`; `FailedPrecondition` if nothing is
-/// mounted at `target` in this mount namespace, also if `target` is a symbolic link to a mount, or
-/// if the mount is locked because it comes from a namespace with more rights; `Denied` without the
-/// right to mount; errors of the system.
+/// mounted at `target` in this mount namespace, if `target` is a symbolic link, or if the mount is
+/// locked because it comes from a namespace with more rights; `Denied` without the right to mount;
+/// errors of the system.
 pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, mode.force);

@@ -13,7 +13,7 @@ use crate::space::Space;
 /// Methods that may wait for the disk are called from threads that may block, with one exception:
 /// if an ingest is dropped while some of its bytes are only in memory, [`Engine::transact`] is
 /// called from the thread that drops the ingest. [`Engine::view`] and the methods of [`View`] are
-/// called from any thread, so they must be fast, except for long reads.
+/// called from any thread, so they must be fast. Only calls that return much data may take longer.
 pub trait Engine: Send + Sync + 'static {
     /// Returns the maximum size of a row in bytes. A read of one byte may read a whole row.
     fn row_size(&self) -> usize;
@@ -27,8 +27,8 @@ pub trait Engine: Send + Sync + 'static {
         bytes
     }
 
-    /// Returns the number of bytes that the engine has accepted and will write once more, for
-    /// example when it flushes its log. The default is 0.
+    /// Returns the number of bytes that the engine has accepted and will write to its files later,
+    /// for example bytes in memory that wait for a flush. The default is 0.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -82,16 +82,17 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Gives the space of removed rows back to the file system, if the amount justifies the work.
-    /// `removed` is the number of bytes that were removed since the last compaction, also by
-    /// earlier processes. Other blobs may have used their space since. Returns whether the database
-    /// was compacted.
+    /// `removed` is the number of bytes that this process and earlier ones have removed since the
+    /// last compaction. Blobs that were stored later may already use the space of removed bytes.
+    /// Returns whether the database was compacted.
     ///
     /// # Errors
     /// Errors of the engine.
     fn compact(&self, removed: u64) -> Result<bool>;
 
-    /// Returns whether the database is damaged and is read with its [`Head`](crate::Head). Changes
-    /// after the last close may then be missing. The default is `false`.
+    /// Returns whether the database was damaged and the engine opened it with its
+    /// [`Head`](crate::Head). Changes after the last close may then be missing. The default is
+    /// `false`.
     fn reads_head(&self) -> bool {
         false
     }
@@ -176,8 +177,7 @@ pub trait View: Send + Sync {
     /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
     /// Returns up to `limit` records whose keys start with `prefix`, sorted by key. If `after` is
-    /// given, returns only records whose keys sort after it. Callers give no `after` that sorts
-    /// before `prefix`.
+    /// given, returns only records whose keys sort after it. `after` never sorts before `prefix`.
     fn records(
         &self,
         table: Table,
@@ -217,8 +217,8 @@ pub trait Transaction {
     /// Writes a row of a blob. The row begins at the byte `offset` of the blob, and `number`
     /// identifies the rows of the blob.
     fn write_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
-    /// Writes a row of an ingest, like [`Transaction::write_row`]. A crash may lose the last of
-    /// these rows until [`Engine::flush_staged`] returns.
+    /// Writes a row of an ingest. The parameters are those of [`Transaction::write_row`]. A crash
+    /// before [`Engine::flush_staged`] returns may lose the rows that were written last.
     fn stage_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
         self.write_row(number, offset, row)
     }
@@ -249,8 +249,8 @@ pub enum Failed {
     /// The change conflicts with stored data, or the store cannot be written. The change wrote
     /// nothing, and other changes in the same transaction are unaffected.
     Refused(Error),
-    /// The engine failed, and so did all changes in the transaction. If the engine failed while it
-    /// committed the transaction, some of the changes may have been made.
+    /// The engine failed, so every change in the transaction returns an error. If the engine failed
+    /// while it committed the transaction, some of the changes may have been made nevertheless.
     Broken(Error),
 }
 

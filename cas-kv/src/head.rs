@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// A copy of the part of a database that an engine reads first to find all other parts. This may be
-/// the first page. An engine makes the copy when it closes the database, and can open a damaged
+/// A copy of the part of a database that an engine reads first to find all other parts, for example
+/// the first page of a redb database or the manifest of a RocksDB database. An engine makes the
+/// copy when it closes a database that it had open for writing. The engine can open a damaged
 /// database with the copy.
 #[derive(Clone, Debug)]
 pub struct Head(PathBuf);
@@ -56,10 +57,10 @@ impl Head {
     }
 }
 
-/// Returns the path of a directory next to a database. An engine may create it to open a damaged
-/// database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes it when the database is
-/// closed. If the process is killed before that, the directory is removed by the next repair, or
-/// when a process that can write to the directory of the store opens the store.
+/// Returns the path of a directory next to a database. An engine may create this directory when it
+/// opens a damaged database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes the
+/// directory when it closes the database. If a kill prevents the removal, the directory is removed
+/// by the next repair, or by the next process that opens the store for writing.
 pub fn side_dir(database: &Path) -> PathBuf {
     beside(database, ".repair")
 }

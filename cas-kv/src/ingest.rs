@@ -1,8 +1,8 @@
 //! Writing a blob. The last bytes stay in memory, and all other bytes are written to rows.
 //!
-//! A blob of less than 1 MiB costs one transaction, its publish. A larger blob has rows that are
-//! stored under the number of the ingest. The published blob gets the same number, so publishing
-//! writes only the last bytes and one entry.
+//! A blob of less than 1 MiB is written in the one transaction that publishes it. The rows of a
+//! larger blob are stored under the number of its ingest before the blob is published. The
+//! published blob keeps this number, so publishing writes only the last bytes and one entry.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -13,14 +13,15 @@
 //! blobs images snapshots leases notes    records: key -> revision, value
 //! ```
 //!
-//! A number is allocated once. It either is the revision of one state of a record, or identifies
+//! No number is allocated twice. A number is the revision of one state of a record, or identifies
 //! the rows of one ingest or blob. A blob that is made from an ingest with rows keeps the number of
-//! the ingest. The number of a blob is also its version. When an upgrade or a repair writes the
-//! note of an image name, the note gets the revision of the record of the name.
+//! the ingest. The number of a blob is also its version. In the table `notes`, a note leads from
+//! the target of an image name to the name. When an upgrade or a repair writes such a note, the
+//! note gets the revision of the record of the name.
 //!
-//! The store is in an [`OwnedDir`]. A process that can write to the directory opens the store
-//! alone. Several processes that cannot write to the directory can have the store open at the same
-//! time, and can only read it.
+//! The store is in an [`OwnedDir`]. While a process that can write to the directory has the store
+//! open, no other process can open the store. Several processes that cannot write to the directory
+//! can have the store open at the same time, and can only read it.
 
 mod batch;
 mod body;

@@ -1,5 +1,5 @@
-//! The directory of a store. One process at a time owns the directory, or several processes that
-//! cannot write to it share it.
+//! The directory of a store. Either one process owns the directory, or several processes that
+//! cannot write to the directory share it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -45,10 +45,11 @@ impl OwnedDir {
     /// of the directory, together with other readers. Returns the directory.
     ///
     /// # Errors
-    /// `Busy` if another process or another value of this process owns the directory, or if it has
-    /// readers and this process can write to it (the message names the pid of the owner if the pid
-    /// is known); `FailedPrecondition` if `path` is a file, or a directory with other contents, or
-    /// if the file `owner` is a symbolic link; errors of the file system.
+    /// `Busy` if another process or another `OwnedDir` of this process owns the directory, or if
+    /// the directory has readers and this process can write to it (the message names the pid of the
+    /// owner if the pid is known); `FailedPrecondition` if `path` is a file, if the directory has
+    /// no database but has files that no store creates, or if the file `owner` in the directory is
+    /// a symbolic link; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

@@ -41,7 +41,7 @@ impl Drop for KeptReserve {
     }
 }
 
-/// What a reserve takes up, so that it can be freed on a full disk.
+/// The size of a reserve: the disk space and the inodes that its removal frees on a full disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Reserve {
     /// The number of bytes, which must be more than the engine writes to remove a blob and to open
@@ -180,8 +180,8 @@ impl Space {
         }
     }
 
-    /// Sets the number of removed bytes to zero, after the engine has returned their space to the
-    /// file system.
+    /// Sets the number of removed bytes to zero. The engine calls this after it has returned the
+    /// space of these bytes to the file system.
     pub fn reset_removed(&self) {
         self.0.removed.store(0, Ordering::Relaxed);
     }

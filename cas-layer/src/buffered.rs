@@ -1,4 +1,4 @@
-//! Implements `Read` for types that implement `BufRead`.
+//! A helper to implement `Read` for types that implement `BufRead`.
 
 use std::io::{self, BufRead};
 

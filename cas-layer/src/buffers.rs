@@ -1,4 +1,4 @@
-//! Reusable memory buffers: a fresh megabyte costs 256 page faults.
+//! Memory buffers that are reused, because a newly allocated buffer of 1 MiB costs 256 page faults.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -8,8 +8,8 @@
 //! - The whiteouts of overlayfs (character devices 0:0, and empty files with the attribute
 //!   `overlay.whiteout`) become whiteouts of a layer. A directory whose attribute `overlay.opaque`
 //!   is `y` gets an opaque whiteout, except for the root, which an overlay always merges.
-//! - A file with several names is one member, and hard links to it. Sparse files are written with
-//!   the zeros of their holes.
+//! - A file with several names becomes one member with its content, and a hard link to this member
+//!   for each further name. Sparse files are written with the zeros of their holes.
 //! - Left out: the attributes of this overlay and of the host; and, with a warning, all other
 //!   attributes that [`apply`](crate::apply) never sets, such as those that an overlay inside the
 //!   tree has set.
@@ -42,9 +42,9 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change the directory meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount. If the process is in a user namespace,
-/// this function reads attributes `user.overlay.*` as those of the overlay, otherwise
-/// `trusted.overlay.*`.
+/// The overlay must be one that this process could mount, because this function expects the
+/// attributes of the overlay to be `user.overlay.*` if the process is in a user namespace, and
+/// `trusted.overlay.*` otherwise.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, an attribute with
@@ -234,9 +234,9 @@ impl<W: Write> Changes<W> {
                 Some(b"whiteout") => found.whiteout = true,
                 Some(b"metacopy" | b"redirect") => {
                     return Err(Error::unsupported(format!(
-                        "the overlay has moved the file, or has only copied its attributes ({}); \
-                         mount the overlay with metacopy=off and redirect_dir=off, and change the \
-                         file again",
+                        "the xattr {} states that the overlay has moved the file, or has copied \
+                         only its metadata; mount the overlay with metacopy=off and \
+                         redirect_dir=off, and change the file again",
                         name.escape_ascii()
                     )));
                 }

@@ -1,4 +1,5 @@
-//! Names in archives that the OCI image layout does not define, for import and export.
+//! Names of files and annotations that imports and exports use, and that the OCI image layout does
+//! not define.
 
 /// The file that lists the images of a docker archive. In a directory of skopeo, the file with this
 /// name is the manifest or index of the image.

@@ -1,11 +1,11 @@
 //! Reads and writes layers of container images, and applies them to directory trees. Imports,
 //! exports and unpacks whole images.
 //!
-//! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
-//! members, and [`apply`] writes them below one directory, never outside it. The other way,
-//! [`changes`] writes a layer from the changes in an overlay. These five modules are synchronous.
-//! [`flow`] starts three threads, which can be confined: the first decompresses, the second hashes,
-//! and the third parses and writes members. The thread of the caller reads.
+//! To apply a layer, [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
+//! members, and [`apply`] writes them below one directory, never outside it. To create a layer,
+//! [`changes`] writes the changes in an overlay. These five modules are synchronous. The caller's
+//! thread reads the blob. [`flow`] starts three threads, which can be [confined](flow::Confine):
+//! the first decompresses, the second hashes, and the third parses and writes members.
 
 pub mod apply;
 mod buffered;

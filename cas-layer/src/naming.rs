@@ -9,9 +9,10 @@ pub enum Naming {
     /// Unchanged.
     #[default]
     Exact,
-    /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. An
-    /// import refuses a name that docker does not accept, except a name in an image layout that the
-    /// OCI image-spec allows there. An export does not change a name that docker does not accept.
+    /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. If
+    /// docker does not accept a name, an import refuses the name, and an export writes it
+    /// unchanged. There is one exception: if an image layout gives the name, and the OCI image-spec
+    /// allows the name in image layouts, an import keeps it unchanged.
     Docker,
 }
 

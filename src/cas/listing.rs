@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use cas_core::blob::stored_subject;
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
 use cas_core::{Image, ImageStoreExt, Result};
@@ -30,7 +31,8 @@ impl Cas {
     /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
     /// If the store has several spellings of a name, the image is listed once. If the spellings
     /// refer to different images, each spelling is listed. Images without a name are listed under
-    /// their digests. A filter may match the stored name or the familiar one.
+    /// their digests, except referrers of content that the store has. A filter may match the stored
+    /// name or the familiar one.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse; errors of the store.
@@ -39,8 +41,12 @@ impl Cas {
         let store = self.opened()?;
         let mut images = store.images.list(&[]).await?;
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
-        let unnamed = store.images.unnamed().await?.into_iter();
-        images.extend(unnamed.filter(|image| !known.contains(&image.name)));
+        for image in store.images.unnamed().await? {
+            if !known.contains(&image.name) && stored_subject(store, &image.target).await?.is_none()
+            {
+                images.push(image);
+            }
+        }
         // A read-only store that an earlier release has made does not have times of last uses.
         let uses = self.uses.all().await.unwrap_or_default();
         let mut listed = merge(images, &uses);

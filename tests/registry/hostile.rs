@@ -120,9 +120,9 @@ fn statuses_become_exit_codes() {
         (403, 7, "cas login"),
         (404, 3, "check the name"),
         (418, 7, "418"),
-        (429, 7, "after 30"),
-        (500, 7, "after 30"),
-        (503, 7, "after 30"),
+        (429, 7, "Retry-After: 30"),
+        (500, 7, "Retry-After: 30"),
+        (503, 7, "Retry-After: 30"),
     ] {
         let blob = sample.layers[0].digest.to_string();
         for part in ["/manifests/".to_owned(), blob] {

@@ -199,7 +199,7 @@ fn discarded_layers_are_noted_as_absent() {
     // If the registry does not have the layers, the error of a push says what to do.
     let empty = Fake::start(|_| Answer::error(404, "BLOB_UNKNOWN", "unknown here"));
     let said = fails(place.cas("root").args(["push", &image, &empty.image()]), 3);
-    assert!(said.contains("pull or import all of it"), "{said}");
+    assert!(said.contains("pull or import the whole image"), "{said}");
 
     // The next pull fetches no layer. A pull that stores layers fetches the absent layers.
     let before = sample.layers.iter().map(|one| fetches(&registry, one));

@@ -330,7 +330,7 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
     assert!(pull.status.success());
     let said = text(&pull.stderr);
     assert!(
-        said.contains("is listed, but it or a part of it is absent; it is left out"),
+        said.contains("is left out, because it or a part of it is absent"),
         "{said}"
     );
 }

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use cas_core::content::Stat;
+use cas_core::content::{Stat, Version};
 use cas_core::records::{Expect, Revision};
-use cas_core::{Digest, Error, Result};
+use cas_core::{Digest, Error, ErrorKind, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cell::{Cell, Cells};
@@ -23,6 +23,8 @@ pub(crate) use pointer::{PART_SIZE, Pointer, etags_digest};
 /// The folder of the cells.
 pub(crate) const FOLDER: &str = "blobs/";
 const PARTS: &str = "uploads/";
+/// The version of a blob whose cell is damaged. No upload has it.
+const DAMAGED: u64 = 0;
 /// Maximum number of parts that are read concurrently.
 const PARALLEL_READS: usize = 4;
 /// Maximum number of parts that are deleted concurrently.
@@ -48,10 +50,18 @@ impl Blobs {
         Blobs { cells }
     }
 
-    /// Returns the blob's size and version, or `None` if it does not exist.
+    /// Returns the blob's size and version, or `None` if it does not exist. A blob whose cell is
+    /// damaged has no bytes and the version [`DAMAGED`], so that a job that has the right bytes
+    /// replaces it.
     pub(crate) async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
-        let found = self.pointer(digest).await?;
-        Ok(found.map(|(pointer, _)| pointer.stat(digest)))
+        match self.pointer(digest).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Stat {
+                digest: *digest,
+                size: 0,
+                version: Version(DAMAGED),
+            })),
+            found => Ok(found?.map(|(pointer, _)| pointer.stat(digest))),
+        }
     }
 
     /// Returns at most `limit` blobs after `after`, in digest order.
@@ -148,7 +158,14 @@ impl Blobs {
     pub(crate) async fn remove(&self, digest: &Digest, version: u64) -> Result<bool> {
         let path = cell_path(digest);
         for _ in 0..ATTEMPTS {
-            let Some((pointer, revision)) = self.pointer(digest).await? else {
+            let found = match self.pointer(digest).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt && version == DAMAGED => {
+                    self.remove_damaged(digest).await?;
+                    return Ok(true);
+                }
+                found => found?,
+            };
+            let Some((pointer, revision)) = found else {
                 return Ok(false);
             };
             if pointer.version != version {
@@ -161,6 +178,23 @@ impl Blobs {
             }
         }
         Err(contended(&path))
+    }
+
+    /// Removes a cell that does not point to parts. A collection removes the parts, which are
+    /// strays then.
+    async fn remove_damaged(&self, digest: &Digest) -> Result<()> {
+        let path = cell_path(digest);
+        match self.cells.load(&path).await {
+            Ok(Some(cell)) if Pointer::parse(&cell.value, &path).is_err() => {
+                let expect = Expect::Revision(cell.revision);
+                self.cells.swap(&path, &expect, None).await.map(|_| ())
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.cells.remove_damaged(&path).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a part of a blob. Returns its ETag, if the service returned one.

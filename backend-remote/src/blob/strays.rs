@@ -16,9 +16,9 @@ const PAGE: usize = 1000;
 
 impl Blobs {
     /// Returns the paths and lengths of parts that belong neither to a blob nor to an open ingest
-    /// of this process. Leaves out a version if one of its parts was written since `before`,
-    /// because another process may still be sending its parts. Also leaves out a version if the
-    /// service does not report when its parts were written.
+    /// of this process. If other processes may use the store, leaves out a version if one of its
+    /// parts was written since `before`, because another process may still be sending its parts.
+    /// Then also leaves out a version if the service does not report when its parts were written.
     pub(crate) async fn strays(
         &self,
         before: SystemTime,
@@ -79,8 +79,9 @@ impl Blobs {
         Ok(())
     }
 
-    /// Returns the parts with their lengths in bytes. Returns an empty map if one of the parts was
-    /// written since `before`, or if the service does not report the time of a write.
+    /// Returns the parts with their lengths in bytes. If other processes may use the store, returns
+    /// an empty map if one of the parts was written since `before`, or if the service does not
+    /// report the time of a write.
     async fn lengths(
         &self,
         parts: Vec<String>,
@@ -96,10 +97,11 @@ impl Blobs {
             .await?;
         let found: Vec<_> = found.into_iter().flatten().collect();
         let is_old = |time: SystemTime| time < before;
-        if !found
-            .iter()
-            .all(|(_, status)| status.modified.is_some_and(is_old))
-        {
+        let are_old = || {
+            let mut times = found.iter().map(|(_, status)| status.modified);
+            times.all(|time| time.is_some_and(is_old))
+        };
+        if self.cells.is_shared() && !are_old() {
             return Ok(BTreeMap::new());
         }
         Ok(found

@@ -63,6 +63,18 @@ impl ConditionalSwap {
         }
     }
 
+    /// Replaces an object that is not a cell with a deleted cell. Does nothing if there is no such
+    /// object, or another writer replaces the object first.
+    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
+        match prefix.get(path).await? {
+            Some(object) if stored::decode(&object.body).is_none() => {
+                let seen = etag(object, path)?;
+                self.replace(prefix, path, &seen, None).await.map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the cell and replaces exactly the version that was read. Returns false if the cell has
     /// a value and `if_present` is `Refuse`. Never writes unconditionally, because such a write
     /// could arrive late and undo a newer write.

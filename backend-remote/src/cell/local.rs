@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use bytes::Bytes;
-use cas_core::Result;
 use cas_core::records::{Expect, Revision};
+use cas_core::{ErrorKind, Result};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::stored::{self, Cell, encode};
@@ -57,6 +57,15 @@ impl LocalSwap {
             None => {}
         }
         Ok(true)
+    }
+
+    /// Deletes an object that is not a cell. Does nothing if there is no such object.
+    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
+        let _held = self.lock(path).await;
+        match stored::read(prefix, path).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => prefix.delete(path).await,
+            found => found.map(|_| ()),
+        }
     }
 
     async fn lock(&self, path: &str) -> MutexGuard<'_, ()> {

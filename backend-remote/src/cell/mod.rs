@@ -61,6 +61,11 @@ impl Cells {
         Cells { prefix, swap }
     }
 
+    /// Returns whether other processes may use the store, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        !matches!(self.swap, Swap::Local(_))
+    }
+
     /// Returns the prefix that the cells are stored in.
     pub(crate) fn prefix(&self) -> &Prefix {
         &self.prefix
@@ -117,6 +122,17 @@ impl Cells {
         };
         let body = stored::encode(&nonce()?, Some(&object.body));
         self.prefix.put(path, body).await.map(|_| ())
+    }
+
+    /// Removes an object that is not a cell. Does nothing if there is no such object.
+    pub(crate) async fn remove_damaged(&self, path: &str) -> Result<()> {
+        match &self.swap {
+            Swap::Local(local) => local.remove_damaged(&self.prefix, path).await,
+            #[cfg(feature = "s3")]
+            Swap::Conditional(conditional) => {
+                conditional.remove_damaged(&self.prefix, path).await
+            }
+        }
     }
 
     /// Writes `value`, or deletes the cell if `value` is `None`. Returns false and changes nothing

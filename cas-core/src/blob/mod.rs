@@ -3,7 +3,8 @@
 //! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. If only the digest of a
 //! blob is known, [`describe`] and [`document`] find out its media type, and [`children`] finds out
 //! which blobs it lists. These functions read the bytes of the blob only if its record lacks the
-//! answer. [`referrers`] returns the referrers that were stored with a manifest or an index.
+//! answer. [`referrers`] returns the referrers of a manifest or an index, and [`stored_subject`]
+//! returns the subject of a referrer.
 
 mod describe;
 mod info;
@@ -14,5 +15,5 @@ mod sniff;
 pub use describe::{children, describe, document};
 pub use info::{BlobInfo, info};
 pub use list::{BlobList, BlobProblem, list};
-pub use referrers::referrers;
+pub use referrers::{referrers, stored_subject};
 pub use sniff::{HEAD, may_be_document};

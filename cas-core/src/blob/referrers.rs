@@ -1,17 +1,20 @@
 //! Lists the referrers of a manifest or an index in a store.
 
+use std::collections::BTreeSet;
+
 use super::describe::describe;
 use crate::complete::is_of_document;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::image::ImageStoreExt;
 use crate::labels::{GC_REF_REFERRER, kept_referrers};
 use crate::store::Store;
 use crate::{dispatch, limit};
 
-/// Returns the referrers that were stored with `subject`, which is a manifest or an index. The
-/// referrers are in the order of their digests. Returns nothing if the store has no record of
-/// `subject`. Referrers whose bytes were lost are left out.
+/// Returns the referrers of `subject`, which is a manifest or an index: those that were stored with
+/// it, and those among the store's roots without a name. The referrers are in the order of their
+/// digests. Referrers whose bytes were lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. The entry lacks both if
 /// the referrer is damaged, too large to be read, or neither a manifest nor an index. Entries
@@ -23,10 +26,15 @@ use crate::{dispatch, limit};
 /// of `subject` or of a referrer does not parse; `NotFound` if a referrer is removed meanwhile;
 /// errors of the store.
 pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let Some((record, _)) = store.blobs().load(subject).await? else {
-        return Ok(Vec::new());
-    };
-    let digests: Vec<Digest> = kept_referrers(&record.labels).collect();
+    let loaded = store.blobs().load(subject).await?;
+    let labels = loaded.map(|(record, _)| record.labels).unwrap_or_default();
+    let mut digests: BTreeSet<Digest> = kept_referrers(&labels).collect();
+    for image in store.images.unnamed().await? {
+        let found = stored_subject(store, &image.target).await?;
+        if found.is_some_and(|found| found.digest == *subject) {
+            digests.insert(image.target.digest);
+        }
+    }
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(
@@ -54,4 +62,24 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
         });
     }
     Ok(found)
+}
+
+/// Returns the subject that a manifest or an index states, if the store has the subject. Returns
+/// `None` for a document that is missing, damaged or too large to be read, and for any other blob.
+///
+/// # Errors
+/// Errors of the store.
+pub async fn stored_subject(store: &Store, own: &Descriptor) -> Result<Option<Descriptor>> {
+    if !own.media_type.is_document() {
+        return Ok(None);
+    }
+    let document = match dispatch::document(&*store.content, own).await {
+        Err(error) if is_of_document(&error) => return Ok(None),
+        document => document?,
+    };
+    let Some(subject) = document.subject() else {
+        return Ok(None);
+    };
+    let stored = store.content.stat(&subject.digest).await?;
+    Ok(stored.map(|_| subject.clone()))
 }

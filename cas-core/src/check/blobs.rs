@@ -7,7 +7,7 @@ use super::heal::{keep, read_intact};
 use super::images::load;
 use super::reader::{Reading, damage, hash};
 use super::{Checker, Problem, RECOVERED, Use};
-use crate::complete::{completeness, is_of_document};
+use crate::complete::{incomplete_children, is_of_document};
 use crate::content::Stat;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -138,10 +138,7 @@ impl Checker<'_> {
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {
-            blob.absent = match completeness(self.store, descriptor).await {
-                Err(error) if is_of_document(&error) => BTreeSet::new(),
-                found => found?.left_out,
-            };
+            blob.absent = incomplete_children(self.store, descriptor).await?;
         }
         self.store.record(&blob).await
     }

@@ -124,6 +124,7 @@ impl Checker<'_> {
         self.check_images().await?;
         self.check_blobs().await?;
         self.check_ingests().await?;
+        self.check_pieces().await?;
         self.report_quarantine().await?;
         for snapshotter in self.snapshotters {
             self.check_snapshots(*snapshotter).await?;

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::{Checker, Problem};
+use super::{Checker, Finding, Problem};
 use crate::content::{IngestStatus, discard_unless_open};
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
+use crate::gc::leftovers_of_content;
 use crate::records::UNLEASED_TTL;
 
 impl Checker<'_> {
@@ -59,6 +60,20 @@ impl Checker<'_> {
             );
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
+        Ok(())
+    }
+
+    /// Reports pieces of blobs that belong to no blob and no ingest, and that a collection would
+    /// remove. A repair removes them. Does nothing if the store is opened for an owner.
+    pub(super) async fn check_pieces(&mut self) -> Result<()> {
+        if self.store.owner().is_some() {
+            return Ok(());
+        }
+        let (content, remove) = (&*self.store.content, self.options.repair.is_some());
+        let before = SystemTime::now() - UNLEASED_TTL;
+        let left = leftovers_of_content(content, before, remove).await?;
+        let left = left.map(|left| Finding::left(&left, remove));
+        self.report.findings.extend(left);
         Ok(())
     }
 }

@@ -197,14 +197,7 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
         return Ok(());
     };
-    let left_out = match completeness(store, index).await {
-        // The blobs that a damaged document needs are not known.
-        Err(error) if is_of_document(&error) => {
-            tracing::debug!(digest = %index.digest, %error, "an index was not corrected");
-            return Ok(());
-        }
-        found => found?.left_out,
-    };
+    let left_out = incomplete_children(store, index).await?;
     let is_wrong = |child: &&Digest| left_out.contains(child) && !record.absent.contains(child);
     let wrong: Vec<Digest> = record.children.iter().filter(is_wrong).copied().collect();
     if wrong.is_empty() {
@@ -214,6 +207,24 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     let (mut batch, expect) = (Batch::new(), Expect::Revision(revision));
     Blobs::put(&mut batch, &index.digest, &record, expect)?;
     store.records.commit(&batch).await
+}
+
+/// Returns the incomplete children of an index, at any depth. Returns an empty set if a document at
+/// or below the index cannot be read, because the blobs that such a document needs are not known.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn incomplete_children(
+    store: &Store,
+    index: &Descriptor,
+) -> Result<BTreeSet<Digest>> {
+    match completeness(store, index).await {
+        Err(error) if is_of_document(&error) => {
+            tracing::debug!(digest = %index.digest, %error, "the parts of an index are not known");
+            Ok(BTreeSet::new())
+        }
+        found => Ok(found?.left_out),
+    }
 }
 
 /// Returns whether an error states that a document is missing, damaged, too large or unsupported.

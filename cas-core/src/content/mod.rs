@@ -224,8 +224,8 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Returns the sizes, in bytes, of leftover pieces that were stored before `before`. A leftover
     /// piece is a file or an object that a killed process wrote, and that belongs to no blob and no
-    /// ingest. If `remove` is set, removes these pieces. Only a collection of a whole store sets
-    /// `remove`.
+    /// ingest. If no other process can use the store, pieces of any age are leftovers. If `remove`
+    /// is set, removes these pieces. Only a collection or a repair of a whole store sets `remove`.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }

@@ -62,6 +62,7 @@ pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
 pub use removed::{Leftover, Removed};
 pub use request::{RemoveOptions, remove};
 pub use unreachable::leftovers;
+pub(crate) use unreachable::leftovers_of_content;
 
 pub(crate) use self::scan::live_leases;
 use self::scan::scan;

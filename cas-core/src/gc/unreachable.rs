@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::removed::{Leftover, Removed};
 use super::scan::Scan;
 use super::sweep;
-use crate::content::{IngestStatus, discard_unless_open};
+use crate::content::{ContentStore, IngestStatus, discard_unless_open};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
@@ -123,9 +123,8 @@ impl Unreachable {
             }
         }
         if let Some(before) = self.leftovers {
-            let pieces = store.content.leftovers(before, true).await?;
-            let pieces = pieces.into_iter().map(piece);
-            pieces.for_each(|usage| removed.add_leftover(CONTENT, usage));
+            let left = leftovers_of_content(&*store.content, before, true).await?;
+            removed.leftovers.extend(left);
             store.images.cleanup().await?;
         }
         // The store is compacted even if nothing was removed, because a collection that was killed
@@ -162,8 +161,8 @@ impl Unreachable {
 }
 
 /// Returns what killed or failed jobs have left in the content store and in the snapshotters,
-/// except what is in use. In the content store, only leftovers that were stored before the time
-/// `before` are found. In the snapshotters, leftovers of any age are found.
+/// except what is in use. In a content store that other processes may use, only leftovers that were
+/// stored before the time `before` are found. Elsewhere, leftovers of any age are found.
 ///
 /// # Errors
 /// Errors of the store and of the snapshotters.
@@ -172,10 +171,13 @@ pub async fn leftovers(
     snapshotters: &[&dyn Snapshotter],
     before: SystemTime,
 ) -> Result<Vec<Leftover>> {
-    let mut found = Removed::default();
-    let pieces = store.content.leftovers(before, false).await?;
-    let pieces = pieces.into_iter().map(piece);
-    pieces.for_each(|usage| found.add_leftover(CONTENT, usage));
+    let mut found = Removed {
+        leftovers: leftovers_of_content(&*store.content, before, false)
+            .await?
+            .into_iter()
+            .collect(),
+        ..Removed::default()
+    };
     for snapshotter in snapshotters {
         let left = snapshotter.leftovers().await?.into_iter();
         left.for_each(|usage| found.add_leftover(directory(*snapshotter), usage));
@@ -201,9 +203,21 @@ async fn sizes(
     sizes
 }
 
-/// Returns the space that a piece of a blob takes.
-fn piece(bytes: u64) -> Usage {
-    Usage { bytes, inodes: 1 }
+/// Returns what killed or failed jobs have left in the content store, as one leftover. Removes it if
+/// `remove` is set. Only leftovers that were stored before the time `before` are found if other
+/// processes may use the store.
+pub(crate) async fn leftovers_of_content(
+    content: &dyn ContentStore,
+    before: SystemTime,
+    remove: bool,
+) -> Result<Option<Leftover>> {
+    let pieces = content.leftovers(before, remove).await?;
+    let usage = Usage {
+        bytes: pieces.iter().sum(),
+        inodes: pieces.len() as u64,
+    };
+    let place = CONTENT.to_owned();
+    Ok((!pieces.is_empty()).then_some(Leftover { place, usage }))
 }
 
 /// Returns the directory of a snapshotter in its root.

@@ -28,19 +28,36 @@ pub(crate) async fn is_intact(
     store.content.is_intact(&stat.digest).await
 }
 
+/// Returns the stored copy of a blob, and whether it is intact. A copy of another size than `size`
+/// is damaged. Returns `None` if the store does not have the blob.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn stored_copy(
+    store: &Store,
+    digest: &Digest,
+    size: u64,
+) -> Result<Option<(Stat, bool)>> {
+    let Some(stat) = store.content.stat(digest).await? else {
+        return Ok(None);
+    };
+    if stat.size != size {
+        return Ok(Some((stat, false)));
+    }
+    let record = store.blobs().load(digest).await?;
+    let record = record.as_ref().map(|(record, _)| record);
+    let is_intact = is_intact(store, &stat, record).await?;
+    Ok(Some((stat, is_intact)))
+}
+
 /// Removes the stored copy of a blob if it is damaged, so that the right bytes can be stored.
 /// Returns whether it was removed.
 ///
 /// # Errors
 /// Errors of the store.
 pub(super) async fn remove_damaged(store: &Store, digest: &Digest, size: u64) -> Result<bool> {
-    let Some(stat) = store.content.stat(digest).await? else {
-        return Ok(false);
-    };
-    let record = store.blobs().load(digest).await?;
-    let record = record.as_ref().map(|(record, _)| record);
-    if stat.size == size && is_intact(store, &stat, record).await? {
-        return Ok(false);
+    match stored_copy(store, digest, size).await? {
+        Some((stat, false)) => store.content.remove_version(digest, stat.version).await,
+        _ => Ok(false),
     }
-    store.content.remove_version(digest, stat.version).await
 }

@@ -49,7 +49,7 @@ mod verified;
 pub use add::add_to_lease;
 pub use change_labels::{change_labels, update_labels};
 pub use guard::LeaseGuard;
-pub(crate) use intact::is_intact;
+pub(crate) use intact::stored_copy;
 pub use label::{
     child_gc_labels, child_gc_labels_filter_layers, set_children_labels,
     set_children_mapped_labels, set_labels,

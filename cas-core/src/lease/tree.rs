@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::guard::LeaseGuard;
 use super::pin::{self, BlobRef, Pinned};
+use crate::complete::incomplete_children;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -102,11 +103,15 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document, and records which of its children are in the store. Returns these
-    /// children, and the children that were lost since they were recorded as stored.
+    /// Reads a document, and records which of its children are in the store. A manifest of an index
+    /// counts only if it is complete. Returns these children, and the children that were lost since
+    /// they were recorded as stored.
     async fn read(&self, own: &Descriptor, record: &BlobRecord) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
+        if own.media_type.is_index() {
+            blob.absent = incomplete_children(&self.store, own).await?;
+        }
         for child in &children {
             blob.children.push(child.digest);
             if self.store.content.stat(&child.digest).await?.is_none() {

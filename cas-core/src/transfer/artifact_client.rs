@@ -37,13 +37,14 @@ impl<R: Referrers> ArtifactClient<R> {
         &self.inner
     }
 
-    /// Returns all referrers of `subject` that have the type of this client, each once, in the
-    /// order of the repository.
+    /// Returns all referrers of `subject` that have the artifact type of this client, in the order
+    /// in which the repository or the store lists them. A referrer that is listed several times is
+    /// returned once.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::REFERRERS`] referrers, or if the texts of their
     /// descriptors, such as annotations, have more than [`limit::DOCUMENT_READ`] bytes together;
-    /// otherwise as [`Referrers::referrers`].
+    /// errors of [`Referrers::referrers`].
     pub async fn all_referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = self.list(subject).await;
         listed.during("list referrers", subject.digest)
@@ -78,8 +79,8 @@ impl<R: Referrers> ArtifactClient<R> {
     /// [`ArtifactClient::all_referrers`]. A policy is, for example, [`select_first`].
     ///
     /// # Errors
-    /// `NotFound` if there are no referrers of this type; errors of `policy`; otherwise as
-    /// [`ArtifactClient::all_referrers`].
+    /// `NotFound` if `subject` has no referrers of the artifact type of this client; errors of
+    /// `policy` and of [`ArtifactClient::all_referrers`].
     pub async fn select_referrer(
         &self,
         subject: &Descriptor,

@@ -81,8 +81,8 @@ pub(super) async fn carry(
                     match carrier.carry(&referrer).await {
                         Err(error) if error.kind() == ErrorKind::NotFound => {
                             progress.warn(&format!(
-                                "the referrer {} is listed, but it or a part of it is absent; it \
-                                 is left out: {error}",
+                                "the listed referrer {} is left out, because it or a part of it is \
+                                 absent: {error}",
                                 referrer.digest
                             ));
                             absent.insert(referrer.digest);
@@ -118,8 +118,8 @@ fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
         ));
     }
     Err(Error::corrupt(format!(
-        "expected a manifest or an index as a referrer of {}, found {media_type:.200}; remove it \
-         from the list of referrers",
+        "expected a manifest or an index as a referrer of {}, found {media_type:.200}; remove \
+         this entry from the list of referrers",
         subject.digest
     ))
     .operation("check referrer")
@@ -164,8 +164,8 @@ async fn check_subject(
         None => "none".to_owned(),
     };
     Err(Error::corrupt(format!(
-        "expected the subject {}, found {found}; remove the referrer from the list of this \
-         subject",
+        "expected the subject {}, found {found}; remove the referrer from the list of the \
+         expected subject",
         subject.digest
     )))
 }

@@ -27,16 +27,20 @@ use crate::sync::lock;
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies an image and its referrers, as far as `from` has them. Children are copied before the
+/// Copies an image, and those of its referrers that `from` has. Children are copied before the
 /// indexes and manifests that list them, and the name is written last. If `to` has the name
 /// already, the target and the labels of the name are replaced. Layers and configurations that are
 /// intact in `to` are not copied. Returns the image as it is in `to`.
 ///
 /// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`,
-/// unless an earlier job stored them there: layers that registries do not distribute and that
-/// `from` does not have, manifests of an index that are not complete in `from`, and manifests for
-/// platforms that were not chosen. After a failure, content that was copied stays in `to` for the
-/// next attempt, until a garbage collection.
+/// unless an earlier job stored them there:
+///
+/// - layers that registries do not distribute and that `from` does not have
+/// - manifests that an index lists and that are not complete in `from`
+/// - manifests for platforms that were not chosen
+///
+/// After a failure, content that was copied stays in `to` for the next attempt, until a garbage
+/// collection.
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer

@@ -1,5 +1,6 @@
 //! The documents that a transfer has found in an image. Copies and pushes write a document after
-//! its children. A pull writes it before them, and adds the children to its record after them.
+//! its children. A pull writes a document before its children. Once the children are written, the
+//! pull adds them to the record of the document.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -18,7 +18,7 @@ use crate::content::{BlobReader, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::lease::{BlobRef, LeaseGuard, is_intact};
+use crate::lease::{BlobRef, LeaseGuard, stored_copy};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
@@ -167,15 +167,9 @@ impl Fetch<'_> {
     /// Opens the stored copy of a layer. Returns `None` if the copy is absent or damaged. An
     /// unpacker takes a layer only once, so the copy is checked before it is fed.
     async fn open_intact(&self, layer: &Descriptor) -> Result<Option<Arc<dyn BlobReader>>> {
-        let stat = self.store.content.stat(&layer.digest).await?;
-        let Some(stat) = stat.filter(|stat| stat.size == layer.size) else {
-            return Ok(None);
-        };
-        let record = self.store.blobs().load(&layer.digest).await?;
-        let record = record.as_ref().map(|(record, _)| record);
-        match is_intact(self.store, &stat, record).await? {
-            true => self.store.content.open(&layer.digest).await,
-            false => Ok(None),
+        match stored_copy(self.store, &layer.digest, layer.size).await? {
+            Some((_, true)) => self.store.content.open(&layer.digest).await,
+            _ => Ok(None),
         }
     }
 

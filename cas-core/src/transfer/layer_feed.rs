@@ -17,23 +17,24 @@ pub struct LayerFeed<'a> {
     /// Sends the bytes of the layer to `unpacked`, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. If the bytes end early, the future does not fail, because the sender
-    /// reports the error. If the layer is stored all the same, the unpacker reads it from the store
-    /// in [`Unpacker::finish`](super::Unpacker::finish).
+    /// for another layer. If the bytes end early, the future does not fail, because the job that
+    /// sends the bytes reports the error. If the pull nevertheless stores the layer, the unpacker
+    /// reads the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
 
-/// The sending half of a layer's bytes.
+/// The sending half of the channel through which an unpacker receives the bytes of a layer.
 pub struct LayerSender(Sender<Bytes>);
 
-/// The receiving half of a layer's bytes: a blocking reader.
+/// The receiving half of the channel through which an unpacker receives the bytes of a layer. The
+/// reader blocks until bytes arrive.
 pub struct LayerReader {
     pieces: Receiver<Bytes>,
     current: Bytes,
     ended: bool,
 }
 
-/// Returns both halves of a new feed.
+/// Returns both halves of a new channel for the bytes of a layer.
 pub fn layer_channel() -> (LayerSender, LayerReader) {
     let (sender, pieces) = channel(PIECES_AHEAD);
     let reader = LayerReader {
@@ -83,7 +84,9 @@ impl LayerReader {
         if self.current.is_empty() && !self.ended {
             let piece = self.pieces.blocking_recv();
             self.current = piece.ok_or_else(|| {
-                Error::cancelled("the layer ended before all of it was received; pull it again")
+                Error::cancelled(
+                    "the layer ended before all of it was received; pull the image again",
+                )
             })?;
             self.ended = self.current.is_empty();
         }

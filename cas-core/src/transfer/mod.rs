@@ -1,9 +1,9 @@
 //! Moves images between stores, and between stores and remotes such as registries: pull, push and
 //! copy.
 //!
-//! Every blob that is stored from a [`BlobSource`] is stored by [`store_blob`]. Its callers need
-//! different guarantees, so its arguments include the durability, whether to resume, and when the
-//! record is written.
+//! The function [`store_blob`] stores every blob whose bytes come from a [`BlobSource`]. The
+//! callers of the function need different guarantees, so its arguments include the durability,
+//! whether to resume, and when the record is written.
 
 mod artifact_client;
 mod carry;

@@ -13,8 +13,8 @@ use crate::progress::{Progress, Silent};
 #[non_exhaustive]
 pub struct PullOptions<'a> {
     /// The platforms to pull. By default, the platform of this machine. With [`Platforms::One`], an
-    /// image without an index must be for this platform. With the other choices, an image without
-    /// an index is pulled, whatever its platform is.
+    /// image without an index must match the platform that `One` names. With the other variants, an
+    /// image without an index is pulled, whatever its platform is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
@@ -23,7 +23,7 @@ pub struct PullOptions<'a> {
     pub referrers: Option<&'a dyn Referrers>,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
-    /// Limits on what is concurrent: requests, blobs, and ranges of one layer.
+    /// Limits on concurrent requests, on concurrent blobs, and on concurrent ranges of one layer.
     pub limits: PullLimits,
 }
 
@@ -69,7 +69,8 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets the limits on what is concurrent: requests, blobs, and ranges of one layer.
+    /// Sets the limits on concurrent requests, on concurrent blobs, and on concurrent ranges of one
+    /// layer.
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;
@@ -81,10 +82,13 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if all of them
-    /// are complete in the store, and otherwise only the manifest for this machine.
-    /// [`Platforms::Like`] does the same for its platform. [`Platforms::One`] pushes only the
-    /// manifest for its platform, and [`Platforms::All`] pushes all platforms or fails.
+    /// The platforms to push. By default, [`Platforms::Host`].
+    ///
+    /// [`Platforms::Host`] and [`Platforms::Like`] push all platforms if the manifests for all
+    /// platforms are complete in the store. Otherwise, `Host` pushes only the manifest for this
+    /// machine, and `Like` pushes only the manifest for the platform that it names.
+    /// [`Platforms::One`] always pushes only the manifest for the platform that it names.
+    /// [`Platforms::All`] pushes all platforms or fails.
     pub platforms: Platforms,
     /// Whether the referrers of the image are pushed, too, as far as the store has them. By
     /// default, referrers are not pushed.
@@ -133,8 +137,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets how many blobs are pushed concurrently. A value out of bounds is replaced by the
-    /// nearest bound.
+    /// Sets how many blobs are pushed concurrently, from 1 to [`PushOptions::MAX_BLOBS`]. A value
+    /// out of these bounds is replaced by the nearest bound.
     #[must_use]
     pub fn with_blobs(mut self, blobs: usize) -> Self {
         self.blobs = blobs.clamp(1, Self::MAX_BLOBS);

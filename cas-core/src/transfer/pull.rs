@@ -1,10 +1,11 @@
 //! Pulls an image from a remote.
 //!
-//! For each document, a pull first writes the records of those children that will be stored. Then
-//! it stores the document, and then these children. Once all content is durable, the children are
-//! added to the records of the documents, and the name is written last. So a pull that fails leaves
-//! every image as it was. A killed pull leaves content, which the next pull uses, until a garbage
-//! collection removes it.
+//! A document is an index or a manifest. For each document, a pull first writes the records of
+//! those children that will be stored. Then it stores the document, and then these children. Once
+//! all content is durable, the pull adds the children to the record of each document. It writes the
+//! name last. So a pull that fails or is killed leaves every image in the store as it was. The
+//! content that it fetched stays in the store until a garbage collection removes it. Until then,
+//! another pull can use this content.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,15 +40,16 @@ use crate::sync::lock;
 /// [`Want::Nothing`] are [recorded as absent](crate::records::BlobRecord::absent), unless an
 /// earlier job stored them. Content that is intact in the store is not fetched. With
 /// [`referrers`](PullOptions::referrers), the referrers of each manifest and index that was pulled
-/// are stored, and garbage collections keep them for as long as their subject. After a failure,
-/// content that was fetched stays in the store for the next attempt, until a garbage collection.
+/// are stored, and garbage collections keep them for as long as their subject. If the pull fails,
+/// the content that it fetched stays in the store until a garbage collection removes it. Until
+/// then, another attempt does not fetch this content again.
 ///
 /// # Errors
-/// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
-/// that does not match its descriptor, or a referrer that has another subject; `OutOfRange` if a
-/// document, the image or its referrers exceed a bound of [`limit`](crate::limit); `Busy` if
-/// another job still writes the same blob after a wait of ten minutes; errors of the remote, the
-/// store and the unpacker.
+/// `NotFound` if the remote does not have the name, the platform or a part of the image; `Corrupt`
+/// for content that does not match its descriptor, or for a listed referrer that names another
+/// subject; `OutOfRange` if a document, the image or its referrers exceed a bound of
+/// [`limit`](crate::limit); `Busy` if another job still writes a blob of the image after a wait of
+/// ten minutes; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,

@@ -5,8 +5,9 @@ use super::quota::Quota;
 /// How many requests a pull makes concurrently, how many blobs it handles concurrently, and how it
 /// divides large layers into ranges.
 ///
-/// Clones share the overall limit on requests, so give clones to pulls that run at the same time. A
-/// value out of bounds is replaced by the nearest bound.
+/// Clones share the limit on the requests of all pulls together. To apply this limit to several
+/// pulls that run at the same time, give each of them a clone. Each `with_` method replaces a value
+/// that is out of bounds by the nearest bound.
 #[derive(Clone, Debug)]
 pub struct PullLimits {
     requests: Quota,
@@ -30,8 +31,9 @@ impl PullLimits {
     /// Largest size of a range in bytes.
     pub const MAX_RANGE: u64 = 64 << 20;
 
-    /// Returns limits under which the requests for documents, blobs and ranges stay within a quota.
-    /// With these limits, one pull handles up to [`Self::MAX_BLOBS`] blobs concurrently.
+    /// Returns limits that keep the requests for documents, blobs and ranges within the quota
+    /// `requests`. With these limits, one pull handles up to [`Self::MAX_BLOBS`] blobs
+    /// concurrently.
     pub fn of_requests(requests: Quota) -> Self {
         PullLimits {
             requests,
@@ -64,8 +66,8 @@ impl PullLimits {
         self
     }
 
-    /// Returns the quota of concurrent requests for one pull, and for all pulls that share these
-    /// limits.
+    /// Returns the quota that limits the concurrent requests of each pull, and the sum of the
+    /// concurrent requests of all pulls that use clones of these limits.
     pub fn requests(&self) -> &Quota {
         &self.requests
     }

@@ -42,11 +42,11 @@ const PIECE: usize = 1 << 20;
 /// the remote has them.
 ///
 /// # Errors
-/// `NotFound` if the image has nothing for the chosen platform, if the store has lost a part of the
-/// image or never had one of the documents to push, or if the remote also lacks a blob that the
-/// store never had; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`] bytes, or if
-/// the image or its referrers exceed another bound of [`limit`]; `Corrupt` for damaged content, or
-/// a referrer that has another subject; errors of the store and of the remote.
+/// `NotFound` if the image has nothing for the chosen platform, if the store lacks a document to
+/// push or a part of the image that is recorded as stored, or if neither the store nor the remote
+/// has a blob to push; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`] bytes, or
+/// if the image or its referrers exceed another bound of [`limit`]; `Corrupt` for damaged content,
+/// or for a listed referrer that names another subject; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,
@@ -212,7 +212,7 @@ impl PushBlobs<'_> {
             let reader = reader.ok_or_else(|| {
                 Error::not_found(
                     "neither the store nor the remote has this part of the image; pull or import \
-                     all of it",
+                     the whole image",
                 )
             })?;
             if reader.size() != descriptor.size {

@@ -49,7 +49,7 @@ impl Slots {
         };
         if wanted > self.count {
             return Err(Error::out_of_range(format!(
-                "there are {} slots in total, but {wanted} were requested; raise the limit",
+                "the limit on slots is {}, but {wanted} slots were requested; raise the limit",
                 self.count
             )));
         }

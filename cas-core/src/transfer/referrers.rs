@@ -16,16 +16,18 @@ pub type ReferrerPages = BoxStream<'static, Result<Vec<Descriptor>>>;
 /// as signatures and SBOMs (lists of the software in an image).
 #[async_trait]
 pub trait Referrers: Send + Sync {
-    /// Returns the descriptors of the referrers of `subject`, as the repository lists them, with
-    /// their annotations and the types of their artifacts. If `artifact_type` is given, only
-    /// referrers of this type are listed. The number and the sizes of the pages are bounded. A
-    /// caller that reads a referrer must check that its subject is `subject`.
+    /// Returns the descriptors that the repository or store lists as referrers of `subject`. Each
+    /// descriptor includes the annotations and the artifact type that are listed for its referrer.
+    /// If `artifact_type` is given, only referrers of this type are listed. Bounds of
+    /// [`limit`](crate::limit) apply to the number and the sizes of the pages. A caller that reads
+    /// a referrer must check that the referrer names `subject` as its subject.
     ///
     /// # Errors
     /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer;
     /// `OutOfRange` for a list that exceeds a bound of [`limit`](crate::limit); `Corrupt` for a
-    /// list or a record that does not parse; errors of the client or the store. The pages can
-    /// contain the same errors. A subject that does not exist is not an error. It has no referrers.
+    /// list or a record that does not parse; errors of the client or the store. The stream of pages
+    /// can contain the same errors. For a subject that does not exist, the list is empty, and no
+    /// error is returned.
     async fn referrers(
         &self,
         subject: &Descriptor,

@@ -37,8 +37,9 @@ pub trait Fetcher: Send + Sync {
     ///
     /// The end is exclusive, so the whole content is `0..descriptor.size`. The range must lie
     /// within the content, and may be empty only if the content is empty. If the range ends before
-    /// the content does, bytes after the range are cut off. Apart from that, neither length nor
-    /// digest is checked. No piece follows an error.
+    /// the content does, the stream ends with the range, even if the repository sends more bytes.
+    /// Apart from that, the fetcher checks neither the length nor the digest of the bytes. No piece
+    /// follows an error.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have the content; `Denied` if it refuses the request;
@@ -53,9 +54,10 @@ pub trait Fetcher: Send + Sync {
     }
 
     /// Reports to the fetcher that the fetched bytes do not have the digest of `descriptor`.
-    /// Returns whether the content may be fetched in another way: from another place, or as a whole
-    /// if ranges of it were fetched. If so, the next [`fetch`](Fetcher::fetch) of the content does
-    /// this. Returns `true` only as often as there are other ways. By default, there is none.
+    /// Returns `true` if the fetcher has another way to fetch the content: from another place, or
+    /// as a whole if ranges of it were fetched. The next [`fetch`](Fetcher::fetch) of the content
+    /// then uses this way. Returns `false` once all ways were used, so a caller may repeat the
+    /// fetch for as long as the result is `true`. By default, returns `false`.
     fn distrust(&self, _: &Descriptor) -> bool {
         false
     }

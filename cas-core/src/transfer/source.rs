@@ -31,11 +31,12 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn next(&mut self) -> Result<Option<Bytes>>;
 
-    /// Writes the next bytes, and sends them to `sender` at the same time. Returns their number,
-    /// which is 0 only at the end.
+    /// Writes the next bytes to `writer`. If `sender` is given, also sends the bytes to it at the
+    /// same time. Returns the number of bytes, which is 0 only at the end.
     ///
-    /// A source that reads files overrides this method. If `sender` is `None`, the bytes of a file
-    /// can be shared or copied within the kernel.
+    /// By default, the bytes are read into memory. A source that reads files can override this
+    /// method: if `sender` is `None`, [`Writer::write_file`] can share the bytes of a file or copy
+    /// them within the kernel.
     ///
     /// # Errors
     /// Errors of the source and of [`Writer::write`].

@@ -31,8 +31,9 @@ pub struct BlobWrite<'a> {
     pub resume: Resume,
     /// Maximum time to wait for another writer of the same blob.
     pub writer_timeout: Duration,
-    /// Returns the feed that receives the bytes, or `None` if they are not fed. The function is
-    /// called only if the blob is written from its first byte.
+    /// Returns the feed that passes the bytes to an unpacker while they are stored, or `None` if
+    /// the bytes are only stored. The function is called only if the blob is written from its
+    /// first byte.
     pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
     /// Receives the progress.
     pub progress: &'a dyn Progress,
@@ -41,20 +42,21 @@ pub struct BlobWrite<'a> {
 /// Which blob is stored, and when its record is written.
 #[derive(Clone, Copy)]
 pub enum RecordOrder<'a> {
-    /// The record is written with the bytes, in one commit if the store can. The caller has pinned
-    /// the blob and found it missing or damaged. If another writer stores the blob meanwhile,
-    /// nothing is written.
+    /// The record is written with the bytes, in one commit if the store supports this. The caller
+    /// has pinned the blob and found it missing or damaged. If another writer has stored the blob
+    /// since then, nothing is written.
     WithBytes(&'a Descriptor),
-    /// The record was written when the caller pinned the blob. The bytes are committed alone, even
-    /// if another writer stores the blob meanwhile.
+    /// The record was written when the caller pinned the blob. The bytes are committed without a
+    /// record, even if another writer has stored the blob since then.
     BeforeBytes {
         /// The digest.
         digest: Digest,
         /// The size in bytes.
         size: u64,
     },
-    /// The digest is not known until all bytes are read. The record is written after that, and
-    /// before the bytes are committed. If the store has the blob by then, the ingest is discarded.
+    /// The digest is not known until all bytes are read. Then the record is written, and after the
+    /// record the bytes are committed. If the store already has an intact copy of the blob, the
+    /// bytes are not committed, and the ingest is discarded.
     OnceKnown {
         /// The key of the ingest.
         key: &'a str,
@@ -72,15 +74,16 @@ pub enum Resume {
     /// Drop them.
     Never,
     /// Keep them. If the whole blob turns out to be damaged, fail, although these bytes may be the
-    /// cause. Only if the source may have other bytes ([`BlobSource::distrust`]), read it again.
+    /// cause. Write the blob again only if the source may have other bytes
+    /// ([`BlobSource::distrust`]).
     Once,
-    /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause. Then
-    /// drop them, and write the blob again from its first byte.
+    /// Keep them. If the whole blob turns out to be damaged, drop them, because they may be the
+    /// cause, and write the blob again from its first byte.
     OrRestart,
 }
 
-/// Stores a blob. [`BlobWrite::record`] determines what happens if another writer stores it
-/// meanwhile. Returns its digest.
+/// Stores a blob. Returns the digest of the blob. [`BlobWrite::record`] determines what happens if
+/// another writer stores the same blob meanwhile.
 ///
 /// # Errors
 /// `Corrupt` if the bytes do not have the expected digest and size (then the ingest is discarded),
@@ -112,13 +115,6 @@ pub(super) fn is_corrupt<T>(outcome: &Result<T>) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::Corrupt)
 }
 
-/// Returns whether the store has the content of `descriptor`. Content of another size is damaged,
-/// and counts as missing.
-pub(super) async fn is_stored(store: &Store, descriptor: &Descriptor) -> Result<bool> {
-    let stat = store.content.stat(&descriptor.digest).await?;
-    Ok(stat.is_some_and(|stat| stat.size == descriptor.size))
-}
-
 enum Begun {
     Writer(Writer),
     /// Another writer has stored the blob.
@@ -126,7 +122,8 @@ enum Begun {
 }
 
 impl RecordOrder<'_> {
-    /// Returns the key of the ingest: the digest if it is known.
+    /// Returns the key of the ingest: the digest if it is known, otherwise the key in
+    /// [`RecordOrder::OnceKnown`].
     pub fn key(&self) -> String {
         match self {
             RecordOrder::WithBytes(descriptor) => descriptor.digest.to_string(),

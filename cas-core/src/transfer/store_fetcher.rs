@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 const PIECE: u64 = 1 << 20;
 
 /// Fetches blobs from a store, by digest. A fetcher of this type has no name, so
-/// [`resolve`](Fetcher::resolve) fails with `Unsupported`. Use a
-/// [`StoreRepository`](super::StoreRepository) for a name.
+/// [`resolve`](Fetcher::resolve) fails with `Unsupported`. A
+/// [`StoreRepository`](super::StoreRepository) resolves a name.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

@@ -28,14 +28,14 @@ use crate::store::Store;
 /// A [`Fetcher`] and a [`Pusher`] for one name in a store.
 ///
 /// Until the repository is dropped, leases keep garbage collections from removing the images that
-/// it has resolved and the content that was pushed to it. In a store that cannot be written, images
-/// that it has resolved are not protected. A store that was opened for an owner serves the names of
-/// this owner. If the name has a digest, the store also serves a document that only other owners
-/// have named, or that nobody has named, because all owners share the content.
+/// it has resolved and the content that was pushed to it. In a store that cannot be written,
+/// resolved images are not protected. A store that was opened for an owner serves the names of this
+/// owner. If the name has a digest, the store serves the document with this digest even if only
+/// other owners have named the document, or nobody has, because all owners share the content.
 pub struct StoreRepository {
     store: Store,
     name: Reference,
-    /// The name without its digest, and the digest, if the name ends with one.
+    /// The name without its digest, and the digest. `None` if the name does not have a digest.
     parts: Option<(String, Digest)>,
     reading: OnceCell<ReadGuard>,
     writing: OnceCell<LeaseGuard>,
@@ -43,7 +43,8 @@ pub struct StoreRepository {
 
 impl StoreRepository {
     /// Returns the repository for `name` in `store`. `name` is the name of an image, or such a name
-    /// with a digest: `name@sha256:…`. With a digest, the name need not exist.
+    /// with a digest: `name@sha256:…`. With a digest, [`resolve`](Fetcher::resolve) finds the
+    /// document even if the store does not have the name.
     pub fn new(store: &Store, name: &Reference) -> Self {
         let parts = name.as_str().rsplit_once('@');
         let parts = parts.and_then(|(name, digest)| Some((name.to_owned(), digest.parse().ok()?)));

@@ -39,8 +39,8 @@ impl Want {
 /// them, and the unpacker unpacks only the first.
 ///
 /// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
-/// `needs` and `finish`. If the pull fails before it begins to write the name, `abandon` is the
-/// last call, even after `finish`. Layers arrive in any order and concurrently.
+/// `needs` and `finish`. If the pull fails before it begins to write the name of the image,
+/// `abandon` is the last call, even after `finish`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
     /// Announces an image. `root` is the descriptor of its index or, without an index, of its
@@ -49,7 +49,8 @@ pub trait Unpacker: Send + Sync {
     ///
     /// # Errors
     /// `Corrupt` if manifest and configuration contradict each other; `Unsupported` if the
-    /// snapshotter cannot take a layer of this media type; errors of the store and the snapshotter.
+    /// snapshotter does not support the media type of a layer; errors of the store and the
+    /// snapshotter.
     async fn begin(&self, root: &Descriptor, own: &Descriptor, manifest: &Manifest) -> Result<()>;
 
     /// Returns what to do with a layer of an announced image.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use super::store_blob::is_stored;
 use super::unpacker::{Unpacker, Want};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::document::Manifest;
 use crate::error::Result;
+use crate::lease::stored_copy;
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -33,7 +33,8 @@ impl<'a> Wants<'a> {
     }
 
     /// Asks the unpacker about the layers of `manifest`, whose descriptor is `own`. A layer that
-    /// was stored before and was lost is stored again, whatever the answer.
+    /// was stored before and was lost, or whose stored copy is damaged, is stored again, whatever
+    /// the answer.
     ///
     /// # Errors
     /// Errors of the store.
@@ -49,7 +50,11 @@ impl<'a> Wants<'a> {
         }
         let claimed = self.claimed(own).await?;
         for layer in left_out {
-            if claimed.contains(&layer.digest) && !is_stored(self.store, layer).await? {
+            let must_repair = match stored_copy(self.store, &layer.digest, layer.size).await? {
+                Some((_, is_intact)) => !is_intact,
+                None => claimed.contains(&layer.digest),
+            };
+            if must_repair {
                 self.repair(layer);
             }
         }
@@ -83,8 +88,7 @@ impl<'a> Wants<'a> {
         Ok(stored.collect())
     }
 
-    /// Decides to store a layer that was stored before and was lost. Such a layer is missing,
-    /// although the record of its manifest does not list it as absent.
+    /// Decides to store a layer.
     fn repair(&self, layer: &Descriptor) {
         let mut decided = lock(&self.decided);
         let want = decided.entry(layer.digest).or_default();

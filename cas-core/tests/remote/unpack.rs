@@ -343,7 +343,7 @@ async fn a_left_out_layer_is_pushed_where_it_is_and_missing_elsewhere() {
     let error = push(&to, &elsewhere, &root, &options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
-        error.to_string().contains("pull or import all of it"),
+        error.to_string().contains("pull or import the whole image"),
         "{error}"
     );
 }

@@ -1,6 +1,7 @@
-//! Finds certificates where docker and podman keep them. A directory `certs.d/HOST[:PORT]/` has
-//! `*.crt` for authorities, and `NAME.cert` with `NAME.key` to present to the registry. Without
-//! `NAME.key`, `NAME.cert` also has the key.
+//! Finds certificates in the directories of docker and podman, `certs.d/HOST[:PORT]/`. The files
+//! `*.crt` have the certificates of authorities. `NAME.cert` has a client certificate, which is
+//! presented to the registry. `NAME.key` has the key of this certificate. If `NAME.key` is absent,
+//! `NAME.cert` also has the key.
 
 use std::path::{Path, PathBuf};
 
@@ -60,8 +61,8 @@ pub(super) fn in_directory(directory: &Path, tls: &mut Tls) -> Result<bool> {
             };
             tls.clients.push((path.clone(), key));
         } else if !files.contains(&path.with_extension("cert")) {
-            let what = "the key has no certificate next to it; add it under the same name, with \
-                        .cert instead of .key";
+            let what = "the key has no certificate next to it; add the certificate under the same \
+                        name, with .cert instead of .key";
             return Err(Error::invalid(what)
                 .operation("read")
                 .subject(path.display()));

@@ -1,4 +1,4 @@
-//! A place that may have an image: a registry or a mirror of it.
+//! A place that may have an image: a registry or a mirror of a registry.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ pub(crate) struct Access {
     pub(crate) connect: Option<Duration>,
 }
 
-/// A registry, or a mirror of it, that may have an image.
+/// A registry, or a mirror of a registry, that may have an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The name of the image at the endpoint. If `url` is `None`, the host of this name is the host
@@ -101,7 +101,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the endpoint of the registry that a name states.
+    /// Returns the endpoint for the registry that `reference` names.
     pub fn of(reference: &FullName) -> Self {
         Endpoint {
             reference: reference.clone(),
@@ -158,6 +158,9 @@ pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
 }
 
 fn parse(url: &str) -> Result<Url> {
-    url.parse()
-        .map_err(|error| Error::invalid(format!("invalid URL: {error}; correct the host")))
+    url.parse().map_err(|error| {
+        Error::invalid(format!(
+            "the host gives an invalid URL: {error}; correct the host"
+        ))
+    })
 }

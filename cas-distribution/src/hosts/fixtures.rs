@@ -1,5 +1,6 @@
-//! What the tests of `hosts.toml` and `registries.conf` share. Each test has configurations as
-//! people write them, and the endpoints that the documents of containerd or podman give for them.
+//! Code that the tests of `hosts.toml` and `registries.conf` share. Each test has configuration
+//! files that users may write, and for each file the endpoints that the documentation of containerd
+//! or podman describes.
 
 use std::path::Path;
 
@@ -84,7 +85,10 @@ pub(super) fn hold(
             (Ok(found), Ok(expected)) => assert_eq!(words(&found), *expected, "{name} {file}"),
             (Err(error), Err(part)) => {
                 let said = error.to_string();
-                assert!(said.contains(part), "{said} has no {part:?}, {file}");
+                assert!(
+                    said.contains(part),
+                    "{file}: expected {part:?}, found {said:?}"
+                );
             }
             (found, _) => unreachable!("{name} {file}: {found:?}"),
         }

@@ -1,4 +1,4 @@
-//! `hosts.toml` as containerd documents it.
+//! Tests that `hosts.toml` has the meaning that containerd documents.
 
 use super::fixtures::{Row, hold};
 use super::hosts_toml::read;
@@ -168,12 +168,12 @@ fn a_host_has_certificates_headers_and_a_deadline() {
         (
             APP,
             "ca = 1\n",
-            Err("line 1: expected a text or a list of texts"),
+            Err("line 1: expected a string or a list of strings"),
         ),
         (
             APP,
             "client = [[\"a\"]]\n",
-            Err("expected a path, a list of paths or a list of pairs"),
+            Err("expected a path, a list of paths or a list of [CERTIFICATE, KEY] pairs"),
         ),
         (
             APP,
@@ -183,7 +183,7 @@ fn a_host_has_certificates_headers_and_a_deadline() {
         (
             APP,
             "\n[header]\n\"a b\" = \"c\"\n",
-            Err("line 3: \"a b\" is not a header"),
+            Err("line 3: the header \"a b\" has an invalid name or value"),
         ),
         (
             APP,

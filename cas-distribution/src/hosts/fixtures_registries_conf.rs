@@ -1,4 +1,4 @@
-//! `registries.conf` as podman documents it.
+//! Tests that `registries.conf` has the meaning that podman documents.
 
 use cas_core::Result;
 use cas_core::image::FullName;
@@ -346,7 +346,7 @@ fn mistakes_are_told_with_their_line() {
         (
             APP,
             "\n[[registry]]\ninsecure = true\n",
-            Err("line 2: expected a prefix or a location"),
+            Err("line 2: expected a location, or a prefix such as *.example.com"),
         ),
         (
             APP,
@@ -361,7 +361,7 @@ fn mistakes_are_told_with_their_line() {
         (
             APP,
             "[[registry]]\nprefix = \"*.x.test/a\"\nlocation = \"y.test\"\n",
-            Err("expected a prefix such as *.example.com"),
+            Err("expected a prefix such as *.example.com, without a port or a path"),
         ),
         (
             APP,

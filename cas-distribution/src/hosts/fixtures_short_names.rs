@@ -87,7 +87,7 @@ fn mistakes_about_short_names_are_told_with_their_line() {
         ),
         (
             "\nunqualified-search-registries = [\"x.test/a\"]\n",
-            "line 2: expected hosts",
+            "line 2: expected HOST[:PORT]",
         ),
         (
             "[aliases]\n\"x.test/a\" = \"y.test/a\"\n",

@@ -42,7 +42,7 @@ struct Table {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -60,7 +60,7 @@ impl OneOrMany {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a path, a list of paths or a list of pairs of paths"
+    expecting = "expected a path, a list of paths or a list of [CERTIFICATE, KEY] pairs"
 )]
 enum Clients {
     One(String),
@@ -68,7 +68,7 @@ enum Clients {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a path or a pair of paths")]
+#[serde(untagged, expecting = "expected a path or a [CERTIFICATE, KEY] pair")]
 enum Client {
     Both(String),
     Pair([String; 2]),
@@ -191,7 +191,7 @@ impl Table {
         let mut headers = HeaderMap::new();
         for (name, values) in &self.header {
             let refused = || {
-                let what = format!("{name:?} is not a header, or its value is invalid");
+                let what = format!("the header {name:?} has an invalid name or value");
                 text.mistake(&values.span(), what)
             };
             let name: HeaderName = name.parse().map_err(|_| refused())?;

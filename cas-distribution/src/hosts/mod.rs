@@ -1,9 +1,10 @@
-//! The configuration of this machine for registries: mirrors, certificates, blocked names, short
-//! names and the policy.
+//! This machine's configuration for registries: mirrors, certificates, blocked names, short names
+//! and the policy for images.
 //!
-//! The files mean the same as for the tools that own them: `hosts.toml` of containerd,
-//! `registries.conf` of podman, and the certificates of docker and podman in `certs.d`.
-//! `docs/HOSTS.md` lists the rules.
+//! The configuration is read from files of other tools, and means the same as for these tools:
+//! containerd's `hosts.toml`, podman's `registries.conf`, `short-name-aliases.conf` and
+//! `policy.json`, and the certificates in the directories `certs.d` of docker, podman and
+//! containerd. `docs/HOSTS.md` lists the rules.
 
 mod certificates;
 mod duration;
@@ -39,8 +40,8 @@ use crate::runtime;
 use registries_conf::RegistriesConf;
 use short_names::ShortNames;
 
-/// The files of this machine that determine from where images are read, and to where they are
-/// pushed.
+/// The files of this machine that configure registries: their mirrors and certificates, blocked
+/// names, short names, and the policy that accepts or rejects images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hosts {
@@ -48,9 +49,9 @@ pub struct Hosts {
     /// `hosts.toml` that is found for a registry determines its endpoints. If none is found,
     /// `registries.conf` determines them.
     pub directories: Vec<PathBuf>,
-    /// Directories in which a registry may have a directory with certificates. The first such
-    /// directory that exists is used. No such directory is used for a host whose URL or settings of
-    /// TLS are in `hosts.toml`.
+    /// Directories whose subdirectories have the certificates for hosts. Only the first
+    /// subdirectory that exists for a host is used. None is used for a host whose URL or TLS
+    /// settings are in `hosts.toml`.
     pub certificates: Vec<PathBuf>,
     /// The file `registries.conf`.
     pub registries_conf: Option<PathBuf>,
@@ -70,7 +71,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Returns the places where containerd, docker and podman keep these files.
+    /// Returns the paths at which containerd, docker and podman have their files on this machine.
     pub fn of_system() -> Self {
         let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = environment("HOME").map(PathBuf::from);
@@ -150,9 +151,13 @@ impl Hosts {
     /// files have neither, a name without a host is a name of Docker Hub.
     ///
     /// # Errors
-    /// `InvalidArgument` if `typed` is not a name; `FailedPrecondition` if several registries would
-    /// be searched, but `short-name-mode` is `enforcing`; errors of the files as
-    /// [`Hosts::endpoints`].
+    /// `InvalidArgument` if `typed` is not a valid name, or if a file does not parse, contradicts
+    /// itself, or has a value that is invalid or not supported; `FailedPrecondition` if several
+    /// registries would be searched, but `short-name-mode` is `enforcing`; `NotFound` if the file
+    /// [`registries_conf`](Self::registries_conf) is absent; `OutOfRange` if a file is larger than
+    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory of drop-ins has more
+    /// than [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file
+    /// system. No file is read if `typed` has a host.
     pub async fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
         // A name with a host is not completed. The files are not read, so they may be unreadable.
         if !short_names::without_host(typed) {
@@ -167,7 +172,7 @@ impl Hosts {
     /// # Errors
     /// `Denied` if the policy rejects the image; `Unsupported` if the policy requires a signature,
     /// which this version does not verify; `NotFound` if the file `policy.json` is absent;
-    /// `InvalidArgument` if the file does not parse, has an unknown key at its top or in a
+    /// `InvalidArgument` if the file does not parse, has an unknown key at the top level or in a
     /// requirement for this image, or has an empty list of requirements; `OutOfRange` if the file
     /// is larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file
     /// system.
@@ -181,18 +186,19 @@ impl Hosts {
     }
 
     /// Returns the endpoints for a name, in the order in which they are tried. The registry itself
-    /// is usually the last one.
+    /// is the last one, unless `server` in its `hosts.toml` is the URL of another host.
     ///
     /// # Errors
     /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse,
-    /// contradicts itself, or has a value that is not valid or not supported (the message has its
-    /// path, and its line if that is known), if a key in a directory of certificates has no
-    /// certificate, or if one of the [`authorities`](Self::authorities) is absent; `NotFound` if
-    /// the directory of [`with_directory`](Self::with_directory) is absent, or if
-    /// [`registries_conf`](Self::registries_conf) is absent and needed; `OutOfRange` if a file is
-    /// larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more
-    /// than [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file
-    /// system.
+    /// contradicts itself, or has a value that is invalid or not supported (the message has the
+    /// path of the file, and the line if the line is known), if a key in a directory of
+    /// certificates has no certificate, if the path of [`with_directory`](Self::with_directory) is
+    /// not a directory, or if one of the [`authorities`](Self::authorities) is absent or has no
+    /// certificates that can be read; `NotFound` if the directory of `with_directory` is absent, or
+    /// if the registry has no `hosts.toml` and the file [`registries_conf`](Self::registries_conf)
+    /// is absent; `OutOfRange` if a file is larger than
+    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more than
+    /// [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file system.
     pub async fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         let (hosts, reference) = (self.clone(), reference.clone());
         let find = move || {

@@ -95,12 +95,12 @@ impl Requirement {
     }
 
     fn check(&self, path: &Path, scope: &str) -> Result<()> {
-        let by = format!("{scope:?} of {}", path.display());
+        let by = format!("the rule {scope:?} of {}", path.display());
         match self.kind.as_str() {
             ACCEPT | "reject" if !self.rest.is_empty() => {
                 let unknown = self.rest.keys().next().map_or("", String::as_str);
                 let what = format!(
-                    "{:?} of {scope:?} has the unknown key {unknown:?}",
+                    "the requirement {:?} of the rule {scope:?} has the unknown key {unknown:?}",
                     self.kind
                 );
                 Err(file::mistake(path, None, what))

@@ -1,8 +1,8 @@
 //! podman's `registries.conf`, with its drop-ins.
 //!
-//! A table of a later file replaces the tables of earlier files with the same prefix, however the
-//! prefix is spelled. The first format, which only has lists of hosts, is read as well, but not in
-//! drop-ins.
+//! A `[[registry]]` table replaces all tables in earlier files that have the same prefix, however
+//! the prefix is spelled. The first format of the file, which only has lists of hosts, is read as
+//! well, but not in drop-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -93,11 +93,13 @@ impl Table {
         let is_wildcard = prefix.starts_with("*.");
         if prefix.is_empty() {
             return Err(refused(
-                "expected a prefix or a location of the registry".into(),
+                "expected a location, or a prefix such as *.example.com".into(),
             ));
         }
         if is_wildcard && prefix.contains(['/', '@', ':']) {
-            let what = format!("expected a prefix such as *.example.com, found {prefix:?}");
+            let what = format!(
+                "expected a prefix such as *.example.com, without a port or a path, found {prefix:?}"
+            );
             return Err(refused(what));
         }
         if location.is_empty() && !is_wildcard {

@@ -49,7 +49,7 @@ impl ShortNames {
         for host in &hosts {
             let is_host = format!("{host}/a").parse::<FullName>();
             if !is_host.is_ok_and(|name| name.host() == host) {
-                let what = format!("expected hosts to search, found {host:?}");
+                let what = format!("expected HOST[:PORT] of a registry to search, found {host:?}");
                 return Err(text.mistake(at, what));
             }
         }

@@ -140,7 +140,7 @@ impl Sending {
                         Some(Ok(next)) => piece = next,
                         Some(Err(error)) => {
                             *lock(&failed) = Some(error);
-                            return Err(Error::internal("the content of the blob failed"));
+                            return Err(Error::internal("the content cannot be read"));
                         }
                         None => break,
                     }

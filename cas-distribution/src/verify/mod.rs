@@ -1,9 +1,9 @@
 //! Decides whether an image may be pulled, after its name is resolved and before its content is
 //! fetched.
 //!
-//! [`Rules`] has lists of rules. A [`VerifierDir`] runs programs in the same way as containerd runs
-//! its image verifiers. With the feature `cosign`, `Cosign` checks signatures. Callers may also
-//! implement [`Verifier`] themselves.
+//! [`Rules`] are lists of rules, each of which allows or denies images. A [`VerifierDir`] runs
+//! programs in the same way as containerd runs its image verifiers. With the feature `cosign`,
+//! `Cosign` checks signatures. Callers may also implement [`Verifier`] themselves.
 
 #[cfg(feature = "cosign")]
 mod cosign;
@@ -62,7 +62,7 @@ pub async fn verify(
 /// A fetcher that resolves the name of an image only if all verifiers accept the image.
 /// [`Fetcher::fetch`] does not ask the verifiers.
 pub struct Verified<'a> {
-    /// The repository.
+    /// Resolves the name and fetches the content of the image.
     pub fetcher: &'a dyn Fetcher,
     /// The name of the image.
     pub name: &'a FullName,

@@ -20,7 +20,7 @@ use crate::runtime;
 /// The media type of the descriptor that a verifier reads from its standard input.
 const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 
-/// A directory of programs that verify images. Each of its entries counts as such a program.
+/// A directory of programs that verify images. Each entry of the directory counts as a program.
 ///
 /// Each program is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
@@ -28,9 +28,10 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// The error contains the first [`limit::REASON`] bytes of the reason.
 ///
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
-/// signal, or takes too long. A program that has ended still counts as running while a child of it
-/// has the standard output open. The verification fails with `NotFound` if the directory does not
-/// exist, and with `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
+/// signal, or exceeds the time of [`VerifierDir::with_time`]. A program that has ended still counts
+/// as running while a child of it has the standard output open. The verification fails with
+/// `NotFound` if the directory does not exist, and with `OutOfRange` if the directory has more than
+/// [`limit::HOSTS_FILES`] entries.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -39,8 +40,8 @@ pub struct VerifierDir {
 }
 
 impl VerifierDir {
-    /// Returns the verifiers in this directory. By default, at most ten of them are asked, and each
-    /// may take at most ten seconds.
+    /// Returns the verifiers in the directory `path`. By default, at most ten of them are asked,
+    /// and each may take at most ten seconds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         VerifierDir {
             path: path.into(),
@@ -78,8 +79,8 @@ impl VerifierDir {
                 format!("{place} has no verifiers, so the image was not verified; add a verifier")
             }
             (asked, all) if asked < all => format!(
-                "only {asked} of the {all} verifiers in {place} were asked; allow more \
-                 (max-verifiers), or remove some"
+                "only {asked} of the {all} verifiers in {place} checked the image; raise \
+                 max-verifiers, or remove verifiers"
             ),
             _ => return Ok(Vec::new()),
         };
@@ -150,7 +151,8 @@ fn list(path: &Path) -> Result<Vec<OsString>> {
     let read = || {
         let entries = fs::read_dir(path).map_err(|error| match is_absent(&error) {
             true => Error::not_found(
-                "expected a directory of verifiers, found none; make it, or correct the path",
+                "expected a directory of verifiers, found no directory; create it, or correct the \
+                 path",
             ),
             false => error.into(),
         })?;
@@ -290,7 +292,7 @@ mod tests {
         fs::create_dir(scripts.0.path().join("directory")).unwrap();
         assert!(refused(&scripts.verifiers(), failed).contains("cannot be started"));
         let absent = VerifierDir::new(scripts.0.path().join("absent"));
-        assert!(refused(&absent, ErrorKind::NotFound).contains("found none"));
+        assert!(refused(&absent, ErrorKind::NotFound).contains("found no directory"));
     }
 
     #[test]

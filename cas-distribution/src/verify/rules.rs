@@ -21,12 +21,14 @@ use crate::{Host, hub, spelling};
 ///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
 ///   otherwise only for the ports 443 and 80. A host with a port is only for that port.
 ///   `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has a slash or `**`.
-/// - The digest that a name refers to. For an image with an index, this is the digest of the index.
+/// - A digest. The rule is for every name that refers to this digest. For an image with an index,
+///   this is the digest of the index.
 ///
-/// A name with a digest does not show which tags the image has. So for such a name, the tag of a
-/// `deny` rule is ignored, and an `allow` rule with a tag but without a digest does not allow the
-/// image. An `allow` rule with a tag and a digest allows the image only if the name has that tag,
-/// too. A rule with a digest is only for the image with that digest.
+/// A pattern with a digest is only for names that refer to this digest. If the name of an image has
+/// a digest, a tag in the name is not looked up, so the tags of the image are unknown. Then:
+/// - The tag of a `deny` rule is ignored.
+/// - An `allow` rule with a tag but without a digest does not allow the image.
+/// - An `allow` rule with a tag and a digest allows the image only if the name has that tag.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -70,8 +72,8 @@ enum Effect {
 }
 
 impl Rules {
-    /// Returns rules that accept every image. Messages name `place` as the place of the rules, such
-    /// as the path of a file.
+    /// Returns rules that accept every image. `place` states where the rules come from, such as the
+    /// path of a file. It is part of the messages about denied images.
     pub fn new(place: impl Into<String>) -> Self {
         Rules {
             allow: Vec::new(),
@@ -80,8 +82,8 @@ impl Rules {
         }
     }
 
-    /// Adds a rule that allows images. Once there is such a rule, images that no such rule allows
-    /// are denied.
+    /// Adds a rule that allows images. If there is at least one `allow` rule, images that no
+    /// `allow` rule allows are denied.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a rule.

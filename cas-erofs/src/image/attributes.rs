@@ -1,6 +1,6 @@
 //! Decides where each attribute is stored: once for all inodes if several inodes have it, otherwise
-//! after the only inode that has it. If an inode has more than 255 shared attributes, copies of the
-//! others are stored after the inode, too.
+//! after the only inode that has it. An inode can refer to at most 255 shared attributes. If it has
+//! more of them, copies of the excess ones are stored after the inode.
 
 use std::collections::BTreeMap;
 

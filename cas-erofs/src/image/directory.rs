@@ -1,4 +1,5 @@
-//! The blocks of a directory. Each block has some entries, sorted by name, and then their names.
+//! The blocks of a directory. A block begins with entries, which are sorted by name. The names of
+//! these entries follow in the same block.
 
 use super::format::{ENTRY, kind};
 use crate::BLOCK;

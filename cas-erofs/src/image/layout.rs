@@ -3,9 +3,10 @@
 //! links.
 //!
 //! An inode is followed by its attributes, and then by its tail, if it has one. The tail is the
-//! incomplete last block of a directory or a link, or that of a file if an image cannot use this
-//! block in the data file. A tail must lie within one block of the metadata, so there are gaps
-//! before inodes with a tail. Small inodes without a tail are placed in the gaps.
+//! incomplete last block of a directory, a link or a file. A file has a tail only if its last block
+//! is not padded with zeros in the data file. A tail must lie within one block of the metadata, so
+//! there may be a gap before an inode with a tail. Small inodes without a tail are placed in the
+//! gaps.
 
 use cas_core::Result;
 

@@ -1,7 +1,7 @@
 //! The metadata of a tree in the format of EROFS: the superblock, a table of the data files, and
 //! all inodes with their names, attributes, and targets of links. The data of files stays in the
-//! data files. If an image cannot use the last block of a file there, the metadata contains a copy
-//! of the bytes of the file in this block.
+//! data files. If the incomplete last block of a file is not padded with zeros in the data file,
+//! the metadata contains a copy of the bytes of the file in this block.
 //!
 //! Source: fs/erofs/erofs_fs.h of Linux 6.12. All numbers are little-endian.
 
@@ -32,8 +32,8 @@ impl Image {
     /// Makes the metadata of a tree. The contents of its files are in `data`. Returns the image.
     ///
     /// # Errors
-    /// `OutOfRange` if the image would have 2^32 blocks of 512 bytes or more, or if the extended
-    /// attributes of a file take more bytes than the format allows.
+    /// `OutOfRange` if the image would have at least 2^32 blocks, each of 512 bytes, or if the
+    /// extended attributes of a file take more bytes than the format allows.
     pub fn new(tree: &Tree, data: &[DataFile]) -> Result<Self> {
         let layout = Layout::new(tree, data.len())?;
         let mut starts = Vec::with_capacity(data.len());

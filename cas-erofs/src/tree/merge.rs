@@ -227,7 +227,8 @@ impl Tree {
             match (reason, Attribute::new(name, value)) {
                 (None, Some(attribute)) => attributes.push(attribute),
                 (reason, _) => {
-                    let reason = reason.unwrap_or("EROFS cannot store its name or its size");
+                    let reason = reason
+                        .unwrap_or("EROFS cannot store an xattr with this name or of this size");
                     let (name, path) = (name.escape_ascii(), entry.path.escape_ascii());
                     self.warn(&format!("the xattr {name} of {path} is left out: {reason}"));
                 }

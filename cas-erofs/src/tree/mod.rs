@@ -16,7 +16,8 @@ use crate::attributes::{self, Sets};
 use node::Child;
 pub(crate) use node::{Content, Directory, Id, Kind, Node, ROOT};
 
-/// The merged tree of some layers, lowest first. Hard links are names of one node.
+/// The merged tree of the layers that were applied so far, from the lowest to the highest. Hard
+/// links to the same file are names of the same node.
 pub struct Tree {
     nodes: Vec<Node>,
     /// Nodes that nothing refers to any more.

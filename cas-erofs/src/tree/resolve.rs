@@ -1,4 +1,4 @@
-//! Walks to the directory at a path, through links inside the tree.
+//! Finds the directory at a path. Follows symbolic links, and never leaves the tree.
 
 use cas_core::{Error, Result, limit};
 use cas_layer::apply::check_links;

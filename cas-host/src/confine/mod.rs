@@ -3,18 +3,21 @@
 //!
 //! - Landlock: the thread can open, create, remove and rename files only below one directory, or
 //!   none at all. It cannot use TCP, and cannot send signals to other processes.
-//! - Root directory: for the superuser, that directory is also the root directory of the thread. So
-//!   no path leads out of it, even in calls that Landlock does not check, such as `chmod`.
-//! - Capabilities: the thread keeps those that writing files needs, or none.
-//! - seccomp: the calls of a list, which no code of the thread needs, fail with `EPERM`.
+//! - Root directory: the directory below which the thread can open files becomes the root directory
+//!   of the thread, if the thread has `CAP_SYS_CHROOT`. Then no path leads out of the directory,
+//!   even in calls that Landlock does not check, such as `chmod`.
+//! - Capabilities: a thread that may write files keeps only the capabilities for this work. Any
+//!   other confined thread keeps none.
+//! - seccomp: listed system calls that the thread does not need, such as `execve` and `mount`, fail
+//!   with `EPERM`.
 //!
-//! The bounds end with the thread, and cannot be lifted before. They also hold for threads that a
-//! confined thread starts. Therefore only new threads are confined. Their work must not call code
-//! of others, such as a store or a `Progress`, because such code may start threads that outlive the
-//! work.
+//! The bounds last until the thread ends, and cannot be lifted before. Therefore only new threads
+//! are confined. Threads that a confined thread starts have the same bounds. Therefore the work of
+//! a confined thread must not call code that its caller provides, such as a store or a `Progress`:
+//! that code may start threads that outlive the work.
 //!
-//! A part that this kernel does not have, or that fails, is left out, and the thread works without
-//! it. The bounds do not cover the memory of the process and the files that the process has open.
+//! If the kernel does not have one of these parts, or if a part fails, the thread runs without this
+//! part. The bounds do not cover the memory of the process and the files that the process has open.
 
 mod calls;
 mod files;
@@ -32,9 +35,10 @@ use rustix::thread::CapabilitySet;
 pub enum Confinement<'a> {
     /// Everything that the process can reach.
     None,
-    /// Memory, and the files that the process has open.
+    /// Only the memory of the process and the files that the process has open.
     Closed,
-    /// In addition to that, the files below a directory. The thread cannot execute them.
+    /// The same as [`Confinement::Closed`], and also the files below a directory. The thread cannot
+    /// execute these files.
     Below(BorrowedFd<'a>),
 }
 

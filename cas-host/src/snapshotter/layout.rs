@@ -6,20 +6,21 @@ use cas_core::snapshot::{Condition, Depth, Mount, OnDemandBytes, Usage};
 
 use crate::{LockedDir, SnapshotDirs};
 
-/// The content of a snapshotter's directories, and the mounts of its snapshots. Wherever a method
-/// receives the numbers of ancestors, the nearest is first.
+/// The content of a snapshotter's directories, and the mounts of its snapshots. The number of a
+/// snapshot is the number of its directory. If a method receives the numbers of ancestors, the
+/// nearest ancestor is first.
 pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// The name of the snapshotter.
     const NAME: &'static str;
 
-    /// Whether a commit may add a parent to a snapshot without one: the result of
-    /// [`rebases`](cas_core::Snapshotter::rebases).
+    /// Whether a commit can add a parent to a snapshot that has no parent. The method
+    /// [`rebases`](cas_core::Snapshotter::rebases) returns this value.
     const REBASES: bool;
 
-    /// Whether a layer is stored as a tar: the result of
-    /// [`keeps_tars`](cas_core::Snapshotter::keeps_tars). If so,
+    /// Whether a layer is stored as a tar. The method
+    /// [`keeps_tars`](cas_core::Snapshotter::keeps_tars) returns this value. If it is true,
     /// [`prepare_layer`](cas_core::Snapshotter::prepare_layer) returns an empty directory for the
-    /// tar. Otherwise it returns mounts, to which the layer is applied.
+    /// tar. Otherwise `prepare_layer` returns mounts, to which the layer is applied.
     const TARS: bool = false;
 
     /// Finds out what this system supports. Returns the layout for it.
@@ -32,7 +33,7 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
-    /// the system. The directory is then removed.
+    /// the system. After an error, the caller removes the directory.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
 
     /// Makes the files that the mounts of a snapshot need. This method is called before a view on a
@@ -50,9 +51,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// ancestors.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a snapshot that cannot be mounted; `NotFound` or `Corrupt` if the
-    /// files of the snapshot or of an ancestor are missing or were changed; errors of the file
-    /// system.
+    /// `FailedPrecondition` if the snapshot cannot be mounted, for example because it was prepared
+    /// to store a layer; `NotFound` or `Corrupt` if the files of the snapshot or of an ancestor are
+    /// missing or were changed; errors of the file system.
     fn mounts(
         &self,
         dirs: &SnapshotDirs,
@@ -85,8 +86,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the complete files of a snapshot from changes. A commit or a replacement calls this
-    /// method before it changes the record of the snapshot.
+    /// Protects the files of a snapshot from changes. A commit or a replacement calls this method
+    /// when the files are complete, and before it changes the record of the snapshot.
     ///
     /// # Errors
     /// Errors of the file system. The record is then not changed.
@@ -95,7 +96,7 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     }
 
     /// Ends the protection of the files in the directory of `id`, so that the directory can be
-    /// removed. The files may have been protected by an earlier handle with other options.
+    /// removed. A snapshotter with other options may have protected the files earlier.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -136,9 +137,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         dirs.check(snapshot.id, depth)
     }
 
-    /// Unmounts the mounts that snapshots share and that no other mount uses any more, and removes
-    /// the files that only such mounts needed. This method is called before the directory of a
-    /// snapshot is removed, and at the beginning of a cleanup. The removal or the cleanup continues
-    /// even if a mount cannot be unmounted. By default, there are no such mounts.
+    /// Unmounts each mount that snapshots share, if no other mount uses it any more. Then removes
+    /// the files that only the unmounted mounts needed. This method is called before the directory
+    /// of a snapshot is removed, and at the beginning of a cleanup. The removal or the cleanup
+    /// continues even if a mount cannot be unmounted. By default, does nothing.
     fn release(&self, _dirs: &SnapshotDirs) {}
 }

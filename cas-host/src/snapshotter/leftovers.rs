@@ -1,4 +1,6 @@
-//! Leftovers: directories that no record names and that nothing uses.
+//! Measures and removes leftovers. A leftover is a directory that no record names and that nothing
+//! uses, a file in `manifests/` whose number has neither a directory nor a record, or a temporary
+//! file that a killed process has left in the directory of a snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +35,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         let dirs = Arc::clone(&self.dirs);
         let measure = move || {
             let measured = stray.iter().map(|id| dirs.measure_manifest(*id));
-            measured.collect::<Result<Vec<Usage>>>()
+            let mut found = measured.collect::<Result<Vec<Usage>>>()?;
+            found.extend(dirs.temporary_files(false)?);
+            Ok(found)
         };
         let (mut found, candidates) = (pool::run(measure).await?, self.unnamed().await?);
         if candidates.is_empty() {
@@ -68,7 +72,10 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             Ok(())
         })
         .await?;
+        let dirs = Arc::clone(&self.dirs);
+        let removed = pool::run(move || dirs.temporary_files(true)).await?;
         let mut freed = Usage::default();
+        removed.into_iter().for_each(|usage| freed += usage);
         for id in self.stray_manifests().await? {
             freed += self.dirs.remove_manifest(id)?;
         }
@@ -86,7 +93,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                     layout.unprotect(&dirs, *id)?;
                     match dirs.remove(*id) {
                         Err(error) if error.kind() == ErrorKind::Busy => {
-                            tracing::debug!(id, %error, "a leftover is in use");
+                            tracing::debug!(id, %error, "cannot remove a leftover that is in use");
                         }
                         removed => freed += removed?,
                     }

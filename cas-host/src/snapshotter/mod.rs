@@ -21,8 +21,8 @@
 //! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
 //!   directory does no harm.
 //!
-//! The content of an active snapshot becomes durable when it is committed. After a power loss
-//! before the commit, remove the snapshot and prepare it again.
+//! The content of an active snapshot becomes durable when the snapshot is committed. After a power
+//! loss before the commit, remove the snapshot and prepare it again.
 
 mod layout;
 mod leftovers;
@@ -78,7 +78,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Self::with_layout(layout, root, records)
     }
 
-    /// Opens the snapshots below `root` with a layout that has options.
+    /// Does the same as [`open`](Self::open), but uses `layout` instead of the layout that
+    /// [`SnapshotLayout::open`] returns.
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -22,16 +22,16 @@ use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
     /// Examines the database in `dir`: reads all its records and its entries of blobs and ingests,
-    /// but not the rows of blobs. Returns a finding if damage is found or if the database was lost,
-    /// and `None` otherwise. Also returns `None` if there was never a database, or if opening it
-    /// fails with `Denied`, `FailedPrecondition` or `Internal`. [`KvStore::open`] reports such an
-    /// error.
+    /// but not the rows of blobs. Returns a finding if damage is found, or if the database is
+    /// missing although `dir` had one before. Returns `None` if no damage is found, or if `dir`
+    /// never had a database. Also returns `None` if opening the database fails with `Denied`,
+    /// `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
     ///
     /// A damaged database is repaired if `repair` is set and the directory can be written: all
     /// blobs and records that can be read are copied to a new database. Ingests are not copied. The
     /// damaged database is renamed, and the new database gets its old name. If no blob and no
-    /// record can be read, or if the database was lost, the new database is empty, and the finding
-    /// counts as not repaired, because the content is lost.
+    /// record can be read, or if the database is missing, the new database is empty, and the
+    /// finding counts as not repaired, because the content is lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; other errors of the engine and of the file
@@ -61,7 +61,9 @@ impl KvStore {
             }
         };
         if !repair {
-            let detail = format!("{damage}; a repair copies what can be read to a new database");
+            let detail = format!(
+                "{damage}; a repair copies all readable blobs and records to a new database"
+            );
             return Ok(Some(finding(dir, detail, false)));
         }
         let new = dir.remove_unfinished()?;
@@ -92,17 +94,19 @@ impl KvStore {
         let Copied { kept, lost } = copied?;
         let without = match lost {
             0 => String::new(),
-            _ => format!(", without {lost} damaged blobs"),
+            _ => format!("; damaged blobs that were not copied: {lost}"),
         };
         let aside = dir.replace_database()?;
         let detail = match kept {
             0 => format!(
-                "{damage}; nothing in it can be read, so the new database is empty; the old \
-                 database is now named {aside}, and may be removed; pull or import the images again"
+                "{damage}; nothing in the old database can be read, so the new database is empty; \
+                 the old database is now named {aside}, and may be removed; pull or import the \
+                 images again"
             ),
             _ => format!(
-                "{damage}; all that could be read was copied to a new database{without}{later}; the \
-                 old database is now named {aside}, and may be removed"
+                "{damage}; all readable blobs and records were copied to a new \
+                 database{without}{later}; the old database is now named {aside}, and may be \
+                 removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))

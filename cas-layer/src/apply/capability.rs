@@ -15,7 +15,7 @@ const LENGTH: usize = 20;
 const NOBODY: [u8; 4] = [0xff; 4];
 
 /// Checks a value of [`CAPABILITY`] as the kernel does when the superuser sets it. Also refuses an
-/// empty value, which the kernel stores without a check and then cannot show.
+/// empty value, which the kernel stores without a check and then cannot read.
 ///
 /// # Errors
 /// `Corrupt` for a malformed value.

@@ -40,7 +40,8 @@ impl Cost {
         self.entries
     }
 
-    /// Allows as many lookups as a member with this path may need.
+    /// Allows further lookups for a member or a link target at `path`:
+    /// [`limit::LOOKUPS_BY_ENTRY`], and [`limit::LOOKUPS_BY_NAME`] for each name in the path.
     pub fn allow_lookups(&mut self, path: &[u8]) {
         let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
         self.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;

@@ -68,8 +68,8 @@ impl Dir {
         push(&mut path, name);
         if path.len() > limit::PATH || depth(&path) > limit::PATH_DEPTH {
             return Err(Error::out_of_range(format!(
-                "links lead more than {} directories or {} bytes deep; build the image again \
-                 without them",
+                "symbolic links lead to a path of more than {} names or {} bytes; build the image \
+                 again without these links",
                 limit::PATH_DEPTH,
                 limit::PATH
             )));

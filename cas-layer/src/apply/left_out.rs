@@ -27,7 +27,7 @@ impl Count {
     /// none.
     fn describe(&self) -> Option<String> {
         let first = self.first.escape_ascii();
-        (self.number > 0).then(|| format!("{}, such as {first}", self.number))
+        (self.number > 0).then(|| format!("number: {}, first: {first}", self.number))
     }
 }
 
@@ -56,8 +56,8 @@ impl Layer {
         }
         if let Some(owners) = self.owners.describe() {
             self.warn(&format!(
-                "owners of the layer are not kept ({owners}): a link or a pipe cannot have the \
-                 attribute that keeps an owner, and on some file systems no file can"
+                "owners of the layer are not kept ({owners}): links and pipes cannot have the \
+                 attribute that keeps an owner, and some file systems do not support this attribute"
             ));
         }
     }
@@ -92,7 +92,7 @@ mod tests {
         let mut reader = Reader::new(&upper[..]);
         let (applied, effects) = alone.apply_standalone(&mut reader).unwrap();
         let warned = |text: &str| applied.warnings.iter().any(|one| one.contains(text));
-        assert!(warned("(4, such as a)"), "{:?}", applied.warnings);
+        assert!(warned("(number: 4, first: a)"), "{:?}", applied.warnings);
         let effects = effects.unwrap();
         assert!(alone.resolve_onto(Some(&under), &effects).unwrap());
         let is_whiteout = |found: Metadata| found.file_type().is_char_device() && found.rdev() == 0;

@@ -203,7 +203,10 @@ impl Layer {
             // The kernel checks only the values of access lists and of capabilities. Those of
             // capabilities were checked by `check_capability`.
             Errno::INVAL if self.rootless.is_some() && name.starts_with(b"system.posix_acl_") => {
-                Some("it is malformed, or names users that are not mapped in this user namespace")
+                Some(
+                    "it is malformed, or names users or groups that are not mapped in this user \
+                     namespace",
+                )
             }
             Errno::ACCESS if name == b"system.posix_acl_default" && !is_directory => {
                 Some("only directories can have it")

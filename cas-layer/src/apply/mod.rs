@@ -4,15 +4,16 @@
 //! but never outside it. If the last component of a path is a link, the link is not followed. No
 //! other process may change the tree while a layer is applied.
 //!
-//! - Metadata is set in this order: owner, mode, xattrs, times. Without privileges, a file that its
-//!   user may not write to gets its final mode after its xattrs, and [`Tree::close_directories`]
-//!   sets the final modes of directories. Modes do not depend on the umask.
+//! - Metadata is set in this order: owner, mode, xattrs, times. [Without
+//!   privileges](Tree::into_rootless), a file without write permission for its owner gets its final
+//!   mode after its xattrs, and [`Tree::close_directories`] sets the final modes of directories.
+//!   Modes do not depend on the umask.
 //! - A member replaces what exists at its path, unless both are directories. A directory that
 //!   changes only because of members below it keeps its times.
 //! - Missing parents of members are created with mode 0755, the user of this process as owner, and
-//!   the first second of 1970 as time, so that applying twice gives equal trees. A parent that is
+//!   the Unix epoch as time, so that applying a layer twice gives equal trees. A parent that is
 //!   neither a directory nor a link is replaced by a directory.
-//! - Whiteouts never affect members of the same layer, in any order of the members.
+//! - A whiteout never affects members of its own layer, whether they come before or after it.
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.
@@ -21,11 +22,12 @@
 //!   for; xattrs that only the superuser may set, if this process may not; devices, if this process
 //!   may not create them, and the hard links to them; and the character device 0:0, which would be
 //!   a whiteout in an overlay.
-//! - Without privileges, the xattr `user.rootlesscontainers` keeps the owner of a file. These are
-//!   then left out with a warning, too: an xattr with this name that a layer contains; the owners
-//!   that the xattr cannot keep, such as those of links and pipes; access lists that the kernel
-//!   refuses; all devices, and the hard links to them.
-//! - The files of a layer may use at most 95 % of the space that is free when the layer begins.
+//! - Without privileges, the xattr `user.rootlesscontainers` keeps the owner of a file, and more is
+//!   left out with a warning: an xattr with this name that a layer contains; the owners that the
+//!   xattr cannot keep, such as those of links and pipes; POSIX ACLs that the kernel refuses; all
+//!   devices, and the hard links to them.
+//! - The files of a layer may use at most 95 % of the space that is free before the layer is
+//!   applied.
 //! - The kernel clamps times that the file system cannot store.
 
 mod action;
@@ -94,11 +96,11 @@ pub struct Applied {
     pub entries: u64,
     /// Number of bytes written to files.
     pub bytes: u64,
-    /// First the warnings about members, for example about attributes that were left out, and then
-    /// the warnings about the archive. Each of these two lists has at most
+    /// A list of warnings about members, for example about attributes that were left out, followed
+    /// by a list of warnings about the archive. Each of the two lists has at most
     /// [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If there were more, one
-    /// further warning states how many were left out. In this number, a warning that was repeated
-    /// counts each time.
+    /// further warning at the end of the list states how many were left out. A left-out warning
+    /// that occurred several times is counted each time.
     pub warnings: Vec<String>,
 }
 
@@ -119,7 +121,7 @@ impl Tree {
 
     /// Returns the tree with a root directory that stays closed to other users. If a layer
     /// describes the root directory, [`apply`](Self::apply) keeps the owner of the directory and
-    /// sets the mode 0700 and no access list, whatever the layer states.
+    /// sets the mode 0700 and no POSIX ACL, whatever the layer states.
     #[must_use]
     pub fn into_private(self) -> Self {
         Tree {
@@ -200,7 +202,7 @@ impl Tree {
     /// Syncs the whole file system of the tree.
     ///
     /// # Errors
-    /// Errors of the file system. The tree must then be considered lost.
+    /// Errors of the file system. After an error, the tree must be considered lost.
     pub fn sync(&self) -> Result<()> {
         os(cas_host::calls::syncfs(&self.root)).during("sync", "the tree")
     }

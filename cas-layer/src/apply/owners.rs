@@ -66,9 +66,10 @@ fn decode(mut value: &[u8]) -> Option<(u32, u32)> {
     Some((uid, gid))
 }
 
-/// Gives the files of a tree that was [unpacked without privileges](super::Tree::into_rootless) to
-/// the owners in their attributes, and removes these attributes. A file stays as it is if its
-/// attribute is not valid, or if its owner is not mapped in this user namespace.
+/// In a tree that was [unpacked without privileges](super::Tree::into_rootless), gives each file to
+/// the owner that its xattr `user.rootlesscontainers` names, and removes the xattr. A file stays as
+/// it is if the xattr is not valid, or names a user or group that is not mapped in this user
+/// namespace.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file
@@ -80,7 +81,7 @@ pub fn give_to_owners(root: &Path) -> Result<()> {
         let stat = os(calls::fstat(&directory))?;
         os(give(directory.as_fd(), c".", &stat))
     };
-    give().during("give files to owners", root.display())
+    give().during("change the owners of files in", root.display())
 }
 
 fn give(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {

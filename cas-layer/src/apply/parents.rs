@@ -1,5 +1,5 @@
-//! The parents of members: recording that they contain something of the layer, and creating missing
-//! parents.
+//! Creates the missing parents of members, and records which directories contain something of the
+//! layer.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -22,8 +22,9 @@ impl Layer {
     /// Returns the parent directory for a member. Creates it if it does not exist.
     pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let dir = self.directory(path, Purpose::Member)?;
-        let dir =
-            dir.ok_or_else(|| Error::internal("a parent was not created; please report it"))?;
+        let dir = dir.ok_or_else(|| {
+            Error::internal("a parent directory was not created; please report it")
+        })?;
         self.keep(&dir)?;
         dir.mark_changed();
         Ok(dir)

@@ -1,5 +1,5 @@
-//! A fault that a test plants in the code that applies layers, to show that the confinement stops
-//! what the fault leads to.
+//! A fault that a test injects into the code that applies layers: links are followed out of the
+//! tree. The test shows that confinement prevents writes outside of the tree in spite of the fault.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;

@@ -16,10 +16,11 @@ use super::{Tree, os};
 
 impl Tree {
     /// Completes a [standalone](Tree::apply_standalone) tree for use in an overlay. `below` is a
-    /// tree of all layers below this one, or `None` if there are none. Directories that no member
-    /// of the layer describes get the attributes that they have in `below`. Hidden names get
-    /// overlay whiteouts. Directories that were created only for whiteouts are removed if `below`
-    /// does not have them.
+    /// tree that shows all layers below the layer, or `None` if the layer is the lowest one.
+    /// Directories that no member of the layer describes get the owner, mode, xattrs and times that
+    /// they have in `below`. A name that the layer hides gets an overlay whiteout if the overlay
+    /// would otherwise show it. Directories that were created only for whiteouts are removed if
+    /// `below` does not have them.
     ///
     /// Returns `false` if a directory that was created only for the members or whiteouts in it is a
     /// link in `below`. The layer must then be applied on top of `below`, and the tree should be
@@ -35,7 +36,7 @@ impl Tree {
         };
         resolver
             .resolve()
-            .during("resolve", "a layer onto the layers below it")
+            .during("combine", "a layer with the layers below it")
     }
 }
 

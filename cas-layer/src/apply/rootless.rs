@@ -1,9 +1,10 @@
 //! Applying layers as a user who can neither give files to others nor make devices.
 //!
 //! - All files belong to that user. An attribute keeps the owner that the layer names.
-//! - Directories stay open to their user until [`Tree::close_directories`], because later members
+//! - Directories stay open to that user until [`Tree::close_directories`], because later members
 //!   and layers may change what is in them.
-//! - A file gets its attributes before its mode, which may forbid its user to write.
+//! - A file gets its attributes before its mode, because the mode may forbid that user to write to
+//!   the file.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -67,7 +68,8 @@ impl Rootless {
         closed.insert(directory, mode);
         if closed.len() > limit::CLOSED_DIRECTORIES {
             return Err(Error::out_of_range(format!(
-                "more than {} directories are closed to their owner; unpack as the superuser",
+                "more than {} directories lack the read, write or search permission of their \
+                 owner; unpack as the superuser",
                 limit::CLOSED_DIRECTORIES
             )));
         }

@@ -1,4 +1,5 @@
-//! Converts deferred effects to bytes and back, so that a later process can resolve them.
+//! Converts deferred effects to bytes and back, so that a later process can pass them to
+//! [`Tree::resolve_onto`](super::Tree::resolve_onto).
 //!
 //! The first line names the format. After it, each effect has one byte with its kind, four bytes
 //! with the length of its path in little-endian order, and the path.
@@ -68,7 +69,9 @@ impl DeferredEffects {
 }
 
 fn damaged() -> Error {
-    Error::corrupt("the saved effects of a layer are damaged; unpack the image again")
+    Error::corrupt(
+        "the saved effects of the layer on the layers below it are damaged; unpack the image again",
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Facts about the tree that this layer made true. Each is stored as a keyed hash of 8 bytes. A
-//! layer with [`limit::ENTRIES`] members needs about 16 MB if each member causes one fact.
+//! Facts about the tree that became true while one layer was applied. Each fact is stored as a
+//! keyed hash of 8 bytes. A layer with [`limit::ENTRIES`] members needs about 16 MB if each member
+//! adds one fact.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -1,19 +1,21 @@
 //! Applies a layer without the layers below it. The effects of the layer on the layers below are
-//! recorded under the real paths in the tree of the layer, and take place later.
+//! recorded now and applied later. Each effect is recorded with its path in the tree of the layer,
+//! after the links of this tree are resolved.
 //!
 //! - If members are in a directory that no member describes, the layer *implies* the directory,
-//!   which is created with default attributes. In the layers below it may have other attributes,
-//!   or be a link that leads elsewhere.
-//! - A whiteout hides a name, whether or not the layers below have it. The directory of the
-//!   whiteout is created, too, and is removed later if nothing needs it.
+//!   which is created with default attributes. In the layers below, the same directory may have
+//!   other attributes, or a link that leads elsewhere may be at its path.
+//! - A whiteout hides a name, even if the layers below do not have the name. The directory of the
+//!   whiteout is created, too. It is removed later if only whiteouts are in it and the layers below
+//!   do not have it.
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!
 //! A layer *needs its parents* if its effects depend on the layers below it. This is the case if
 //! the layer has a hard link to a file of these layers, or removes a directory that it added
-//! itself. A layer whose effects take more than [`MAX_RECORDED`] bytes also counts as such a layer.
-//! The layer must then be applied on top of its parents. Layers made by common tools rarely need
-//! this.
+//! itself. A layer also needs its parents if its effects take more than [`MAX_RECORDED`] bytes. A
+//! layer that needs its parents must be applied on top of them. Layers made by common tools rarely
+//! need their parents.
 
 use cas_core::{Error, Result};
 

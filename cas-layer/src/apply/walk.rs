@@ -4,8 +4,9 @@
 //! directories are handled here, one name at a time. The kernel could resolve whole paths, but it
 //! refuses paths with `..` while other processes rename or mount something. [`super::dirs::Dirs`]
 //! remembers where links lead, so that not every member resolves the same links.
-//! [`limit::LOOKUPS`](cas_core::limit::LOOKUPS) and the two constants after it bound the number of
-//! lookups.
+//! The number of lookups is bounded by [`LOOKUPS`](cas_core::limit::LOOKUPS),
+//! [`LOOKUPS_BY_ENTRY`](cas_core::limit::LOOKUPS_BY_ENTRY) and
+//! [`LOOKUPS_BY_NAME`](cas_core::limit::LOOKUPS_BY_NAME).
 
 use std::os::fd::AsFd;
 use std::rc::Rc;

@@ -1,8 +1,8 @@
-//! Parses the names of whiteouts, and applies whiteouts to a plain tree. Hidden names are removed
-//! unless this layer added them.
+//! Parses the names of whiteouts, and applies whiteouts to a tree: removes the files that they
+//! hide, except those that the layer of the whiteout added.
 //!
-//! To apply an opaque whiteout, a directory is read at most once per layer: afterwards everything
-//! below the directory belongs to this layer.
+//! To apply an opaque whiteout, a directory is read at most once per layer: afterwards, everything
+//! below the directory belongs to the layer of the whiteout.
 
 use std::ffi::CStr;
 use std::rc::Rc;

@@ -39,8 +39,8 @@ impl<R: Read> Bzip2<R> {
         let most = limit::BZIP2_STREAMS + self.produced / limit::BZIP2_STREAM;
         if self.streams >= most {
             return Err(Error::out_of_range(format!(
-                "more than {most} bzip2 streams have only {} decompressed bytes; compress the data \
-                 again as one stream",
+                "found more than {most} bzip2 streams with only {} decompressed bytes in total; \
+                 compress the data again as one stream",
                 self.produced
             ))
             .into());

@@ -98,7 +98,7 @@ pub(super) fn described(magic: &[u8]) -> String {
     match (detect(magic), foreign(magic)) {
         (Compression::None, Some(name)) => format!("the bytes of {name}"),
         (Compression::None, None) => format!("other bytes (\"{}\")", magic.escape_ascii()),
-        (compression, _) => format!("the bytes of a {compression} stream"),
+        (compression, _) => format!("bytes in the {compression} format"),
     }
 }
 

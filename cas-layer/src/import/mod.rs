@@ -4,17 +4,18 @@
 //! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
 //! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
 //! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
-//! removed from the store afterwards. Small files are stored once it is known that an image needs
-//! them, so a file costs no more than its bytes.
+//! removed from the store afterwards. A small file is stored only once it is known that an image
+//! needs it.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
 //! An import first writes the records of the blobs, then the blobs. After a flush, it records the
-//! children and referrers of documents. Names are written last, so a name is written only after
-//! everything that its image reaches is durable. If an import fails, names are unchanged. The blobs
-//! and ingests that it created are removed, except blobs to which something else refers by then. If
-//! the caller drops the future, the ingests are removed in the background, and a garbage collection
-//! removes these blobs. If the process crashes, a garbage collection removes both.
+//! children and referrers of manifests and indexes. Names are written last, so a name is written
+//! only after everything that its image reaches is durable. If an import fails, names are
+//! unchanged, and the blobs and ingests that the import created are removed, except blobs to which
+//! something else refers by then. If the caller drops the future, the ingests are removed in the
+//! background, and a garbage collection removes the blobs. If the process crashes, a garbage
+//! collection removes the blobs and the ingests.
 
 mod archive;
 mod contents;
@@ -64,14 +65,16 @@ use crate::unpack::Target;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The name of the image. If the source has several names, each image gets `name:tag`, with the
-    /// tag of its name in the source. Without this option, the images get the names that the source
-    /// gives them. Images without a name are stored under their digests.
+    /// The name of the image. If the source has several names, each named image gets `name:tag`,
+    /// with the tag of its name in the source. Without this option, the images get the names that
+    /// the source gives them. An image that the source does not name gets its digest as its name,
+    /// unless it is the only image and this option is set.
     pub name: Option<Reference>,
-    /// How names are read. By default, names are unchanged.
+    /// How [`name`](Self::name) and the names in the source are read. By default, they are
+    /// unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source. An index is stored
-    /// unchanged, and the manifests of other platforms stay absent.
+    /// unchanged, but the manifests of other platforms are not stored.
     pub platforms: Platforms,
     /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
@@ -126,12 +129,13 @@ impl ImportOptions {
 ///
 /// # Errors
 /// `InvalidArgument` if the source has an unknown format, does not list an image, or gives an image
-/// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if
-/// the source is damaged or contradicts itself, for example if a file does not match its
-/// descriptor; `NotFound` if the source does not exist, is incomplete or has nothing for the
-/// platform; `NotFound` or `Conflict` if a blob that the import needs is removed from the store
-/// meanwhile; `Unsupported` for a sparse file, another version of the image layout, or what
-/// [`Decoder`](crate::codec::Decoder) does not support; `OutOfRange` if a bound of
+/// a name that cannot be used, or if the images cannot get the name in `options`, for example
+/// because it has a tag and the source has several names; `Corrupt` if the source is damaged or
+/// contradicts itself, for example if a file does not match its descriptor; `NotFound` if the
+/// source does not exist, is incomplete or has nothing for the platform; `NotFound` or `Conflict`
+/// if a blob that the import needs is removed from the store meanwhile; `Unsupported` for a sparse
+/// file in an archive, for a version of the image layout other than 1.0.0, or for compressed data
+/// that [`Decoder`](crate::codec::Decoder) does not support; `OutOfRange` if a bound of
 /// [`cas_core::limit`] is exceeded; errors of the source and of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
@@ -142,15 +146,15 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 
 /// Imports images as [`import`] does, and unpacks them into snapshots. The images are unpacked for
 /// the platform of `options`, or for the platform of this machine if `options` selects all
-/// platforms. If the snapshotter can give a snapshot its parent at the commit, one of the images is
-/// unpacked while its layers are stored, so that these layers are read only once. Names are written
-/// after everything is unpacked.
+/// platforms. If the snapshotter can add a parent to a snapshot when it commits the snapshot, one
+/// of the images is unpacked while its layers are stored, so that these layers are read only once.
+/// Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
 /// # Errors
-/// As [`import`] and [`crate::unpack::to_snapshots`]; `NotFound` if an image has nothing for the
-/// platform that is unpacked.
+/// Errors of [`import`] and of [`crate::unpack::to_snapshots`]; `NotFound` if an image has nothing
+/// for the platform that is unpacked.
 pub async fn import_unpacked(
     store: &Store,
     source: Source,

@@ -58,7 +58,7 @@ async fn check_layout(plan: &mut Plan<'_>) -> Result<()> {
     let Some(part) = plan.contents.find(OCI_LAYOUT)? else {
         plan.importer
             .progress
-            .warn("the source has no oci-layout file; version 1.0.0 is assumed");
+            .warn("the source has no oci-layout file; layout version 1.0.0 is assumed");
         return Ok(());
     };
     let data = part.document(plan.importer.store).await;

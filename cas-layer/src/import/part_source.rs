@@ -1,4 +1,4 @@
-//! The bytes of a part as a source of a blob.
+//! Reads the bytes of a [`Part`] to store them as a blob.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Reads the directory of skopeo's transport `dir:`. It contains one image, without a name.
 //! `manifest.json` is its manifest or index. The file of any other blob is named by the hexadecimal
-//! part of the digest. In newer versions of skopeo, the algorithm and a hyphen precede this part,
-//! unless the algorithm is SHA-256. If the blob is a manifest that an index lists, `.manifest.json`
-//! follows.
+//! part of the digest. Newer versions of skopeo put the algorithm and a hyphen before this part,
+//! unless the algorithm is SHA-256. If the blob is a manifest that an index lists, the name of the
+//! file ends in `.manifest.json`.
 
 use bytes::Bytes;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};

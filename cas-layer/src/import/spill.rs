@@ -1,7 +1,8 @@
 //! Files of an archive that are kept together until it is known which of them an image needs.
 //!
-//! Their bytes are in one ingest, which is never published. The import discards it when it ends. If
-//! the process is killed, a collection removes the ingest once it has not grown for a day.
+//! Their bytes are in one ingest, which is never published. When the import ends, it discards the
+//! ingest. If the process is killed, a garbage collection removes the ingest after a day in which
+//! the ingest has not grown.
 
 use cas_core::Result;
 use cas_core::transfer::BlobSource;

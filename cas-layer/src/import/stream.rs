@@ -1,8 +1,9 @@
-//! Reads an archive once, from start to end. A thread reads and decompresses it, and every large
-//! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory
-//! until it is known whether an image needs them. Storing one file takes longer than reading a
-//! thousand, so only the first [`ALONE`] of the other files below [`LARGE`] bytes are stored as they
-//! arrive. Further ones are kept together in a [`Spill`] until it is known which ones are needed.
+//! Reads an archive once, from start to end. A thread reads and decompresses it. Files of at least
+//! [`LARGE`] bytes are stored as they arrive. Small files, up to [`IN_MEMORY`] bytes in all, stay
+//! in memory until it is known whether an image needs them. Of the other files, only the first
+//! [`ALONE`] are stored as they arrive, because storing a file takes longer than reading a thousand
+//! small files. The rest are kept together in a [`Spill`] until it is known which of them an image
+//! needs.
 
 use std::io::{BufReader, Read};
 use std::thread;

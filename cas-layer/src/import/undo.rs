@@ -31,7 +31,7 @@ impl Undo {
         let mut warnings = discard_all(self.created.ingests).await;
         if let Err(error) = self.guard.finish().await {
             warnings.push(format!(
-                "the lease of the import could not be ended; it will expire: {error}"
+                "the lease of the import could not be ended: {error}; the lease expires by itself"
             ));
         }
         if let Err(error) = collect_unreferenced(&self.store, self.created.blobs).await {
@@ -58,7 +58,7 @@ pub(super) async fn discard_all(ingests: BTreeMap<String, OwnIngest>) -> Vec<Str
     for (key, ingest) in ingests {
         if let Err(error) = ingest.discard().await {
             warnings.push(format!(
-                "the ingest {key} could not be removed; a collection will remove it: {error}"
+                "the ingest {key} could not be removed: {error}; a garbage collection will remove it"
             ));
         }
     }

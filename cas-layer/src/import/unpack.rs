@@ -1,6 +1,6 @@
-//! Unpacks images during their import. If the snapshotter can give a snapshot its parent at the
-//! commit, the first image is unpacked while its layers are stored, so that the layers are read
-//! once. The other images are unpacked from the store.
+//! Unpacks images during their import. If the snapshotter can add a parent to a snapshot when it
+//! commits the snapshot, the first image is unpacked while its layers are stored, so that the
+//! layers are read once. The other images are unpacked from the store.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The source of a blob, which fails if another blob of the import has failed.
+//! Wraps the source of a blob. Reads fail once another blob of the import has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

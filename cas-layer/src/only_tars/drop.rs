@@ -20,13 +20,16 @@ use crate::unpack::Blob;
 /// manifest's digest in the key of this label.
 const SHORT: usize = 16;
 
-/// Removes the blobs of the layers of an image that was completely unpacked, if the snapshotter
-/// keeps their tars. A blob stays in the store if it was not verified against its diff ID, or if
-/// something else refers to it, such as a lease or another image that was not unpacked. A blob also
-/// stays if its tar is damaged or cannot be compared. In this case, there is a warning. A layer
-/// that registries do not distribute stays without a warning. Does nothing if the blobs of all
-/// layers were removed before. Does nothing either if the store has no record of the manifest `own`
-/// with its children, because another program stored it.
+/// Removes the blobs of an image's layers if the image was completely unpacked and the snapshotter
+/// keeps the tars of the layers. A blob stays in the store in these cases:
+///
+/// - The decompressed bytes of the blob were not verified against the diff ID of its layer.
+/// - Something else refers to the blob, such as a lease or another image that was not unpacked.
+/// - The tar is damaged, or cannot be compared with the diff ID. The progress receives a warning.
+/// - The media type of the layer is non-distributable.
+///
+/// Does nothing if the blobs of all layers were removed before. Does nothing either if another
+/// program stored the manifest `own`, so that the store has no record that lists its children.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the

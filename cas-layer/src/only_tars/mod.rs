@@ -1,17 +1,17 @@
-//! Layers that a root keeps only as the tars of its snapshotter, without their blobs.
+//! Layers that are kept only as tars in the snapshotter, without blobs in the store.
 //!
 //! [`drop_blobs`] removes the blobs of an unpacked image in this order:
 //!
 //! 1. The bytes of the tar are compared with the diff ID.
-//! 2. The record of the manifest lists the layer as absent and as a tar, in one write.
-//! 3. A collection that is limited to these blobs removes the blobs that nothing else refers to.
+//! 2. One write to the record of the manifest lists the layer as absent and as a tar.
+//! 3. A garbage collection of these blobs alone removes those to which nothing else refers.
 //!
-//! The snapshots of the image were committed, and the record of its configuration refers to the
-//! topmost one, before the first step. A collection therefore keeps the tars for as long as the
-//! configuration. A kill leaves the tar and the blob, or the tar alone. If a kill after the second
-//! step leaves the blob, the next collection removes it.
+//! Before the first step, the snapshots of the image were committed, and the record of its
+//! configuration refers to the topmost snapshot. A garbage collection therefore keeps the tars for
+//! as long as the configuration. If the process is killed, the tar and the blob are left, or the
+//! tar alone. If the blob is left after the second step, the next garbage collection removes it.
 //!
-//! [`Restorer`] makes the blobs again, for verbs that need them.
+//! [`Restorer`] makes the blobs again for operations that need them.
 
 mod drop;
 mod packing;

@@ -24,7 +24,7 @@ pub struct Restorer<'a> {
     progress: &'a dyn Progress,
     /// The lease of the new blobs. There is none until the first tar is read.
     guard: Option<LeaseGuard>,
-    /// The blobs of layers and the documents that were stored.
+    /// The layer blobs, manifests and indexes that this restorer stored.
     made: BTreeSet<Digest>,
     /// The manifests that list layers whose tars were read to make blobs.
     manifests: BTreeSet<Digest>,
@@ -47,12 +47,12 @@ impl<'a> Restorer<'a> {
         }
     }
 
-    /// Stores the missing layers of the image or index `root` that the snapshotter keeps as tars.
-    /// If the original bytes of the blob of a layer cannot be made again, compresses its tar with
-    /// gzip instead. Returns `root` if no layer was compressed in this way. Otherwise, stores new
-    /// documents that list the new blobs and the same configurations, and returns the descriptor of
-    /// the document that takes the place of `root`. The progress then receives a warning with the
-    /// new digest.
+    /// Makes and stores the missing layer blobs of `root`, an image or an index. The blobs are made
+    /// from the tars that the snapshotter keeps. If the original bytes of a blob cannot be made
+    /// again, compresses the tar with gzip instead. Returns `root` if this was not necessary for
+    /// any layer. Otherwise, stores new manifests and indexes that list the new blobs and the same
+    /// configurations, and returns the descriptor of the manifest or index that takes the place of
+    /// `root`. In this case, the progress receives a warning with the new digest.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not
@@ -71,9 +71,9 @@ impl<'a> Restorer<'a> {
         Ok(restored)
     }
 
-    /// Ends the lease of the new blobs. Removes what this restorer stored, unless something else
-    /// refers to it. Returns `outcome`, the outcome of the verb that needed the blobs. If the
-    /// removal fails, there is a warning.
+    /// Ends the lease of the new blobs. Removes the blobs that this restorer stored, except those
+    /// that something else in the store refers to. Returns `outcome`, the result of the operation
+    /// that needed the blobs. If the removal fails, the progress receives a warning.
     ///
     /// # Errors
     /// The error in `outcome`, or else errors of the lease.

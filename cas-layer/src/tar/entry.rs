@@ -26,8 +26,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns a member that belongs to the superuser, was modified in 1970, and has no extended
-    /// attributes. `size` is in bytes.
+    /// Returns a member that belongs to the superuser, was modified at the Unix epoch, and has no
+    /// extended attributes. `size` is in bytes.
     pub fn plain(path: impl Into<Vec<u8>>, kind: EntryKind, mode: u32, size: u64) -> Self {
         Entry {
             path: path.into(),
@@ -65,7 +65,8 @@ pub enum EntryKind {
     Fifo,
 }
 
-/// The numbers of a device, within the limits of Linux: 12 and 20 bits.
+/// The numbers of a device, within the limits of Linux: 12 bits for the major number, and 20 bits
+/// for the minor number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Major number.
@@ -74,7 +75,7 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// Seconds and nanoseconds since 1970.
+/// A time, as seconds and nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     /// Whole seconds, negative before 1970.

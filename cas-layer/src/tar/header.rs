@@ -12,10 +12,10 @@ const STAR_PREFIX: usize = 130;
 
 /// The warnings about a prefix in a header whose format does not have one. Such headers are read as
 /// container engines read them.
-const USED: &str = "a header has a prefix, which its format does not define; the prefix \
+const USED: &str = "a tar header has a path prefix, which its format does not define; the prefix \
                     is used, but some readers ignore it";
-const IGNORED: &str = "a header has a prefix, which its format does not define; the prefix \
-                       is ignored, but some readers use it";
+const IGNORED: &str = "a tar header has a path prefix, which its format does not define; the \
+                       prefix is ignored, but some readers use it";
 
 /// A header block with a valid checksum.
 pub(super) struct Header(pub(super) [u8; BLOCK]);
@@ -164,7 +164,7 @@ impl Header {
 
 fn malformed(name: &str, bytes: &[u8]) -> Error {
     Error::corrupt(format!(
-        "invalid {name} in the tar header: {} is not a number in range; get an intact copy of the \
+        "invalid {name} in the tar header: {} is not a valid number; get an intact copy of the \
          archive, or create it again",
         shown(bytes)
     ))

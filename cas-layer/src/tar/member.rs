@@ -34,8 +34,8 @@ impl<R: BufRead> Reader<R> {
                 .any(|part| part.starts_with(b"GNUSparseFile."))
         {
             self.warn(
-                "a sparse file has two pax names; GNU.sparse.name is used, but some readers use \
-                 path",
+                "the pax records of a sparse file give two names; GNU.sparse.name is used, but \
+                 some readers use path",
             );
         }
         let path = match agreed("name", waiting.path, sparse_name.or(pax.path.take()))? {
@@ -53,7 +53,9 @@ impl<R: BufRead> Reader<R> {
             b'0' if path.ends_with(b"/") => {
                 self.warn("the name of a file ends with a slash; some readers make it a directory");
             }
-            b'7' => self.warn("a contiguous file is read as a file; some readers refuse it"),
+            b'7' => {
+                self.warn("a contiguous file is read as a regular file; some readers refuse it");
+            }
             _ => {}
         }
         let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
@@ -72,7 +74,7 @@ impl<R: BufRead> Reader<R> {
         let map = self.map(header, &pax, stored).map_err(named)?;
         if map.is_some() && kind != EntryKind::File {
             return Err(named(Error::corrupt(
-                "only a file can be sparse; create the archive again",
+                "the member has a sparse map, but is not a regular file; create the archive again",
             )));
         }
         let (size, regions) = match map {

@@ -1,12 +1,13 @@
 //! A strict, streaming tar reader, and a writer.
 //!
-//! The reader reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of
-//! GNU tar. A malformed extension is an error and is never skipped. One size is used both for the
-//! body and for the position of the next header. Extensions apply to the next member only.
+//! The reader reads the formats v7, ustar, star, pax and GNU. It also reads the long names, the
+//! base-256 numbers and all sparse formats of GNU tar. A malformed extension header is an error and
+//! is never skipped. One size is used both for the body and for the position of the next header.
+//! Extension headers apply to the next member only.
 //!
-//! The reader refuses most archives that other readers understand in different ways. It accepts
-//! archives with unusual properties that container engines accept, and reads them as these engines
-//! do. Most of these properties cause a warning. Examples:
+//! Tar readers differ in how they interpret unusual archives. This reader refuses most of these
+//! archives. It accepts the unusual properties that container engines accept, and interprets them
+//! as these engines do. Most of these properties cause a warning. Examples:
 //!
 //! - The stream ends after a complete member, without padding or end blocks.
 //! - A global pax header sets metadata, which is ignored. A global header that sets a path, a link,
@@ -37,8 +38,8 @@ pub use stated::Stated;
 pub use write::Writer;
 pub(crate) use write::{END, head, padding};
 
-/// Reads members from `R`. As a [`Read`] and a [`BufRead`], it returns the stored bytes of the
-/// current member.
+/// Reads the members of an archive from `R`. The implementations of [`Read`] and [`BufRead`] return
+/// the stored bytes of the current member.
 pub struct Reader<R> {
     input: R,
     /// Number of stored bytes of the current member that are not read yet.
@@ -188,7 +189,8 @@ impl<R: BufRead> Reader<R> {
             None => self.warn("the archive has one end block instead of two"),
             Some(second) if second != [0; BLOCK] => {
                 return Err(Error::corrupt(
-                    "a tar header follows a single end block; create the archive again",
+                    "the block after the first end block is not an end block; create the archive \
+                     again",
                 ));
             }
             Some(_) => {}
@@ -313,8 +315,8 @@ impl<R: BufRead> Reader<R> {
         let pax = Pax::parse(&body)?;
         if pax.affects_layout() {
             return Err(Error::corrupt(
-                "a global pax header sets a path, a link, a size or something of a sparse file; \
-                 create the archive again without it",
+                "a global pax header has a record of a path, a link, a size or a sparse file; \
+                 create the archive again without this header",
             ));
         }
         if pax.sets_metadata() {
@@ -376,8 +378,8 @@ impl<R: BufRead> BufRead for Reader<R> {
         if available.is_empty() {
             let missing = self.body;
             return Err(Error::corrupt(format!(
-                "the archive ends {missing} bytes before the end of a member's data; get an intact \
-                 copy, or create it again"
+                "the archive ends before the end of a member's data (missing bytes: {missing}); \
+                 get an intact copy, or create it again"
             ))
             .into());
         }

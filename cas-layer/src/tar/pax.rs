@@ -14,8 +14,8 @@ pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 /// The warnings about records that container engines and other readers understand differently.
 const EMPTY: &str = "a pax record of a path, a link or a size is empty; it is ignored, but some \
                      readers use it";
-const STAR: &str = "a pax record marks a file as a sparse file of star; the file is read as an \
-                    ordinary one, but some readers make it sparse";
+const STAR: &str = "a pax record marks a file as sparse in the format of star; the file is read as \
+                    a regular file, but some readers make it sparse";
 
 /// The records that change the next member.
 #[derive(Default)]
@@ -162,8 +162,8 @@ impl Sparse {
             return Ok(());
         }
         Err(Error::corrupt(
-            "the pax records of a sparse file must have either a map or the version 1.0; create \
-             the archive again",
+            "the pax records of a sparse file must either contain a map or state version 1.0 of \
+             the sparse format; create the archive again",
         ))
     }
 

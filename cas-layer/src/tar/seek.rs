@@ -10,8 +10,8 @@ impl<R: BufRead + Seek> Reader<R> {
     /// Skips the rest of the current member's body by seeking. Returns the position in the input
     /// at which the skipped bytes begin.
     ///
-    /// An input that ends before the body does is not an error here. The caller must compare the
-    /// end of the body with the length of the input.
+    /// This function does not fail if the input ends before the end of the body. The caller must
+    /// compare the end of the body with the length of the input.
     ///
     /// # Errors
     /// Errors of `input`.

@@ -33,7 +33,10 @@ impl Map {
             let next = region.offset.checked_add(region.length);
             let next = next.filter(|&next| next <= self.size);
             let Some(next) = next.filter(|_| region.offset >= end) else {
-                return Err(fail("a region is out of order or beyond the end"));
+                return Err(fail(
+                    "a region begins before the end of the previous one, or ends after the end of \
+                     the file",
+                ));
             };
             end = next;
             sum += region.length;

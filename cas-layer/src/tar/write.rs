@@ -16,7 +16,8 @@ const NAME: usize = 100;
 /// Number of bytes of a file that are copied at once.
 const PIECE: usize = 256 << 10;
 
-/// Writes members to `W`. The archive is within the bounds of [`Reader`](super::Reader).
+/// Writes the members of an archive to `W`. The archive does not exceed the limits that
+/// [`Reader`](super::Reader) enforces.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -216,8 +217,8 @@ impl Head {
     fn xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
         if name.contains(&b'=') {
             return Err(Error::unsupported(format!(
-                "the name of the extended attribute {} has a =, which no layer can express; rename \
-                 it",
+                "the extended attribute {} has a `=` in its name, and a layer cannot store such \
+                 names; rename the attribute",
                 name.escape_ascii()
             )));
         }

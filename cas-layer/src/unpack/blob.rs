@@ -23,7 +23,8 @@ pub struct Blob {
     /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
     runtime: Option<Handle>,
     at: u64,
-    /// Bytes that were read from a store without files, and not returned yet.
+    /// Bytes that were read from the store and not returned yet. Always empty if the store has a
+    /// file of the blob, because the file is read directly.
     buffered: Bytes,
 }
 
@@ -133,8 +134,7 @@ fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
         return Ok(Bytes::new());
     }
     Err(Error::corrupt(format!(
-        "the stored blob is damaged: expected bytes of this digest, found {found}; pull or import \
-         the image again"
+        "the stored blob is damaged: its bytes hash to {found}; pull or import the image again"
     ))
     .into())
 }

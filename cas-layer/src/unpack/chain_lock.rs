@@ -59,8 +59,8 @@ impl Drop for ChainLock {
     }
 }
 
-/// Finds the files of locks that killed unpacks have left in the directory `locks`, and removes
-/// them if `remove` is set. Returns how many were found.
+/// Finds the lock files that killed processes have left in the directory `locks`, and removes these
+/// files if `remove` is set. Returns the number of files found.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -20,7 +20,8 @@ use crate::flow::{self, LayerSource};
 pub enum Entrance {
     /// The users that the mode of the root directory in the image lets in. If no layer states this
     /// mode, all users may enter a new directory, and an existing directory keeps its mode. If all
-    /// users can reach device nodes or privileged programs, there is a warning.
+    /// users can reach device nodes, or programs that are set-id or have capabilities, the progress
+    /// receives a warning.
     #[default]
     AsImage,
     /// Only the user that unpacks.

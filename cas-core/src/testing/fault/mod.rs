@@ -1,7 +1,7 @@
 //! Planned faults, for tests: a store whose mutating calls fail according to a [`Plan`].
 //!
-//! A call fails before it has its effect, or afterwards, so that only its result is lost. A plan
-//! does not affect calls that only read.
+//! A planned fault makes a call fail either before its effect or after it. If a call fails after
+//! its effect, only the result of the call is lost. A plan does not affect calls that only read.
 
 mod content;
 mod records;
@@ -68,8 +68,8 @@ impl Plan {
         self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
     }
 
-    /// Stops injecting faults. Returns the names of the calls that the plan made fail since it was
-    /// last changed, in order.
+    /// Stops injecting faults. Returns the names of the calls that failed because of the plan since
+    /// the plan was last changed, in the order of the calls.
     pub fn end(&self) -> Vec<&'static str> {
         self.set(None)
     }

@@ -1,4 +1,5 @@
-//! Ingests in memory. A writer owns the bytes. Between writers, the store keeps them.
+//! Ingests in memory. An open writer owns the bytes of its ingest. While an ingest has no open
+//! writer, the store keeps the bytes of the ingest.
 
 use std::collections::BTreeMap;
 use std::mem;

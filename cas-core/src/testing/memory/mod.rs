@@ -1,7 +1,7 @@
 //! The reference store: blobs and records in memory, lost when the last handle is dropped.
 //!
-//! It is the simplest implementation of the traits. Other stores are compared with it, and
-//! compositions are tested on it.
+//! This store is the simplest implementation of the storage traits. Tests compare other stores with
+//! it, and use it as a member of [compositions](crate::compose).
 
 mod content;
 mod ingest;

@@ -1,11 +1,12 @@
 //! A store that promises no more than the traits require. Code that works on this store works on an
 //! object store.
 //!
-//! It compares and swaps one key at a time, so if a change of a batch fails, the changes before it
-//! stay applied. A list is not a consistent snapshot, because the entries are read at different
-//! times. Nothing can be renamed. Bytes are uploaded in parts of [`PART`] bytes under a unique
-//! name, and the digest then points to the upload. A publish does not commit the batch, readers
-//! fail once their blob is removed, and every step yields to other tasks.
+//! The store compares and swaps one key at a time, so if a change of a batch fails, the earlier
+//! changes of the batch stay applied. A list is not a consistent snapshot, because the entries are
+//! read at different times. Nothing can be renamed. Bytes are uploaded in parts of [`PART`] bytes
+//! under a unique name, and the digest then points to the upload. A call that publishes a blob does
+//! not commit the batch of records that it receives. Readers fail once their blob is removed. Every
+//! step yields to other tasks.
 
 mod content;
 mod ingest;

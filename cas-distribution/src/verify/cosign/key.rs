@@ -1,4 +1,4 @@
-//! The public key of cosign.
+//! Public keys for signatures of cosign.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const P256: [u8; 26] = [
 /// Length in bytes of an uncompressed point.
 const POINT: usize = 65;
 
-/// A public key of cosign: ECDSA on the curve P-256, with SHA-256.
+/// A public key that verifies signatures of cosign: ECDSA on the curve P-256, with SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CosignKey(Vec<u8>);
 
@@ -27,14 +27,14 @@ impl CosignKey {
     /// Reads a key from a file in PEM form, such as `cosign.pub`.
     ///
     /// # Errors
-    /// `NotFound` if the file is absent; `OutOfRange` if it has more than [`limit::HOSTS_FILE`]
-    /// bytes; as [`CosignKey::parse`]; errors of the file system.
+    /// `NotFound` if the file is absent; `OutOfRange` if the file has more than
+    /// [`limit::HOSTS_FILE`] bytes; errors of [`CosignKey::parse`]; errors of the file system.
     pub async fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         runtime::blocking(move || {
             let read = || {
-                let data = bounded::read(&path, "the file of the key", limit::HOSTS_FILE)?;
-                let absent = || Error::not_found("the key is absent; check the path");
+                let data = bounded::read(&path, "the key file", limit::HOSTS_FILE)?;
+                let absent = || Error::not_found("the key file is absent; check the path");
                 Self::parse(&String::from_utf8_lossy(&data.ok_or_else(absent)?))
             };
             read().during("read", path.display())
@@ -45,8 +45,8 @@ impl CosignKey {
     /// Parses a key in PEM form.
     ///
     /// # Errors
-    /// `InvalidArgument` if the text is not a public key in PEM form; `Unsupported` for a key of
-    /// another kind.
+    /// `InvalidArgument` if the text is not a public key in PEM form; `Unsupported` if the key is
+    /// not an ECDSA key of the curve P-256.
     pub fn parse(pem: &str) -> Result<Self> {
         let inner = pem.trim().strip_prefix(PEM[0]);
         let inner = inner.and_then(|rest| rest.strip_suffix(PEM[1]));
@@ -61,8 +61,8 @@ impl CosignKey {
         match der.strip_prefix(&P256[..]) {
             Some(point) if point.len() == POINT && point[0] == 4 => Ok(CosignKey(point.to_vec())),
             _ => Err(Error::unsupported(
-                "expected a key of the curve P-256, found another key; make a new key with `cosign \
-                 generate-key-pair`",
+                "expected a key of the curve P-256, found a key of another kind; make a new key \
+                 with `cosign generate-key-pair`",
             )),
         }
     }

@@ -1,9 +1,10 @@
 //! Verifies signatures of cosign with a public key.
 //!
 //! cosign keeps the signatures of an image in the repository of the image, in one of two forms. In
-//! the older form ([`payload`]), they are layers of the image `sha256-<digits>.sig` or of a
-//! manifest that refers to the signed image. In the newer form ([`bundle`]), the default since
-//! version 3, each is a bundle in a manifest that refers to the signed image.
+//! the older form ([`payload`]), the signatures are layers of a manifest. This manifest has the tag
+//! `sha256-<digits>.sig`, with the digits of the signed image's digest, or refers to the signed
+//! image. In the newer form ([`bundle`]), which is the default since version 3 of cosign, each
+//! signature is a bundle in a manifest that refers to the signed image.
 
 mod bundle;
 mod key;
@@ -34,18 +35,19 @@ impl<R: Fetcher + Referrers> Repository for R {}
 /// Finds the repository for a name.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Returns the repository of `name`. The tag of `name` is `sha256-<digits>.sig`. If the image
-    /// has no signatures in the older form, the repository does not have this tag.
+    /// Returns the repository of `name`, even if the tag of `name` is absent. This tag is
+    /// `sha256-<digits>.sig`, with the digits of the signed image's digest. The repository has this
+    /// tag only if the image has signatures in the older form.
     ///
     /// # Errors
-    /// Those of the connection, such as the errors of [`Client::at`](crate::Client::at).
+    /// Errors of the connection, such as those of [`Client::at`](crate::Client::at).
     async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>>;
 }
 
 /// Accepts images that have a signature of cosign by one key. The digest in the signature must be
-/// that of the image. As with `cosign verify`, the name in the signature does not count. So an
-/// image may be copied to another name. No transparency log is consulted. At most
-/// [`limit::SIGNATURES`] signatures are checked.
+/// that of the image. The name in the signature is ignored, as in `cosign verify`. So an image
+/// that was copied to another name is accepted. No transparency log is consulted. At most
+/// [`limit::SIGNATURES`] signatures of an image are checked.
 #[derive(Clone)]
 pub struct Cosign {
     key: CosignKey,

@@ -50,8 +50,8 @@ impl IngestBlob {
         }
     }
 
-    /// Sets [`size`](Self::size). A size of 0 counts as unknown. The empty blob needs no size,
-    /// because its digest identifies it.
+    /// Sets [`size`](Self::size). A size of 0 counts as unknown, so an empty blob is verified by
+    /// its digest alone.
     #[must_use]
     pub fn with_size(mut self, size: u64) -> Self {
         self.size = Some(size).filter(|size| *size > 0);
@@ -66,16 +66,18 @@ impl IngestBlob {
     }
 }
 
-/// The outcome for one blob of a job.
+/// What [`ingest_blobs`](super::ingest_blobs) or [`ingest_image`](super::ingest_image) did with one
+/// blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IngestState {
     /// The store had the blob already.
     Present,
-    /// The job has stored the blob.
+    /// The blob was stored.
     Stored,
-    /// The blob could not be stored, or it was stored but a collection may remove it.
+    /// The blob could not be stored, or it was stored but the next garbage collection may remove
+    /// it.
     Failed,
-    /// The job failed before it reached this blob.
+    /// An error occurred before this blob was reached.
     NotReached,
 }
 
@@ -95,13 +97,14 @@ pub struct IngestedBlob {
     pub state: IngestState,
 }
 
-/// The outcome of a job. If a blob failed, the store may still have other blobs of the job.
+/// The outcome of [`ingest_blobs`](super::ingest_blobs). If one blob failed, the other blobs may be
+/// in the store.
 #[derive(Debug)]
-#[must_use = "the job may have failed"]
+#[must_use = "the ingest may have failed"]
 pub struct Ingested {
-    /// The blobs, in the order in which they were given.
+    /// The given blobs, in order.
     pub blobs: Vec<IngestedBlob>,
-    /// Why the job failed, if it did.
+    /// The first error, if there was one.
     pub error: Option<Error>,
 }
 
@@ -109,7 +112,7 @@ impl Ingested {
     /// Returns the blobs if the store has all of them.
     ///
     /// # Errors
-    /// The error of the job.
+    /// [`error`](Self::error), if it is set.
     pub fn complete(self) -> Result<Vec<IngestedBlob>> {
         match self.error {
             None => Ok(self.blobs),

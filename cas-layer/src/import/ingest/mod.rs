@@ -2,8 +2,8 @@
 //!
 //! The record of each blob is written before its bytes. The records of all blobs whose sizes are
 //! given are written first, in one batch if possible. The bytes are made durable together. At the
-//! end, the records of all documents get the lists of their children. This includes documents that
-//! the store had before.
+//! end, the record of each manifest and index gets the list of its children, even if the store had
+//! the manifest or index before.
 
 mod blob;
 mod loader;
@@ -22,14 +22,15 @@ use super::importer::BlobImporter;
 
 /// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
 /// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
-/// Returns the state of each blob, and the error if the job failed. If the future is dropped, a
-/// garbage collection removes what was stored.
+/// Returns the state of each blob, and the error if there was one. If the future is dropped, the
+/// next garbage collection removes what was stored.
 ///
-/// The error of a blob is `Corrupt` if its bytes have another digest or size, are a document that
-/// does not parse, or are not in a regular file; `NotFound` if neither the file nor the stored blob
-/// exists; `OutOfRange` if the blob is not stored yet, has more than
-/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes, and is given with the media
-/// type of a document; or an error of the file system or of the store.
+/// The error is `Corrupt` if the bytes of a blob have another digest or size, are a manifest or an
+/// index that does not parse, or are not in a regular file; `NotFound` if neither the file nor the
+/// stored blob exists; `OutOfRange` if a blob that is not in the store yet is given with the media
+/// type of a manifest or an index, and has more than
+/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the file system
+/// or of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;
@@ -60,17 +61,17 @@ async fn load_and_keep(
     loaded.and(kept)
 }
 
-/// Stores the blobs of an image, and gives the image a new name. Stores and names either everything
-/// or nothing. `root` is the topmost index or manifest of the image. If an index or a manifest
-/// lists a blob that is neither given nor in the store, the blob is recorded as absent.
+/// Stores the blobs of an image, and creates the image `name`. If either fails, nothing stays.
+/// `root` is the topmost index or manifest of the image. If an index or a manifest lists a blob
+/// that is neither given nor in the store, the blob is recorded as absent.
 ///
 /// After a failure, the blobs that were stored are removed again, except blobs to which something
-/// else refers by then. If the future is dropped, they are removed in the background, unless the
-/// image is already being named: the naming then continues. After a kill, a garbage collection
-/// removes them once the lease has expired.
+/// else refers by then. If the future is dropped, the blobs are removed in the background. But if
+/// the name is already being written, this continues, and the blobs stay. If the process is killed,
+/// a garbage collection removes the blobs once the lease of the ingest has expired.
 ///
 /// # Errors
-/// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists;
+/// The errors that [`ingest_blobs`] lists; `AlreadyExists` if an image with this name exists;
 /// `InvalidArgument` if `root` is neither an index nor a manifest.
 pub async fn ingest_image(
     store: &Store,
