@@ -12,6 +12,8 @@ use opendal::services::Fs;
 
 use crate::error::classify;
 use crate::folder::{Folder, TEMP_DIR};
+use crate::folder_check;
+use crate::format;
 use crate::prefix::Prefix;
 use crate::store::RemoteStore;
 
@@ -78,11 +80,15 @@ impl Opener for DirOpener {
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
         location.check_options(&[])?;
-        let path = location.path()?;
-        // A check creates no store.
-        if !path.join("format").try_exists()? {
-            return Ok(Vec::new());
+        let path = location.path()?.to_owned();
+        let root = path.clone();
+        let mut findings = pool::run(move || folder_check::examine(&root, repair)).await?;
+        // A check creates no store. A store without a part of its own files cannot be opened.
+        let is_open = path.join(format::PATH).try_exists()?;
+        if is_open && findings.iter().all(|finding| finding.repaired) {
+            let store = RemoteStore::open_dir(path).await?;
+            findings.extend(store.examine(repair).await?);
         }
-        RemoteStore::open_dir(path).await?.examine(repair).await
+        Ok(findings)
     }
 }

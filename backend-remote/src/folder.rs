@@ -15,14 +15,18 @@ use cas_core::{Algorithm, Context, Error, Result, pool};
 use cas_host::OwnerFile;
 use tokio::sync::RwLock;
 
+use crate::folder_check;
+
 /// The file that a process locks while it has the store open.
 const LOCK: &str = "lock";
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
-/// Names that a kill may leave in a store that has no `format` yet.
-const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, "blobs", "records", "uploads"];
+/// Names in a store whose file `format` was not written yet, or was lost.
+const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, RESERVE, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
+/// The beginning of the names that repairs give to damaged files `format`.
+const DAMAGED_FORMAT: &str = "format.damaged-";
 /// Size of the reserve in bytes. A removal first writes new content of a record. This content fits
 /// into the space of the reserve, unless the record has very many labels.
 const RESERVE_SIZE: usize = 64 << 10;
@@ -45,16 +49,13 @@ impl Folder {
     ///
     /// # Errors
     /// `Busy` if the directory is locked; `FailedPrecondition` if it is not a store and contains
-    /// other files; errors of the file system.
+    /// other files; `Corrupt` if the folder of a table of records is missing; errors of the file
+    /// system.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-        refuse_foreign(root)?;
-        let folder = Folder {
-            root: root.into(),
-            sync_failed: AtomicBool::new(false),
-            owner: OwnerFile::claim(&root.join(LOCK))?,
-            reclaiming: RwLock::new(()),
-        };
+        let folder = Self::claim(root)?;
+        if let Some(lost) = folder_check::lost_folders(root)?.first() {
+            return Err(folder_check::lost(lost));
+        }
         if folder.is_writable() {
             folder.remove_temporary()?;
             let created = folder.create_subfolders();
@@ -67,6 +68,18 @@ impl Folder {
             }
         }
         Ok(folder)
+    }
+
+    /// Locks the directory as [`Folder::open`] does, but does not look at what it contains.
+    pub(crate) fn claim(root: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        refuse_foreign(root)?;
+        Ok(Folder {
+            root: root.into(),
+            sync_failed: AtomicBool::new(false),
+            owner: OwnerFile::claim(&root.join(LOCK))?,
+            reclaiming: RwLock::new(()),
+        })
     }
 
     /// Returns whether the directory can be written.
@@ -93,9 +106,9 @@ impl Folder {
 
     /// Creates the folders that every store has. A later write then creates folders only for an
     /// object with a long name, which is split into folders.
-    fn create_subfolders(&self) -> Result<()> {
+    pub(crate) fn create_subfolders(&self) -> Result<()> {
         let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
-        let tables = Table::ALL.map(|table| format!("records/{}", table.name()));
+        let tables = Table::ALL.map(table_folder);
         for folder in blobs
             .iter()
             .chain(&tables)
@@ -182,6 +195,11 @@ impl Folder {
     }
 }
 
+/// Returns the folder of the records of a table.
+pub(crate) fn table_folder(table: Table) -> String {
+    format!("records/{}", table.name())
+}
+
 fn sync(folder: &Path) -> Result<()> {
     let opened = File::open(folder).and_then(|folder| folder.sync_all());
     opened.during("sync directory", folder.display())
@@ -194,7 +212,8 @@ fn refuse_foreign(root: &Path) -> Result<()> {
     }
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
-        if !name.to_str().is_some_and(|name| OWN_NAMES.contains(&name)) {
+        let is_own = |name: &str| OWN_NAMES.contains(&name) || name.starts_with(DAMAGED_FORMAT);
+        if !name.to_str().is_some_and(is_own) {
             return Err(Error::precondition(format!(
                 "the directory is not empty and not a store: it contains {name:?}; choose \
                  another directory"

@@ -60,6 +60,11 @@ impl Format {
         }
     }
 
+    /// Returns whether the store has everything that stores of today have.
+    pub(crate) fn is_current(&self) -> bool {
+        self.version == VERSION
+    }
+
     /// Returns the format that replaces this format, or `None` if this format is up to date.
     pub(crate) fn upgraded(&self) -> Option<Self> {
         (self.version < VERSION).then(|| Format {
@@ -125,6 +130,11 @@ impl Format {
         let object = prefix.get(PATH).await?;
         object.map(|object| parse(&object.body)).transpose()
     }
+}
+
+/// Returns whether the object has the form of a format, of any kind and version.
+pub(crate) fn is_format(body: &[u8]) -> bool {
+    serde_json::from_slice::<Format>(body).is_ok()
 }
 
 pub(crate) fn parse(body: &[u8]) -> Result<Format> {

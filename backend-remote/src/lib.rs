@@ -41,6 +41,7 @@ mod dir_opener;
 mod error;
 mod examine;
 mod folder;
+mod folder_check;
 mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -7,11 +7,11 @@ use cas_core::{Descriptor, Digest, Result, Store, image};
 
 use crate::codec::{Decoder, MAGIC, detect};
 
-/// Returns the diff ID of a layer, as [`image::diff_id`] does. The first bytes of the layer decide
-/// how it is decompressed, because the media types of layers are often wrong.
+/// Returns the diff ID of a layer with [`image::diff_id`]. If the layer must be decompressed, its
+/// first bytes decide how, because the media types of layers are often wrong.
 ///
 /// # Errors
-/// As [`image::diff_id`]; errors of [`Decoder`].
+/// Errors of [`image::diff_id`] and of [`Decoder`].
 pub async fn diff_id(store: &Store, layer: &Descriptor) -> Result<Digest> {
     image::diff_id(store, layer, decompress).await
 }

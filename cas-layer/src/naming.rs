@@ -10,9 +10,9 @@ pub enum Naming {
     #[default]
     Exact,
     /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. If
-    /// docker does not accept a name, an import refuses the name, and an export writes it
-    /// unchanged. There is one exception: if an image layout gives the name, and the OCI image-spec
-    /// allows the name in image layouts, an import keeps it unchanged.
+    /// docker does not accept a name, an export writes the name unchanged, and an import refuses
+    /// it. Exception: an import keeps such a name unchanged if the name comes from an image layout
+    /// and the OCI image-spec allows it there.
     Docker,
 }
 

@@ -26,7 +26,7 @@ impl Warnings {
     pub fn list(&self) -> Vec<String> {
         let mut list = self.kept.clone();
         if self.left_out > 0 {
-            list.push(format!("{} more warnings were left out", self.left_out));
+            list.push(format!("further warnings left out: {}", self.left_out));
         }
         list
     }

@@ -255,7 +255,7 @@ fn warnings() {
         let found = archive(read, applied).apply(temp.path()).unwrap().warnings;
         assert_eq!(found.len(), expected, "{read} {applied}: {found:#?}");
         let left_out = (read.max(applied)).saturating_sub(most);
-        let says = format!("{left_out} more warnings were left out");
+        let says = format!("further warnings left out: {left_out}");
         assert_eq!(found.contains(&says), left_out > 0, "{found:#?}");
     }
 }

@@ -16,13 +16,13 @@ const PLAIN_HEADER: u64 = 10;
 /// A place before a block of a gzip stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Number of compressed bytes before the block. It includes the byte that the block shares with
-    /// the block before it, if there is one.
+    /// Number of compressed bytes before the block. If the block begins within a byte, this byte is
+    /// counted.
     pub compressed: u64,
     /// Number of decompressed bytes before the block.
     pub decompressed: u64,
-    /// Number of bits of the shared byte that belong to the block, from 0 to 7. They are the high
-    /// bits. If the number is 0, no byte is shared.
+    /// If the block begins within a byte, the number of bits of this byte that belong to the block,
+    /// from 1 to 7. They are the high bits of the byte. 0 if the block begins with a whole byte.
     pub bits: u8,
     /// The last [`WINDOW`] decompressed bytes before the block. If there are fewer, zeros precede
     /// them.
@@ -30,7 +30,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Returns the offset of the first compressed byte of the block. This can be the shared byte.
+    /// Returns the offset of the first compressed byte of the block. If the block begins within a
+    /// byte, returns the offset of this byte.
     pub fn start(&self) -> u64 {
         self.compressed - u64::from(self.bits != 0)
     }

@@ -1,5 +1,6 @@
-//! eStargz: a layer of gzip members. Each has a file, a chunk of a file or some small files. The
-//! last file of the tar is a table of contents. A footer states the offset of this file.
+//! eStargz: a layer of gzip members. Each member contains a file, a chunk of a file or several
+//! small files. The last file of the tar is a table of contents. A footer states the offset of this
+//! file.
 
 use std::io::{BufReader, Read};
 
@@ -46,7 +47,7 @@ pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
-/// `Unsupported` for another version of the table; `OutOfRange` if the table has more bytes or
+/// `Unsupported` if the version of the table is not 1; `OutOfRange` if the table has more bytes or
 /// entries than [`limit`] allows.
 pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
     table(compressed, offset, expected).map_err(|error| error.operation("read eStargz table"))
@@ -75,8 +76,9 @@ impl OwnFile {
             return Ok(());
         }
         Err(Error::unsupported(
-            "the header of stargz.index.json is not the usual one, and no digest covers it; pull \
-             the whole layer, or build it with another tool",
+            "no digest covers the tar header of stargz.index.json, so it must describe a regular \
+             file with the mode, owner, group and modification time 0, and without extended \
+             attributes; pull the whole layer, or build it with another tool",
         ))
     }
 }

@@ -46,7 +46,8 @@ pub struct LayerFile {
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Digest of the whole file, if the table has it.
     pub digest: Option<Digest>,
-    /// The chunks of the file, in order. Together they have its size. An empty file has none.
+    /// The chunks of the file, in order. Together they cover the whole file. An empty file has no
+    /// chunks.
     pub chunks: Vec<Chunk>,
 }
 
@@ -220,7 +221,9 @@ fn push(file: &mut LayerFile, entry: &Entry, end: u64) -> Result<()> {
         size => size,
     };
     if file.kind != FileKind::File || entry.chunk_offset != offset || size == 0 || size > left {
-        return Err(damaged("the chunks of a file overlap or leave gaps"));
+        return Err(damaged(
+            "the chunks of a file overlap, leave gaps, or extend beyond the end of the file",
+        ));
     }
     let zeros = match entry.chunk_type.as_str() {
         "" => false,
@@ -249,7 +252,7 @@ fn push(file: &mut LayerFile, entry: &Entry, end: u64) -> Result<()> {
 /// Checks that the chunks of a file together have its size.
 fn complete(file: &LayerFile) -> Result<()> {
     if covered(file) != file.size {
-        return Err(damaged("the chunks of a file do not have its size"));
+        return Err(damaged("the chunks of a file do not cover the whole file"));
     }
     Ok(())
 }

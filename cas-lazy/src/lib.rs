@@ -6,14 +6,14 @@
 //! [`Span::inflate`] decompresses a span. A SOCI index lists the zTOCs of an image: see [`soci`].
 //!
 //! A layer in the format eStargz or zstd:chunked contains its own table of contents, a
-//! [`LayerToc`]: see [`estargz`] and [`zstd_chunked`]. It has a digest for each chunk of a file,
-//! except for chunks of zeros.
+//! [`LayerToc`]: see [`estargz`] and [`zstd_chunked`]. A [`LayerToc`] has a digest for each chunk
+//! of a file, except for chunks of zeros.
 //!
 //! A zTOC and a [`LayerToc`] are both read into a [`LazyLayer`]: the members of a layer, and the
 //! pieces in which its bytes are fetched, verified and decompressed.
 //!
-//! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
-//! bytes that it cannot read.
+//! Nothing here reads files or the network. Every decoder enforces the bounds of
+//! [`limit`](cas_core::limit), and returns an error for any bytes that it cannot read.
 
 mod build;
 mod checkpoint;

@@ -15,8 +15,8 @@ const TRAILER: usize = 8;
 /// A part of a compressed layer. It is decompressed without the parts before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span<'a> {
-    /// The compressed bytes in the layer. Two neighboring spans share a byte if a block ends within
-    /// that byte.
+    /// The range of the compressed bytes in the layer. If a span ends within a byte, this byte is
+    /// also the first byte of the next span.
     pub compressed: Range<u64>,
     /// Where the decompressed bytes begin and end in the tar. The end is `None` for the last span,
     /// which extends to the end of the tar.

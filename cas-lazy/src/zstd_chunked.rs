@@ -13,8 +13,8 @@ use crate::layer_toc::{self, LayerToc, damaged};
 pub const FOOTER: usize = 64;
 /// Annotation of a layer's descriptor: the digest of the compressed table of contents.
 pub const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
-/// Annotation of a layer's descriptor: the position of the table of contents in bytes, in the form
-/// `OFFSET:LENGTH:DECOMPRESSED:1`.
+/// Annotation of a layer's descriptor: the [`Position`] of the table of contents in the form
+/// `OFFSET:LENGTH:DECOMPRESSED:1`. The last number is the type of the table: 1 is JSON.
 pub const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 
 const MAGIC: &[u8] = b"GNUlInUx";
@@ -26,19 +26,20 @@ const CRFS: u64 = 1;
 pub struct Position {
     /// Offset of the compressed table in the layer, in bytes.
     pub offset: u64,
-    /// Number of compressed bytes.
+    /// Size of the compressed table in bytes.
     pub length: u64,
-    /// Number of decompressed bytes. Neither this number nor `length` exceeds [`limit::LAYER_TOC`].
+    /// Size of the decompressed table in bytes. Neither this size nor `length` exceeds
+    /// [`limit::LAYER_TOC`].
     pub decompressed: u64,
 }
 
 impl Position {
-    /// Reads the annotation [`POSITION`]. `size` is the size of the layer in bytes. Returns the
-    /// position.
+    /// Reads `text`, the value of the annotation [`POSITION`]. `size` is the size of the layer in
+    /// bytes. Returns the position.
     ///
     /// # Errors
-    /// `Corrupt` if the text is not a position in the layer; `Unsupported` for a table of another
-    /// type; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes, compressed or
+    /// `Corrupt` if the text is not a position in the layer; `Unsupported` if the type of the table
+    /// is not 1; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes, compressed or
     /// decompressed.
     pub fn parse(text: &str, size: u64) -> Result<Position> {
         let numbers = text.split(':').map(|number| number.parse().ok());
@@ -47,7 +48,9 @@ impl Position {
             Some(&[offset, length, decompressed, kind]) => {
                 Position::new(offset, length, decompressed, kind, size)
             }
-            _ => Err(damaged("its position is not four numbers")),
+            _ => Err(damaged(
+                "the annotation with its position is not four numbers",
+            )),
         }
     }
 
@@ -55,7 +58,9 @@ impl Position {
     /// of the table, or `None` if the layer is not in the format zstd:chunked.
     ///
     /// # Errors
-    /// As [`Position::parse`].
+    /// `Corrupt` if the position is not in the layer; `Unsupported` if the type of the table is not
+    /// 1; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes, compressed or
+    /// decompressed.
     pub fn of_footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<Position>> {
         let (numbers, magic) = bytes.split_at(FOOTER - MAGIC.len());
         if magic != MAGIC {

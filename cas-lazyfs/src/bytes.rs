@@ -22,7 +22,8 @@ pub(crate) fn read<T: DeserializeOwned + Default>(directory: &Path, name: &str) 
 /// Errors of the file system.
 pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|error| {
-        let why = "a file about a layer could not be serialized; please report it";
+        let why = "the state of a layer that is read on demand could not be serialized; please \
+                   report it";
         Error::internal(why).source(error)
     })?;
     let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));

@@ -145,8 +145,9 @@ impl Files {
         self
     }
 
-    /// Sets the time that must pass after the last fetch for a reader before layers are completed.
-    /// By default, a second.
+    /// Sets the time that must pass after the last fetch, and after the last opening of a layer,
+    /// before layers are completed. Fetches that complete layers do not count. By default, one
+    /// second.
     #[must_use]
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;

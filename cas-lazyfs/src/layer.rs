@@ -1,4 +1,5 @@
-//! One layer, the pieces of it that have arrived, and fetching the others.
+//! A layer that is read on demand: notes which of its pieces have arrived, and fetches the missing
+//! pieces.
 
 use std::fs::{self, File};
 use std::io;

@@ -44,8 +44,8 @@ pub use read::FilesRead;
 
 /// Fetches compressed bytes of layers.
 pub trait Fetch: Send + Sync {
-    /// Returns the bytes `range` of the compressed layer. The caller verifies them. May block for
-    /// as long as a reader should wait.
+    /// Returns the bytes `range` of the compressed layer. The caller verifies them. May block, but
+    /// not longer than a reader of the layer should wait.
     ///
     /// # Errors
     /// Errors of the registry.

@@ -22,15 +22,15 @@ pub struct FilesRead {
 }
 
 impl FilesRead {
-    /// Returns the files that were read of the layer of a snapshot, in all sessions so far.
-    /// `directory` is the directory of the snapshot. The process that serves the layer notes the
-    /// files there once a second, and when the session ends. If these notes are missing or damaged,
-    /// or if the layer does not have a zTOC, there are no paths.
+    /// Returns which files of a snapshot's layer were read, in all sessions so far. `directory` is
+    /// the directory of the snapshot. The process that serves the layer notes the files there once
+    /// a second, and when the session ends. If these notes are missing or damaged, or if the layer
+    /// does not have a zTOC, the list of paths is empty.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot has no layer that is read on demand, or if its table of contents
-    /// is missing; `Corrupt` if the description of the layer or the table is damaged; `Unsupported`
-    /// or `OutOfRange` if the table cannot be used; errors of the file system.
+    /// `NotFound` if the snapshot has no layer that is read on demand, or if the layer's table of
+    /// contents is missing; `Corrupt` if the description of the layer or the table is damaged;
+    /// `Unsupported` or `OutOfRange` if the table cannot be used; errors of the file system.
     pub fn of_snapshot(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);

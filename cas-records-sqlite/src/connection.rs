@@ -15,9 +15,9 @@ use rustix::fs::{IFlags, fstatfs, ioctl_setflags};
 
 use crate::error::classify;
 
-/// The number of the format of databases that this release writes. In a database, SQLite's
-/// `user_version` holds this number. Format 1 has the same schema, but no records of the table
-/// `notes`. The store of files (`backend-fs`) uses the same number for its own format.
+/// The format number of databases that this release writes. SQLite stores this number in a database
+/// as `user_version`. Format 1 has the same schema, but no records of the kind `notes`. A store of
+/// files (`backend-fs`) uses the same number for its own format.
 pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,13 +88,14 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Returns the format of the database at `path`, even if it is newer than [`VERSION`]. Returns
-/// `None` if the database does not exist, or does not state its format. Does not change the
-/// database, but SQLite may create the index of its log (`NAME-shm`) if the log has no index.
+/// Returns the format number of the database at `path`, even if it is larger than [`VERSION`].
+/// Returns `None` if the database does not exist, or does not state its format. Does not change the
+/// database, but SQLite may create the index of the log (`NAME-shm`) if the log has no index. Does
+/// not detect damaged records.
 ///
 /// # Errors
-/// `Corrupt` if SQLite cannot read the format because the database is damaged, or because the file
-/// is not a database (damage of records is not found); errors of the file system and of SQLite.
+/// `Corrupt` if the file is not a database, or if it is so damaged that SQLite cannot read the
+/// format number; errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
     if !path.try_exists()? {
         return Ok(None);

@@ -33,7 +33,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Corrupt,
-            "the database of records is damaged; run `cas fsck --repair`, which makes it again",
+            "the database of records is damaged; run `cas fsck --repair`, which replaces it",
         ),
         _ => (ErrorKind::Internal, "please report it"),
     };
@@ -56,7 +56,7 @@ pub(crate) fn without_inodes(error: Error, dir: &Dir) -> Error {
         found.is_ok_and(|found| found.f_files > 0 && found.f_favail == 0)
     };
     if error.kind() == ErrorKind::Unavailable && has_none() {
-        let why = "the disk has no inode left for the database; free some space by removing files";
+        let why = "the disk has no inode left for the database; remove files to free inodes";
         return Error::new(ErrorKind::Full, why).source(error);
     }
     error

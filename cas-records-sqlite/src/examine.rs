@@ -14,13 +14,16 @@ use crate::places;
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path` and the files next to it. Returns a finding for each file that
-/// is damaged or has something else in its place. If `repair` is set, renames what is damaged: the
-/// new name ends in `.damaged-` and a number. A damaged database is renamed with its log and the
-/// index of its log, and the next opening then creates an empty database.
-/// The database itself has no finding if it is intact or absent, if it cannot be opened for lack of
-/// permission, or if another process set it aside in the meantime. Without `repair`, it has no
-/// finding either if something else is in the place of the index of its log.
+/// Examines the database at `path`, its log, the index of its log, and its lock. Returns a finding
+/// for each of these files that is damaged, or whose name belongs to something else, such as a
+/// directory. If `repair` is set, renames each of them: the new name ends in `.damaged-` and a
+/// number. A damaged database is renamed with its log and the index of its log. The next opening
+/// then creates an empty database.
+///
+/// The database has no finding if it is intact or absent, if this user may not open it, or if
+/// another process renames it during the call. Without `repair`, the database also has no finding
+/// if the name of the index of its log belongs to something else, because SQLite then cannot open
+/// the database.
 ///
 /// # Errors
 /// `InvalidArgument` if `path` does not name a file in a directory; errors of the file system and
@@ -98,7 +101,7 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     if let Some(what) = Place::File(&log).misplaced(dir)? {
         // Without the last changes, the database may contradict itself and the blobs.
         return Ok(Some(format!(
-            "the log {log}, which has the last changes, is lost: {what}"
+            "the log {log}, which had the last changes of the database, is lost: {what}"
         )));
     }
     if Place::File(&places::log_index(name))
@@ -118,7 +121,7 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
         Ok(text) if text == SOUND => Ok(None),
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::Corrupt => {
-            Ok(Some("it is not an intact database".to_owned()))
+            Ok(Some("the file is not an intact database".to_owned()))
         }
         // Such a database cannot be repaired, and opening the store reports why.
         Err(error) if error.kind() == ErrorKind::Denied => Ok(None),

@@ -12,7 +12,9 @@ use cas_host::{Dir, Misplaced, Place};
 pub(crate) fn split(path: &Path) -> Result<(&Path, &str)> {
     let name = path.file_name().and_then(|name| name.to_str());
     let parts = path.parent().zip(name);
-    parts.ok_or_else(|| Error::invalid("not the path of a file; expected DIR/NAME, NAME in UTF-8"))
+    parts.ok_or_else(|| {
+        Error::invalid("not the path of a file; expected DIR/NAME, with NAME in UTF-8")
+    })
 }
 
 /// Returns the name of the lock of the database `name`.

@@ -23,16 +23,16 @@ use crate::places;
 pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
-    /// Opens the database at `path`. If it is absent, creates it, but not its directory. Also
-    /// creates the lock, the log, the index of the log and the reserve. Upgrades a database of an
-    /// older format.
+    /// Opens the database at `path`. Creates the database if it is absent, but does not create its
+    /// directory. Also creates the lock, the log, the index of the log and the reserve. Upgrades a
+    /// database of an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if a part of the database that this
-    /// function reads is damaged, or if something else is in the place of the database, its lock,
-    /// its log or the index of its log; `Full` if the disk is full; `NotFound` if the directory
-    /// does not exist; `InvalidArgument` if `path` does not name a file in a directory, or the name
-    /// is not UTF-8; errors of the file system and of SQLite.
+    /// `FailedPrecondition` if the database has a newer format; `Corrupt` if a part of the database
+    /// that this function reads is damaged, or if something else is in the place of the database,
+    /// its lock, its log or the index of its log; `Full` if the disk is full; `NotFound` if the
+    /// directory does not exist; `InvalidArgument` if `path` does not name a file in a directory,
+    /// or the name is not UTF-8; errors of the file system and of SQLite.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -59,10 +59,10 @@ impl SqliteRecords {
     /// database, or one whose creation was interrupted, reads as an empty one.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if a part of the database that this
-    /// function reads is damaged, or if something else is in the place of the database, its lock,
-    /// its log or the index of its log; `InvalidArgument` if `path` does not name a file in a
-    /// directory, or the name is not UTF-8; errors of the file system and of SQLite.
+    /// `FailedPrecondition` if the database has a newer format; `Corrupt` if a part of the database
+    /// that this function reads is damaged, or if something else is in the place of the database,
+    /// its lock, its log or the index of its log; `InvalidArgument` if `path` does not name a file
+    /// in a directory, or the name is not UTF-8; errors of the file system and of SQLite.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || {
             let (parent, name) = places::split(path)?;
@@ -85,7 +85,7 @@ impl SqliteRecords {
     /// not name the operation.
     ///
     /// # Errors
-    /// As [`Records::load`].
+    /// Errors of SQLite.
     pub fn load_blocking(&self, table: Table, key: &str) -> Result<Option<Record>> {
         let connection = lock(&self.0.reader);
         let mut statement = connection
@@ -101,7 +101,7 @@ impl SqliteRecords {
     /// transaction with no other batch. Only the error of a conflict names the operation.
     ///
     /// # Errors
-    /// As [`Records::commit`].
+    /// `Conflict` if a record is not in the expected state; errors of SQLite.
     pub fn commit_blocking(&self, batch: &Batch) -> Result<()> {
         self.0.write(batch)
     }

@@ -34,16 +34,18 @@ impl<S: ?Sized> Subject<S> {
         // One write, so that a kill leaves no partial line.
         let line = format!("{MARK}{what}\n");
         let said = stderr().write_all(line.as_bytes());
-        said.expect("the parent process reads the acknowledgement");
+        said.expect("the parent process must read the acknowledgement");
     }
 
     /// Returns the command that runs this law as a victim. `before` is the program that starts
     /// the victim, followed by the arguments of that program. It is empty if the victim starts
     /// directly.
     pub(crate) fn victim(&self, before: &[String]) -> Command {
-        let test = self.test().expect("a law that kills runs in a test");
-        let (_, test) = test.split_once("::").expect("a test is in a module");
-        let binary = env::current_exe().expect("the test binary is known");
+        let test = self.test().expect("a law with a victim must run in a test");
+        let (_, test) = test
+            .split_once("::")
+            .expect("the path of the test must contain `::`");
+        let binary = env::current_exe().expect("the path of the test binary must be known");
         let mut command = match before.split_first() {
             None => Command::new(binary),
             Some((program, words)) => {

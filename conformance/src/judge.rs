@@ -41,8 +41,8 @@ thread_local! {
 }
 
 /// Marks the law that runs on this thread as skipped, and prints the reason `missing`, such as
-/// "strace is not installed". A law that cannot check everything calls this function and returns.
-/// An opener whose service is missing calls this function and returns any store.
+/// "strace is not installed". A law that cannot check its whole rule calls this function and
+/// returns. An opener whose service is missing calls this function and returns any store.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
@@ -94,7 +94,7 @@ impl Promises for dyn Snapshotter {
 /// runs this test again in a child process panics if `test` is `None`, so it counts as broken.
 ///
 /// # Panics
-/// If no directory or runtime can be created.
+/// If the temporary directory or the tokio runtime cannot be created.
 pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) -> Verdict
 where
     S: ?Sized + Promises + 'static,

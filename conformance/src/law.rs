@@ -14,7 +14,7 @@ pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A rule that stores of kind `S` must keep.
 pub struct Law<S: ?Sized + 'static> {
-    /// The group of the law, as in [`Rule::group`](crate::laws::Rule::group).
+    /// The group of the law, such as `content`. The laws of whole stores are in the group `gc`.
     pub group: &'static str,
     /// The name of the law, unique among all laws.
     pub name: &'static str,

@@ -121,14 +121,14 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that a manifest and all blobs that it lists exist, with the right bytes. If `root` is an
-/// index, checks only the index, not the manifests that it lists.
+/// Checks that the manifest `root` and all blobs that it lists exist and have the right bytes. If
+/// `root` is an index, checks only the index, not the manifests that it lists.
 ///
 /// # Errors
-/// `NotFound` if a blob is missing, and `Corrupt` if it is damaged, with the digest of the blob;
-/// `OutOfRange` if a blob has more than [`DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes;
-/// `Corrupt` if the document does not parse; `Unsupported` if `root` is neither a manifest nor an
-/// index; errors of the store.
+/// `NotFound` if a blob is missing; `Corrupt` if a blob is damaged, or if `root` does not parse;
+/// `OutOfRange` if a descriptor states more than
+/// [`DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes; `Unsupported` if `root` is neither a
+/// manifest nor an index; errors of the store. The subject of the error is the digest of the blob.
 pub async fn verify(store: &Store, root: &Descriptor) -> Result<()> {
     let document = dispatch::document(&*store.content, root).await?;
     if let Document::Manifest(manifest) = document {

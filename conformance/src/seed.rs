@@ -1,4 +1,4 @@
-//! Random sequences that can be repeated.
+//! Makes random sequences of operations, which can be repeated from a seed.
 
 use std::env;
 use std::time::SystemTime;

@@ -14,8 +14,8 @@ pub type Opening<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>>>>;
 /// A function that opens the store in a directory, and creates the store if there is none.
 pub type Open<S> = fn(PathBuf) -> Opening<S>;
 
-/// Calls `open`, the opener of a store, with `dir`. Returns its future. If the macros called a
-/// closure directly, the closure might have to state the type of its argument.
+/// Calls `open`, the opener of a store, with `dir`. Returns the future that `open` returns. The
+/// macros call this function so that a closure need not state the type of its argument.
 pub fn opening<S, O, F>(dir: PathBuf, open: O) -> Opening<S>
 where
     S: ?Sized,
@@ -59,7 +59,7 @@ impl<S: ?Sized> Subject<S> {
     }
 
     /// Opens another store of the same kind, in the directory `name` below [`Subject::dir`], even
-    /// if it is open already. Returns the store.
+    /// if that store is open already. Returns the store.
     ///
     /// # Panics
     /// If the store cannot be opened, or if its directory cannot be created.

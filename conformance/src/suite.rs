@@ -1,4 +1,5 @@
-//! The macro that lists the laws of a group and exports the macro that tests a store by them.
+//! The macro `laws!`, which lists the laws of a group, and exports a macro that tests whether a
+//! store keeps these laws.
 
 /// Lists the laws of a group. The macro defines the constant `NAMES`, the function `all`, which
 /// returns the laws, and an exported macro that makes a `#[test]` of each law.
@@ -12,7 +13,7 @@ macro_rules! laws {
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
         $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
     ) => {
-        /// The names of the laws of the group. Each gap must have the name of a law.
+        /// The names of the laws of the group. [`Gaps`](crate::Gaps) refer to laws by these names.
         pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
 
         const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {
@@ -25,7 +26,7 @@ macro_rules! laws {
             run: |subject| Box::pin($theme::$law(subject)),
         },)*)*];
 
-        /// Returns all laws of the group, in the order of the list.
+        /// Returns all laws of the group, in the order of [`NAMES`].
         pub fn all() -> &'static [$crate::Law<$store>] {
             LAWS
         }

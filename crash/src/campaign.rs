@@ -18,7 +18,7 @@ use crate::work::Work;
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
 /// The number of disks that a trial checks.
 const DISKS: u64 = 50;
-/// The store on which two processes work in some trials of a loss of power.
+/// The only store on which two processes may work at a time in a trial of a loss of power.
 const SHARED: &str = "fs";
 /// The kinds of storms, each with a divisor. The number of changes of a storm is `--changes`
 /// divided by its divisor.
@@ -26,7 +26,7 @@ const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
 const KILLS: u64 = 500;
 
-/// A kind of crash.
+/// A kind of trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     Power,
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 /// What is tried, and how often.
 #[derive(Args)]
 pub(crate) struct Counts {
-    /// What is tried; by default everything
+    /// The kinds of trials to run, separated by commas; by default all
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
     /// The stores; by default all that this build contains, and S3 for kills and storms
@@ -49,8 +49,8 @@ pub(crate) struct Counts {
     /// Number of kills for each store, rounded up to a multiple of 500
     #[arg(long, default_value_t = 10_000)]
     kills: u64,
-    /// Number of changes beside collections for each store on each snapshotter; a late storm makes
-    /// a tenth as many in addition
+    /// Number of changes that a storm makes, for each store with each snapshotter; a late storm, in
+    /// which jobs lose their leases, makes a tenth of this number
     #[arg(long, default_value_t = 10_000)]
     changes: u64,
     /// Chooses the images, the changes, the disks and the moments of the kills
@@ -87,9 +87,9 @@ impl Trial {
     }
 }
 
-/// Runs each trial of `counts` that `log` does not list, and adds its result to `log`. Returns
-/// whether none of the trials of `counts` found a violation, now or according to `log`. Stops at a
-/// trial that returns an error.
+/// Runs each trial of `counts` that `log` does not list, and adds its result to `log`. Returns true
+/// if no trial of `counts` found a violation, either in this call or in an earlier call that `log`
+/// lists. Stops at the first trial that fails, and returns the error of this trial.
 pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
     let done = match log.exists() {
         true => fs::read_to_string(log).context("read the log")?,
@@ -116,7 +116,8 @@ pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
     Ok(sound)
 }
 
-/// Returns the trials that `counts` describe. Works and snapshotters take turns.
+/// Returns the trials that `counts` describe. The trials of a store use the snapshotters in turn.
+/// Trials of a loss of power also use the kinds of work in turn.
 fn trials(counts: &Counts) -> Vec<Trial> {
     let stores = |all: &[&str]| match counts.store.is_empty() {
         true => all.iter().map(|store| (*store).to_owned()).collect(),

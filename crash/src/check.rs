@@ -19,7 +19,7 @@ use crate::material::{IMAGES, Material};
 use crate::promise::{ABSENT, PRESENT, Promise, Resource};
 use crate::work::{FILES, FILLER, remove_snapshot, repair};
 
-/// A root, and what its check needs.
+/// A root, and what a check of this root needs.
 pub(crate) struct Place<'a> {
     pub(crate) root: &'a Path,
     /// An empty directory for mounts.
@@ -30,9 +30,10 @@ pub(crate) struct Place<'a> {
 /// The key of the view through which a check reads a committed snapshot.
 const LOOK: &str = "look";
 
-/// Findings of `fsck` that are not damage. A collection removes what interrupted jobs have left.
-/// After a crash, the bytes of a removed blob may exist again without their record. Then `fsck`
-/// also suspects that names were lost.
+/// Findings of `fsck` that are not damage. Interrupted jobs leave files, and a collection removes
+/// these files. After a crash, the bytes of a removed blob may exist again, but not the record of
+/// the blob. If such a blob is a manifest or an index, `fsck` also reports that its name may be
+/// missing.
 const LEFT: [Problem; 6] = [
     Problem::RecordMissing,
     Problem::NameMissing,
@@ -42,17 +43,18 @@ const LEFT: [Problem; 6] = [
     Problem::JobLeft,
 ];
 
-/// Makes all checks after a loss of power. They collect, repair damage that the worker has made,
-/// and import images. Returns a line for each broken promise and for each step that fails.
+/// Makes all checks after a loss of power. Some checks also change the root: they run a garbage
+/// collection, repair damage that the worker has made, or import images. Returns a line for each
+/// broken promise and for each step that fails.
 pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<String> {
     let mut found = Vec::new();
     for (step, end) in [
         ("full disk", works_on_full_disk(place)),
         ("repair", repairs(place, promise)),
-        ("as promised", keeps(place, promise)),
+        ("comparison", keeps(place, promise)),
         ("fsck", has_no_damage(place)),
         ("collection", collects(place)),
-        ("as promised after a collection", keeps(place, promise)),
+        ("comparison after a collection", keeps(place, promise)),
         ("fsck after a collection", has_no_damage(place)),
     ] {
         match end {
@@ -63,8 +65,8 @@ pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<S
     found
 }
 
-/// Lists images and collects while the disk is full. Then removes the file with which the worker
-/// has filled the disk. Does nothing if this file does not exist.
+/// Lists images and runs a garbage collection while the disk is full. Then removes the file with
+/// which the worker has filled the disk. Does nothing if this file does not exist.
 fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     let filler = place.root.with_file_name(FILLER);
     if !filler.exists() {
@@ -132,11 +134,11 @@ pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
 pub(crate) struct Comparison {
     /// Each resource that has a promised value, with this value.
     pub(crate) values: Vec<(Resource, String)>,
-    /// A line for each other resource.
+    /// A line for each resource that has another value or cannot be read.
     pub(crate) violations: Vec<String>,
 }
 
-/// Compares the resources `which` with what was promised.
+/// Compares each resource in `which` with what was promised about this resource.
 pub(crate) fn compare(
     cas: &Cas,
     place: &Place<'_>,
@@ -200,9 +202,10 @@ fn image(cas: &Cas, name: &str) -> Result<String> {
     }
 }
 
-/// Mounts a named image, and compares the files with those of the same image of the material.
-/// Returns the number of the image in the material, or [`ABSENT`] if the image is absent, not
-/// unpacked or not one of the material. If a file differs, returns a text that names the file.
+/// Mounts the image `name`, and compares its files with the files of the material's image that has
+/// the same manifest. Returns the number of the image in the material, or [`ABSENT`] if the image
+/// is absent, is not unpacked or is not in the material. If a file differs, returns a text that
+/// names the file.
 fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     let target = image(cas, name)?;
     for number in 0..IMAGES {
@@ -221,14 +224,14 @@ fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
         let paths: BTreeSet<&PathBuf> = expected.keys().chain(found.keys()).collect();
         return Ok(match paths.into_iter().find(differs) {
             None => number.to_string(),
-            Some(path) => format!("a different {} than image {number}", path.display()),
+            Some(path) => format!("a difference from image {number} at {}", path.display()),
         });
     }
     Ok(ABSENT.into())
 }
 
-/// Returns the text of the files of a committed snapshot, or [`ABSENT`]. If the files have
-/// different texts, returns all of them, with ` and ` between them.
+/// Returns the text that each file of a committed snapshot contains, or [`ABSENT`] if the snapshot
+/// does not exist. If the files contain different texts, returns these texts, joined by ` and `.
 fn snapshot(cas: &Cas, key: &str) -> Result<String> {
     let snapshotter = &**cas.snapshotter()?;
     if pool::wait(snapshotter.stat(key))?.is_none() {
@@ -247,7 +250,7 @@ fn snapshot(cas: &Cas, key: &str) -> Result<String> {
     Ok(texts.into_iter().collect::<Vec<_>>().join(" and "))
 }
 
-/// Lets `fsck` read all bytes. Returns a line for each finding that is damage.
+/// Runs an `fsck` that reads all bytes. Returns a line for each finding that is damage.
 pub(crate) fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     let mut options = FsckOptions::default();
     options.read_data = ReadData::All;
@@ -263,7 +266,8 @@ pub(crate) fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     Ok(damage.map(line).collect())
 }
 
-/// Collects, and then imports and unpacks all images, which must succeed at the first attempt.
+/// Runs a garbage collection, and then imports and unpacks all images of the material. Each step
+/// must succeed at the first attempt. Returns a line for each image whose files are wrong.
 fn collects(place: &Place<'_>) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     cas.gc()?;

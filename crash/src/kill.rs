@@ -14,15 +14,15 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::Work;
 
-/// The longest that a process lives. It opens the root in about a tenth of this time.
+/// The longest time that a process lives. A process opens the root in about a tenth of this time.
 const LIFE: Duration = Duration::from_millis(400);
-/// After how many rounds everything is compared and removed.
+/// The number of rounds after which everything is compared and removed.
 const ROUNDS: u64 = 50;
 
-/// Kills processes that do `work`, which must not end by itself, until at least `kills` were
-/// killed. A round kills each process of a [`Site`] once. After each round, compares what the
-/// processes have changed with what they were promised. Ends after a round with a violation.
-/// Compares and removes everything after every [`ROUNDS`] rounds, and at the end.
+/// Starts processes that do `work` and kills them, in rounds, until at least `kills` processes were
+/// killed. Only a kill may end `work`. A round kills each process of a [`Site`] once. After each
+/// round, compares what the processes have changed with what they were promised. Ends after a round
+/// with a violation. Compares and removes everything after every [`ROUNDS`] rounds, and at the end.
 pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");
@@ -49,7 +49,8 @@ pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<O
     Ok(outcome)
 }
 
-/// Returns the violations, or the error because of which a root was not compared.
+/// Returns the violations that a comparison found. If the comparison failed, returns its error as
+/// the only line.
 fn lines(found: Result<Vec<String>>) -> Vec<String> {
     found.unwrap_or_else(|error| vec![format!("{error:#}")])
 }

@@ -1,14 +1,15 @@
-//! Simulates losses of power and kills processes while they work on roots, and checks what is left.
+//! Checks that roots of `cas` keep their promises after losses of power, after kills of processes,
+//! and while collections run.
 //!
 //! | module | contains |
 //! |---|---|
 //! | [`power`] | losses of power: disks that record what is written to them |
 //! | [`kill`] | kills of processes at random moments |
-//! | [`storm`] | collections back to back beside all kinds of changes |
+//! | [`storm`] | collections that run back to back while workers make all kinds of changes |
 //! | [`campaign`] | trials of all stores, with a log |
 //! | [`work`] | what the workers do |
-//! | [`promise`] | what they were promised |
-//! | [`check`] | what is found afterwards |
+//! | [`promise`] | what the workers were promised |
+//! | [`check`] | checks of a root afterwards |
 
 mod campaign;
 mod check;
@@ -41,7 +42,8 @@ use crate::promise::Promise;
 use crate::stack::Stack;
 use crate::work::{Work, WorkArgs};
 
-/// Simulates losses of power and kills processes while they work on roots, and checks what is left.
+/// Checks that roots of `cas` keep their promises after losses of power, after kills of processes,
+/// and while collections run.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -50,7 +52,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Record work once, and check disks that a loss of power can leave; needs the superuser
+    /// Record what workers write to a disk, and check disks that a loss of power can leave; needs
+    /// the superuser
     Power(PowerArgs),
     /// Kill processes at work, and check after each round of kills; needs the superuser
     Kill(KillArgs),
@@ -58,7 +61,7 @@ enum Task {
     Storm(StormArgs),
     /// Try losses of power, kills and storms on every store; needs the superuser and takes a day
     All(AllArgs),
-    /// Work on a root; used by the others
+    /// Work on a root; used by `power`, `kill`, `storm` and `all`
     #[command(hide = true)]
     Work(WorkArgs),
     /// Check a root; used by `power` and `all`
@@ -66,7 +69,7 @@ enum Task {
     Check(CheckArgs),
 }
 
-/// Works that end by themselves. Power can be lost while they run.
+/// Kinds of work for `power`, which end by themselves.
 const POWER_WORKS: [Work; 5] = [
     Work::Ingest,
     Work::Images,
@@ -74,12 +77,12 @@ const POWER_WORKS: [Work; 5] = [
     Work::Repair,
     Work::NameFirst,
 ];
-/// Works that only a kill ends.
+/// Kinds of work for `kill`, which only a kill ends.
 const KILL_WORKS: [Work; 2] = [Work::Load, Work::Early];
-/// Works that run beside collections.
+/// Kinds of work for `storm`, which make changes while collections run.
 const STORM_WORKS: [Work; 2] = [Work::Storm, Work::LateStorm];
 
-/// Returns a parser for some of the works.
+/// Returns a parser that accepts the names of the kinds of work in `some`.
 fn works(some: &[Work]) -> impl TypedValueParser<Value = Work> {
     let names = some.iter().map(|work| work.name());
     PossibleValuesParser::new(names).try_map(|name| Work::from_str(&name, false))
@@ -108,7 +111,7 @@ struct PowerArgs {
     /// Number of disks to check
     #[arg(long, default_value_t = 100)]
     disks: usize,
-    /// A file for the first disk that breaks a promise
+    /// Write the first disk that breaks a promise to this file
     #[arg(long)]
     keep: Option<PathBuf>,
     /// Chooses the images, the changes, the requests that a fault hits, and the disks
@@ -126,7 +129,7 @@ struct KillArgs {
     /// Number of kills, rounded up to an even number if two processes work
     #[arg(long, default_value_t = 500)]
     kills: u64,
-    /// Chooses the images, the changes and the moments
+    /// Chooses the images, the changes and the moments of the kills
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -150,8 +153,8 @@ struct StormArgs {
 struct AllArgs {
     #[command(flatten)]
     counts: Counts,
-    /// A file with a line for each trial that has ended; another run with this file leaves the
-    /// trials out
+    /// The file with a line for each trial that has ended; a trial that has a line in this file is
+    /// not run again
     #[arg(long, default_value = "crashes.log")]
     log: PathBuf,
 }
@@ -178,7 +181,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does a task. Returns whether no promise was broken.
+/// Does a task. Returns false if a promise was broken.
 fn run(task: Task) -> Result<bool> {
     if !matches!(task, Task::Work(_) | Task::Check(_)) {
         namespace::enter()?;

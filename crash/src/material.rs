@@ -95,7 +95,9 @@ impl Material {
     /// Returns the digest of the manifest of an image, and the chain ID of its topmost layer.
     pub(crate) fn facts(&self, number: u64) -> Result<(String, String)> {
         let facts = fs::read_to_string(self.facts_file(number))?;
-        let (manifest, chain_id) = facts.split_once(' ').context("facts are not two words")?;
+        let (manifest, chain_id) = facts
+            .split_once(' ')
+            .context("expected a digest and a chain ID in a file of facts")?;
         Ok((manifest.to_owned(), chain_id.to_owned()))
     }
 
@@ -118,7 +120,8 @@ fn at_registry(host: &str, number: u64, owner: &str) -> String {
     format!("{host}/material:{number}-{owner}")
 }
 
-/// Returns a layer with a directory of some files of up to 8 KiB.
+/// Returns a layer with the directory `name`. The directory contains `files` files of less than
+/// 8 KiB each, a symbolic link and a hard link.
 fn layer(name: &str, files: u64, random: &mut Random) -> Tar {
     let mut tar = Tar::new().dir(name);
     for file in 0..files {

@@ -9,15 +9,15 @@ use anyhow::{Context as _, Result};
 /// The environment variable that is set if this program has a namespace of its own.
 const OWN: &str = "CRASH_NAMESPACE";
 
-/// Arguments of `unshare` for a mount namespace in which nothing stays mounted that is unmounted
-/// outside. Otherwise, this program would keep the mounts of other tests busy.
+/// Arguments of `unshare` for a new mount namespace. What is unmounted outside of this namespace is
+/// unmounted inside, too. Otherwise, this program would keep the mounts of other tests busy.
 pub(crate) const NEW: [&str; 3] = ["--mount", "--propagation", "slave"];
 
 /// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that
 /// another program makes meanwhile would keep the disks of this program busy.
 ///
-/// If it has none yet, this call runs the program again in a new namespace, and returns only if
-/// that fails.
+/// If this program has only the namespace of its parent process, runs this program again in a new
+/// namespace, and returns only if this fails.
 ///
 /// # Errors
 /// Errors of starting the program again.

@@ -6,9 +6,9 @@
 //! try image t0-3 sha256:6b..
 //! did image t0-3 sha256:6b..
 //! ```
-//! After `did`, the resource has this value. Between `try` and `did`, it has this value or the
-//! value before. Before the first line, the resource is absent, which is the value `-`. After
-//! `free`, nothing is promised about the resource.
+//! After `did`, the resource has the value in the line. Between `try` and `did`, the resource has
+//! the value in the line or its previous value. Before its first line, a resource is absent, which
+//! is the value `-`. After `free`, nothing is promised about the resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -20,10 +20,10 @@ use anyhow::{Context as _, Result, bail};
 
 /// The value of an absent resource.
 pub(crate) const ABSENT: &str = "-";
-/// The value of a resource of which only the existence is promised.
+/// The value of a resource if only its existence is promised.
 pub(crate) const PRESENT: &str = "+";
 
-/// Allows a resource to have any value, except a value that describes damage.
+/// The promised value of a resource that may have any value, except one that describes damage.
 pub(crate) const ANY: &str = "*";
 
 /// A resource whose state is promised.
@@ -35,11 +35,11 @@ pub(crate) enum Resource {
     Lease(String),
     /// A name of an image. The value is the digest of its target.
     Image(String),
-    /// The unpacked files of a named image. The value is the number of the image among the
-    /// material. The files may exist even if no worker unpacked the image under this name, because
-    /// the same image was unpacked under another name.
+    /// The unpacked files of a named image. The value is the number of the image in the
+    /// [`Material`](crate::material::Material). The files also exist if the same image was unpacked
+    /// under another name only.
     Tree(String),
-    /// A committed snapshot, by its key. The value is the text of its files.
+    /// A committed snapshot, by its key. The value is the text that each of its files contains.
     Snapshot(String),
     /// Damage that a worker makes and then repairs. The value in between is [`PRESENT`].
     Damage(String),
@@ -83,7 +83,7 @@ impl std::fmt::Display for Resource {
 pub(crate) struct Notes(Arc<File>);
 
 impl Notes {
-    /// Opens a file of marks: an ordinary file, or that of a [`Disk`](crate::power).
+    /// Opens a file of marks: an ordinary file, or the file `marks` of a [`Disk`](crate::power).
     pub(crate) fn open(marks: &Path) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(marks);
         let file = file.with_context(|| format!("open {}", marks.display()))?;
@@ -158,8 +158,8 @@ impl Promise {
         })
     }
 
-    /// Notes that a resource was found with this value. From now on, it must have this value,
-    /// unless [`ANY`] is allowed.
+    /// Notes that a resource was found with this value. From now on, the resource must have this
+    /// value, unless [`ANY`] is one of its allowed values.
     pub(crate) fn settle(&mut self, resource: Resource, value: String) {
         if let Some(allowed) = self.0.get_mut(&resource)
             && !allowed.contains(ANY)

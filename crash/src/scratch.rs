@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// A directory that is removed when this value is dropped. At first, it has some empty directories
-/// and an empty file of marks.
+/// A directory that is removed when this value is dropped. At first, it contains the empty
+/// directories `disk`, `mounted`, `material` and `view`, and the empty file `marks`.
 pub(crate) struct Scratch {
     directory: TempDir,
 }
@@ -18,8 +18,8 @@ impl Scratch {
         Self::at(Path::new("/dev/shm"))
     }
 
-    /// Makes the directory in memory, or for `erofs` in the directory for temporary files, because
-    /// the kernel does not mount an image of EROFS from a file in memory.
+    /// Makes the directory in memory. For `erofs`, makes it in the directory for temporary files,
+    /// because the kernel does not mount an EROFS image from a file in memory.
     pub(crate) fn for_snapshotter(name: &str) -> Result<Self> {
         match name {
             "erofs" => Self::at(&std::env::temp_dir()),

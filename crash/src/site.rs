@@ -1,4 +1,4 @@
-//! A root on which several processes work, and what surrounds it.
+//! A root on which one or two processes work, with its material and its registry.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -25,7 +25,8 @@ use crate::work::{self, Work, remove_snapshot};
 const PROCESSES: u64 = 2;
 /// The number of changes that each process makes before anything is killed.
 const UNHARMED: u64 = 240;
-/// Longer than any lease, and longer than content without a lease is kept.
+/// How far the clock of a collection is set ahead: longer than the life of any lease, and longer
+/// than the time for which content without a lease is kept.
 const LATER: Duration = Duration::from_secs(40 * 86_400);
 /// Maximum time in which a root must open after a kill.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -43,16 +44,17 @@ pub(crate) struct Site {
     /// The number of processes that work on the root at a time.
     pub(crate) processes: u64,
     promise: Promise,
-    /// What exists if nothing was ever killed, and everything was removed.
+    /// What existed before the first kill, after everything was removed.
     unharmed: Inventory,
 }
 
 impl Site {
-    /// Makes a root, works on it without kills, removes what the work has made, and takes the
+    /// Makes a root, runs workers on it without kills, removes what they have made, and takes the
     /// inventory.
     ///
     /// # Errors
-    /// If a promise is broken although nothing was killed; errors of the root and of the workers.
+    /// An error if a promise is broken although nothing was killed, or if the root, the registry or
+    /// a worker fails.
     pub(crate) fn new(stack: &Stack, seed: u64) -> Result<Self> {
         let scratch = Scratch::for_snapshotter(&stack.snapshotter)?;
         let material = Material::make(&scratch.path("material"), seed)?;
@@ -118,7 +120,8 @@ impl Site {
     }
 
     /// Opens the root and compares the resources `which` with what was promised. Returns a line for
-    /// each violation, at most [`SHOWN`]. Notes the value that each resource has.
+    /// each violation, at most [`SHOWN`]. Each resource that has a promised value must keep this
+    /// value from now on, see [`Promise::settle`].
     pub(crate) fn compare(&mut self, which: &BTreeSet<Resource>) -> Result<Vec<String>> {
         let begun = Instant::now();
         let cas = Cas::open(&self.root)?;
@@ -127,9 +130,7 @@ impl Site {
         cas.close()?;
         let mut found = compared.violations;
         if opened > AT_ONCE {
-            found.push(format!(
-                "expected the root to open at once, found {opened:?}"
-            ));
+            found.push(format!("opening the root took too long: {opened:?}"));
         }
         for (resource, value) in compared.values {
             self.promise.settle(resource, value);
@@ -138,9 +139,9 @@ impl Site {
         Ok(found)
     }
 
-    /// Compares everything with what was promised, checks all bytes, removes everything, and
-    /// compares what is left with a root on which nothing was killed. Returns a line for each
-    /// violation, at most [`SHOWN`].
+    /// Compares everything with what was promised, checks all bytes, and removes everything. Then
+    /// compares what is left with what was left before the first kill, and looks for processes that
+    /// still use the root. Returns a line for each violation, at most [`SHOWN`].
     pub(crate) fn compare_all(&mut self) -> Result<Vec<String>> {
         let all = self.promise.0.keys().cloned().collect();
         let mut found = self.compare(&all)?;
@@ -155,9 +156,9 @@ impl Site {
         Ok(found)
     }
 
-    /// Removes all names and all snapshots that workers have committed or left active. Then
-    /// collects with a clock that is ahead by [`LATER`], so that all leases have expired. Forgets
-    /// all promises.
+    /// Removes all names of images, and removes the snapshots that workers have committed or left
+    /// active. Then runs a garbage collection with a clock that is ahead by [`LATER`], so that all
+    /// leases have expired. Forgets all promises.
     fn clear(&mut self) -> Result<()> {
         let cas = Cas::open(&self.root)?;
         for image in cas.images()? {
@@ -181,7 +182,10 @@ impl Site {
     /// Returns a line for each process that names the root in its command line, such as a worker
     /// that still runs.
     fn processes_left(&self) -> Result<Vec<String>> {
-        let root = self.root.to_str().context("the root is not UTF-8")?;
+        let root = self
+            .root
+            .to_str()
+            .context("the path of the root is not UTF-8")?;
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();

@@ -35,14 +35,15 @@ const STORES: &[&str] = &[
     "dir",
     "by-size://?small=redb&large=fs&threshold=64KiB",
 ];
-/// An S3 service, which this program starts.
+/// The name of a store in an S3 service that this program starts.
 pub(crate) const S3: &str = "s3";
 
 impl Stack {
     /// The snapshotters.
     pub(crate) const SNAPSHOTTERS: [&str; 3] = ["overlay", "native", "erofs"];
 
-    /// Returns a store with one of the snapshotters, which take turns.
+    /// Returns a stack with `store` and a snapshotter. Consecutive values of `turn` select the
+    /// snapshotters in turn.
     pub(crate) fn new(store: &str, turn: usize) -> Self {
         Stack {
             store: store.to_owned(),
@@ -64,8 +65,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Returns the store as in `cas --store`. For [`S3`], returns the URL of a new store in each
-    /// call.
+    /// Returns the store in the form that `cas --store` takes. For [`S3`], each call returns the
+    /// URL of a new store.
     ///
     /// # Errors
     /// An error if the S3 service is not installed.

@@ -1,4 +1,4 @@
-//! Collections back to back beside all kinds of changes.
+//! Garbage collections that run back to back while workers make all kinds of changes.
 
 use std::process::Stdio;
 
@@ -9,8 +9,8 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::{self, Work};
 
-/// Makes `changes` changes beside the collections of `work`, and compares everything with what was
-/// promised.
+/// Runs workers that together make at least `changes` changes while they also run collections, as
+/// `work` describes. Then compares the root with everything that the workers were promised.
 pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut workers = Vec::new();
@@ -26,7 +26,7 @@ pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Resul
         let output = worker.wait_with_output()?;
         let counted = work::printed(&output)?;
         let counted = counted.trim_end().split_once(' ');
-        let counted = counted.context("expected two numbers from a worker")?;
+        let counted = counted.context("expected a worker to print two numbers")?;
         collections += counted.0.parse::<u64>()?;
         lost += counted.1.parse::<u64>()?;
     }

@@ -13,6 +13,8 @@ mod bucket;
 mod common;
 mod damage;
 mod database;
+#[cfg(feature = "remote")]
+mod directory;
 mod entries;
 mod kept;
 mod lost;

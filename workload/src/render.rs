@@ -37,7 +37,8 @@ impl Table {
              their ranges overlap, or if its range comes within 2 % of the best one (10 % if the \
              best one was measured once). \
              Columns that do not sync compete only in reads and space on disk. Columns in memory \
-             do not compete. Memory is the peak above the memory of the open store.\n"
+             do not compete. Peak memory is the maximum memory of the process during the \
+             operation, minus its memory after the store was opened.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {
@@ -126,7 +127,20 @@ fn ratios(text: &mut String, targets: &[Target]) -> std::fmt::Result {
     if targets.is_empty() {
         return Ok(());
     }
-    writeln!(text, "\n| ratio | found | goal | |\n|---|---:|---:|---|")?;
+    writeln!(
+        text,
+        "\nEach ratio compares a column with a baseline in one row. The row `put` is the ingest of \
+         small blobs one by one, `batch` their ingest 256 at a time, `large` the ingest of several \
+         large blobs, and `collect-50` the collection with 50 % dead blobs. The baseline `the \
+         floor` is the slower of SHA-256 and writing to the page cache, and the name after it \
+         states which of the two was slower. If the baseline was measured, a ratio above 1 means \
+         that the column is better than the baseline. If the baseline is an absolute value, the \
+         ratio is the measured value divided by this value, so a lower ratio is better.\n"
+    )?;
+    writeln!(
+        text,
+        "| ratio | found | goal | result |\n|---|---:|---:|---|"
+    )?;
     for target in targets {
         let met = if target.met() { "met" } else { "MISSED" };
         let (what, ratio, goal) = (&target.what, number(target.ratio), number(target.goal));

@@ -111,7 +111,7 @@ impl<R: Read> Gzip<R> {
         let sum = u32::from_le_bytes([a, b, c, d]);
         if sum != self.crc.sum() || u32::from_le_bytes(length) != self.crc.amount() {
             return Err(io::Error::other(
-                "the checksum or the length does not match",
+                "the decompressed bytes do not match the checksum or the length in the trailer",
             ));
         }
         Ok(())

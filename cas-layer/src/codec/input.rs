@@ -1,4 +1,5 @@
-//! The compressed input, and what may follow a member in it.
+//! The compressed input, and the check of the bytes that follow a member (a gzip member, a zstd
+//! frame, or a stream of xz or bzip2).
 
 use std::io::{self, BufRead, ErrorKind, Read};
 

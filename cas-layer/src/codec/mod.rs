@@ -35,7 +35,7 @@ const RATIO_FLOOR: u64 = 1 << 30;
 /// Errors are [`cas_core::Error`] inside [`io::Error`]: `Corrupt` for a damaged or truncated
 /// stream; `Unsupported` for bytes after the stream that are neither zeros nor another stream of
 /// the same format, and for a filter or a checksum of xz that is not supported; `OutOfRange` for an
-/// exceeded limit; errors of the source.
+/// exceeded limit; `Unavailable` for a lack of memory; errors of the source.
 pub struct Decoder<R: Read> {
     stream: Stream<R>,
     compression: Compression,
@@ -181,8 +181,8 @@ fn check_ratio(compression: Compression, consumed: u64, produced: u64) -> Result
     };
     if produced > floor && produced > consumed.saturating_mul(ratio) {
         return Err(Error::out_of_range(format!(
-            "{consumed} compressed bytes became {produced} bytes; at most {ratio} for each \
-             compressed byte are allowed; compress the data less"
+            "{consumed} compressed bytes became {produced} bytes; at most {ratio} bytes for \
+             each compressed byte are allowed; compress the data less"
         )));
     }
     Ok(())

@@ -61,7 +61,7 @@ impl<R: Read> Zstd<R> {
         // parts.
         match self.stated {
             Some(stated) if self.ended && stated != produced => Err(io::Error::other(format!(
-                "a frame has {produced} bytes, but its header states {stated}"
+                "a frame has {produced} decompressed bytes, but its header states {stated}"
             ))),
             _ => Ok(read),
         }

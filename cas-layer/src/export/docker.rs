@@ -1,9 +1,9 @@
-//! Writes `manifest.json`. With this file, `docker load` can also read an archive of an OCI layout.
+//! Writes `manifest.json`. `docker load` can read an archive of an OCI layout that has this file.
 //!
 //! The file lists the paths of the configurations and layers in the layout. Compressed layers stay
 //! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
-//! uses the layout reads the original manifests. Docker itself has written such archives since
-//! version 25.
+//! uses `index.json` instead reads the original manifests. Since version 25, `docker save` writes
+//! both files, too.
 
 use std::collections::BTreeMap;
 

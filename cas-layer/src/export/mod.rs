@@ -3,16 +3,17 @@
 //! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
 //! `manifest.json`, and every blob once. With the same options, the same images give the same
 //! bytes, in any order of arguments, and from any store that has the same parts of the images and
-//! the same referrers. Images are sorted by name. Blobs follow in the order of a walk from the
-//! images: a document, and then the blobs that it lists and that are not in the archive yet. All
-//! files have the owner 0:0, the mode 644 and the first second of 1970 as time.
+//! the same referrers. Images are sorted by name. The blobs have the order in which a depth-first
+//! walk from the images, and then from the referrers, first reaches them. All files have the owner
+//! 0:0, the mode 644 and the first second of 1970 as time.
 //!
-//! If the store has referrers of the images, the archive has them, too, on request. `index.json`
-//! lists the referrers without names, after the images.
+//! On request, the archive also has the stored referrers of the images. `index.json` lists the
+//! referrers without names, after the images.
 //!
-//! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
-//! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
-//! Without a platform, an OCI archive names the targets that the images have in the store.
+//! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. If
+//! one platform is selected, `index.json` lists the manifest of that platform in place of the index
+//! of the image. An OCI archive of all platforms lists the targets that the images have in the
+//! store.
 //!
 //! All content is verified while it is read. If the store can be written, a lease also pins the
 //! content. An archive that is a regular file gets its name only when it is complete and on the
@@ -49,8 +50,8 @@ pub enum Format {
     /// Readers of OCI archives. The archive may have any number of platforms.
     #[default]
     Oci,
-    /// Readers of OCI archives, `docker load` and similar readers. The archive has one platform per
-    /// image. Docker before version 23 does not read zstd layers.
+    /// `docker load` and similar readers, and also readers of OCI archives. The archive has one
+    /// platform per image. Docker before version 23 does not read zstd layers.
     Docker,
 }
 
@@ -68,17 +69,16 @@ pub struct ExportOptions {
     pub platforms: Platforms,
     /// Whether the referrers of the images, and the referrers of these referrers, are written, too.
     /// By default, they are not written, because skopeo and podman read an archive with several
-    /// entries only if they are given the name of one entry.
+    /// entries only if the user names one entry.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read. By default, names are unchanged. The annotation
     /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has. An
     /// image without a name has neither annotation.
     pub naming: Naming,
-    /// Selects the configurations and layers that are written, by default all. If some are left
-    /// out, a reader of the archive must get them elsewhere, as it must get layers that registries
-    /// do not distribute. An archive for docker must have all layers. Manifests and indexes are
-    /// always written.
+    /// Selects the configurations and layers that are written, by default all. A reader of the
+    /// archive must get the other configurations and layers elsewhere. An archive for docker must
+    /// have all configurations and layers. Manifests and indexes are always written.
     pub filter: BlobFilter,
     /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
@@ -150,23 +150,26 @@ struct Chosen {
 
 /// Writes `images` into one archive. Blobs that they share are written once. Children of an index
 /// that are not complete in the store are left out with a warning, and so are missing layers that
-/// registries do not distribute. The documents that list them stay unchanged.
+/// registries do not distribute. The manifests and indexes that list them stay unchanged.
 ///
 /// Returns the images, sorted by name, with the targets that they have in the archive. If two of
 /// `images` have the same name, only the last one is written.
 ///
 /// # Errors
 /// `InvalidArgument` if `images` is empty, or if the target is a directory, a path without a UTF-8
-/// file name, or a path in something that is not a directory; `NotFound` if content was lost, a
-/// layer was discarded after it was unpacked or is only kept as a tar, an image does not have the
-/// platform, or the archive is for docker and lacks a configuration or a layer; `Corrupt` for
-/// damaged content; `Unsupported` for an image that docker cannot load, if the archive is for
-/// docker; `OutOfRange` for more referrers than
-/// [`limit::REFERRERS`](cas_core::limit::REFERRERS), more images and referrers than
-/// [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS), or if an image exceeds a bound of
-/// [`walk`](cas_core::dispatch::walk()); errors of the store and of the target. An existing file
-/// with the name of the target is then unchanged, unless only the last step failed: the sync of its
-/// directory.
+/// file name, or a path in something that is not a directory; `NotFound` if the store has lost
+/// content, a pull discarded a layer after unpacking it, a snapshotter keeps a layer only as a tar,
+/// an image does not have the platform, or an archive for docker lacks a configuration or a layer;
+/// `Corrupt` for damaged content; `Unsupported` if the archive is for docker, and docker cannot
+/// load an image; `OutOfRange` for more than [`limit::REFERRERS`](cas_core::limit::REFERRERS)
+/// referrers, for more than [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS) images and
+/// referrers, for an `index.json` of more than
+/// [`limit::DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes, or if an image exceeds a bound
+/// of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target.
+///
+/// After an error, an existing regular file at the path of the target is unchanged. The only
+/// exception is an error of the last step, the sync of the directory: the archive has then replaced
+/// the file.
 pub async fn export(
     store: &Store,
     images: &[Image],
@@ -245,9 +248,9 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest or an index of Docker's type; skopeo, podman and umoci \
-         cannot select it by its name in an OCI archive; for these programs, export it with \
-         --format docker"
+        "in an OCI archive, skopeo, podman and umoci cannot select an image by name if its \
+         manifest or index has one of Docker's types; for these programs, export {first}{more} \
+         with --format docker"
     ));
 }
 

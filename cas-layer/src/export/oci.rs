@@ -62,8 +62,8 @@ pub(super) fn index(
     if found > limit::DESCRIPTORS || data.len() as u64 > limit::DOCUMENT_READ {
         let (most, bytes) = (limit::DESCRIPTORS, limit::DOCUMENT_READ);
         return Err(Error::out_of_range(format!(
-            "the archive would list {found} names and referrers in an index of {} bytes; at most \
-             {most} in {bytes} bytes can be imported again; export fewer images at a time",
+            "the index of the archive would have {found} entries and {} bytes; an import accepts \
+             at most {most} entries and {bytes} bytes; export fewer images at a time",
             data.len()
         )));
     }

@@ -17,7 +17,7 @@ pub enum Target {
     /// A file. It is written under a temporary name, and renamed when it is complete and synced. A
     /// path that is not a regular file, such as a pipe or a device, is written directly.
     Path(PathBuf),
-    /// A stream. After an error it has received a part of the archive.
+    /// A stream. After an error, it may have received a part of the archive.
     Stream(Box<dyn Write + Send>),
 }
 

@@ -7,8 +7,8 @@
 //! error is passed on in order with the bytes, so the caller gets the error that is first in this
 //! order.
 //!
-//! The last three threads can be [confined](Confine). Code of others, such as the readers of blobs
-//! and the function that receives the progress, runs only on the caller's thread.
+//! The last three threads can be [confined](Confine). The readers of blobs and the [`OnRead`]
+//! function are never confined, because they run on the caller's thread.
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
@@ -50,7 +50,8 @@ pub struct LayerSource<'a> {
     /// The descriptor of the blob. The blob must have the size in the descriptor. The digest of the
     /// blob is not verified by this module.
     pub descriptor: Descriptor,
-    /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
+    /// The expected digest of the decompressed bytes. `None` if the caller verifies the digest of
+    /// the blob instead.
     pub diff_id: Option<Digest>,
     /// How the stored bytes are compressed.
     pub compression: Compression,
@@ -67,8 +68,8 @@ pub enum Confine<'a> {
     Off,
     /// The threads that decompress and hash.
     Decoding,
-    /// The threads that decompress and hash, and the thread that applies layers. What the layers
-    /// are applied to must be this directory or below it.
+    /// The threads that decompress and hash, and the thread that applies layers. The layers must be
+    /// applied to this directory or to a directory below it.
     Below(BorrowedFd<'a>),
 }
 
@@ -235,7 +236,7 @@ fn check_begin(source: &mut Source, blob: &Descriptor, accept: Accept) -> Result
             if blob.media_type.may_be_layer() {
                 source.finish().map_err(named)?;
             }
-            "bytes that are not a tar archive"
+            "unrecognized bytes"
         }
     };
     Err(not_a_layer(blob, found).operation("apply"))

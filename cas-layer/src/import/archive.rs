@@ -127,11 +127,11 @@ impl Members {
     /// `Corrupt` if the path exists already, because readers differ in which member they use.
     pub(super) fn add(&mut self, path: String, node: Node) -> Result<()> {
         if self.nodes.contains_key(&path) {
-            return Err(
-                Error::corrupt("the archive contains this path twice; create it again")
-                    .operation("read")
-                    .subject(path),
-            );
+            return Err(Error::corrupt(
+                "the archive contains this path twice; create the archive with each path once",
+            )
+            .operation("read")
+            .subject(path));
         }
         self.nodes.insert(path, node);
         Ok(())

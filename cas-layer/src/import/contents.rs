@@ -70,7 +70,8 @@ impl Contents {
             match names.len() <= limit::DESCRIPTORS {
                 true => Ok(()),
                 false => Err(Error::out_of_range(format!(
-                    "the directory has more than the {} names allowed; import the images in parts",
+                    "the directory has more than the {} names allowed; import a layout with fewer \
+                     names",
                     limit::DESCRIPTORS
                 ))),
             }

@@ -1,4 +1,5 @@
-//! The decompressed bytes of a part as a source of a blob. A separate thread decompresses them.
+//! Decompresses a part of the import source on a separate thread, and provides the result as a
+//! [`BlobSource`].
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
 //! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
 //! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
-//! removed from the store afterwards. A small file is stored only once it is known that an image
+//! removed from the store afterwards. A small file is stored only when it is known that an image
 //! needs it.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
@@ -70,7 +70,7 @@ pub struct ImportOptions {
     /// the source gives them. An image that the source does not name gets its digest as its name,
     /// unless it is the only image and this option is set.
     pub name: Option<Reference>,
-    /// How [`name`](Self::name) and the names in the source are read. By default, they are
+    /// How [`name`](Self::name) and the names in the source are read. By default, all are used
     /// unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source. An index is stored

@@ -130,7 +130,12 @@ fn given_name(
         return Err(refused(given, &why, others));
     }
     for (own, target) in names(roots) {
-        let why = || format!("the name \"{}\" in the source has a digest but no tag", excerpt(own.text()));
+        let why = || {
+            format!(
+                "the name \"{}\" in the source has no tag",
+                excerpt(own.text())
+            )
+        };
         let tag = tag(own.text()).ok_or_else(|| refused(given, &why(), "import without --name"))?;
         let name = naming
             .read(&format!("{given}:{tag}"))

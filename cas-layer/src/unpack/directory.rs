@@ -72,11 +72,11 @@ impl From<Entrance> for DirectoryOptions {
     }
 }
 
-/// Unpacks an image into `directory`, which must be absent or empty. Waits while another job
-/// unpacks into it. If a killed unpack has left the directory, its content is removed first. The
-/// directory becomes the root file system that the layers describe, with the changes that `options`
-/// requests. Its content is on the device when this function returns, except with
-/// [`DirectoryOptions::temporary`].
+/// Unpacks an image into `directory`, which must be absent or empty. Waits while another task or
+/// process unpacks into `directory`. If a process was killed while it unpacked into `directory`,
+/// first removes the files that the process has left there. The directory becomes the root file
+/// system that the layers describe, with the changes that `options` requests. The files are on the
+/// device when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
@@ -135,7 +135,8 @@ fn fill(
         if let Err(left) = new.clear() {
             let path = path.display();
             progress.warn(&format!(
-                "what was unpacked into {path} could not be removed: {left}; remove it"
+                "the unpack into {path} failed, and its files could not be removed: {left}; remove \
+                 these files"
             ));
         }
         return Err(error);
@@ -154,16 +155,16 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
         Err(error) => {
             return progress.warn(&format!(
                 "cannot find out whether other users can reach device nodes or privileged \
-                 programs in {}: {error}; close the directory with `chmod 700` if they must \
-                 not reach any",
+                 programs in {}: {error}; to be safe, close the directory with `chmod 700`",
                 path.display()
             ));
         }
     };
     let (count, first) = (exposed.count, exposed.first.display());
     progress.warn(&format!(
-        "every user can reach {count} device nodes or privileged programs, such as {first}; close \
-         the directory with `chmod 700`, or unpack the image with `cas unpack --private`"
+        "every user can reach device nodes or privileged programs, for example {first} ({count} in \
+         total); close the directory with `chmod 700`, or unpack the image with \
+         `cas unpack --private`"
     ));
 }
 

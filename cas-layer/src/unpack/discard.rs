@@ -1,4 +1,4 @@
-//! Layers that are unpacked and not stored, or not stored again.
+//! Decides which layers of an image are fetched, which of them are stored, and which are applied.
 
 use cas_core::labels::VERIFIED_LAYER;
 use cas_core::snapshot::{Condition, Depth};

@@ -13,13 +13,13 @@ use crate::flow::{self, Accept, Confine};
 
 /// Calls `read` for each layer, lowest first. `read` receives a value that it may change, and the
 /// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
-/// after the last call. By then, all layers have been verified. If this function fails, a caller
-/// must not use what `read` has made of the bytes.
+/// after the last call, when all layers have been verified. If this function returns an error, the
+/// bytes may be damaged, so a caller must not use anything that `read` has made from them.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
 /// received returns an error. If `confine` is set, the threads that decompress and hash are
-/// [confined](cas_host::Confinement). The progress receives the stored bytes of all layers as one
-/// item with the name `item`.
+/// [confined](cas_host::Confinement). Reports to `progress` how many stored bytes of the layers
+/// have been read, as one item with the name `item`.
 ///
 /// # Errors
 /// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged layer,

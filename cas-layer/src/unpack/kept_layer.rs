@@ -71,8 +71,8 @@ impl KeptLayer {
         let (from, to) = (open(snapshot)?, open(&tree)?);
         if undisturbed(|| from.metadata())?.dev() != undisturbed(|| to.metadata())?.dev() {
             return Err(Error::unsupported(
-                "expected snapshots and unpack jobs in one file system; remove the mount between \
-                 them",
+                "the directories of snapshots and of unpack jobs are in different file systems; \
+                 unmount the file system that is mounted on one of them",
             )
             .subject(tree.display()));
         }

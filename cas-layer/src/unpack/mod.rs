@@ -2,16 +2,18 @@
 //!
 //! The size and the diff ID of every layer that is unpacked are verified. If a label already
 //! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed
-//! only when its layer is complete or, if the layer is [read on demand](LayerTables), when its
-//! table of contents is complete.
+//! only when its layer is complete. The snapshot of a layer that is
+//! [read on demand](LayerTables) is committed only when the table of contents is complete.
 //!
-//! If the snapshotter can give a snapshot its parent at the commit, the layers of an image are
-//! unpacked in parallel, and committed when all are on the device. A layer that cannot be unpacked
-//! without the layers below it is unpacked after these layers are committed.
+//! If the snapshotter can [set the parent of a snapshot at the commit](Snapshotter::rebases), the
+//! layers of an image are unpacked in parallel, and committed when all of them are on the device.
+//! A layer that can be unpacked only on top of the layers below it waits until the layers below it
+//! are committed.
 //!
-//! If a directory could not be completed, what was unpacked into it is removed. If the caller drops
-//! the future, the threads end soon, and unfinished snapshots and directories are removed in the
-//! background. Layers that were unpacked in an [unpack job](jobs) stay for a later process.
+//! If the unpack into a directory fails, the files that were unpacked into it are removed. If the
+//! caller drops the future of an unpack, the threads end soon, and unfinished snapshots and
+//! directories are removed in the background. Layers that were unpacked in an [unpack job](jobs)
+//! stay for a later process.
 
 mod active_snapshot;
 mod blob;
@@ -90,11 +92,13 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
     parts.map(|part| BlobRef::of(part, Vec::new())).collect()
 }
 
-/// Returns the chain IDs of an image, lowest first: the names of its snapshots once it is unpacked.
-/// If a layer is read on demand, its [`LayerTable::identity`] takes the place of its diff ID.
-/// Returns `None` if the store has a layer that was not yet verified against its diff ID, because
-/// snapshots with these names may then belong to another image. [`to_snapshots`] verifies such a
-/// layer.
+/// Returns the chain IDs of the layers of an image, lowest layer first. The snapshots of the image
+/// have these names after it is unpacked. If a layer is read on demand, its
+/// [`LayerTable::identity`] takes the place of its diff ID.
+///
+/// Returns `None` if the store has a layer that was not yet verified against its diff ID. The
+/// configuration may state a wrong diff ID for such a layer, so the snapshots with these names may
+/// belong to another image. [`to_snapshots`] verifies such a layer.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
@@ -121,13 +125,13 @@ async fn layers_with_diff_ids(
     image::layers(manifest, &config)
 }
 
-/// Where the layers of an image are read.
+/// Where the layers of an image are read from.
 #[derive(Clone, Copy)]
 pub struct LayersFrom<'a> {
-    /// The store.
+    /// The store from which the configuration and the layers are read.
     pub store: &'a Store,
-    /// A snapshotter that keeps tars. If the store does not have a layer, the tar of the layer is
-    /// read instead.
+    /// A snapshotter that keeps the tars of layers. If the store does not have a layer, the tar of
+    /// the layer is read from this snapshotter.
     pub tars: Option<&'a dyn Snapshotter>,
 }
 
@@ -261,7 +265,8 @@ async fn record_diff_id(
         && !lease::cannot_write(&error)
     {
         progress.warn(&format!(
-            "the diff ID of {} could not be recorded: {error}; it will be verified again",
+            "the diff ID of the layer {} could not be recorded: {error}; the next unpack will \
+             verify the diff ID again",
             layer.digest
         ));
     }

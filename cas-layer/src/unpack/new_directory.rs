@@ -10,8 +10,8 @@ use cas_host::NewDirectory;
 /// Time between two attempts to lock a directory.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Creates the directory `path` with the mode `mode` if it is absent, and waits until no other job
-/// fills it. Returns the locked directory.
+/// Locks the directory `path`, and waits while another task or process has locked it. If the
+/// directory is absent, first creates it with the mode `mode`. Returns the locked directory.
 ///
 /// # Errors
 /// As [`NewDirectory::try_begin`].

@@ -1,9 +1,10 @@
-//! Layers that are read on demand. The snapshot of such a layer has a table of contents in place of
-//! the layer.
+//! Layers that are read on demand. The snapshot of such a layer has the table of contents of the
+//! layer, and not the files of the layer.
 //!
-//! Such a layer was not compared with its diff ID. Its snapshot, and the snapshots above it,
-//! therefore have other names than the snapshots of the whole layers. So the snapshots of an image
-//! whose layers are verified are never built on such a snapshot. Labels in the record of the
+//! A layer that is read on demand is not compared with its diff ID. The names of its snapshot, and
+//! of the snapshots above it, are therefore computed with its [`LayerTable::identity`] in place of
+//! its diff ID. The snapshots of an image whose layers are all verified have other names, so they
+//! are never built on a snapshot whose layer is not verified. Labels in the record of the
 //! configuration name the layers that are read on demand.
 
 use std::fs::OpenOptions;
@@ -30,9 +31,10 @@ pub struct LayerTable {
     /// The digest of everything that determines the files of the layer. Takes the place of the diff
     /// ID in the names of snapshots, and must differ from every diff ID.
     pub identity: Digest,
-    /// Describes for a [`TableSource`] where the table comes from. Has no secrets, because it is
-    /// stored with the image: the value of a label has the identity, a space, and the description.
-    /// The description is so short that the label is within its [limit](cas_core::limit::LABEL).
+    /// Tells a [`TableSource`] where to fetch the table. The description is stored in a label of
+    /// the configuration of the image: the value of the label is the identity, a space, and the
+    /// description. The description must therefore not contain secrets, and the label must not be
+    /// longer than [`limit::LABEL`](cas_core::limit::LABEL).
     pub description: String,
     /// The files for the directory of the snapshot, with their names.
     pub files: Vec<(&'static str, Vec<u8>)>,
@@ -61,8 +63,8 @@ pub trait LayerTables: Send + Sync {
 /// Fetches the table of a layer again, if the snapshot of the layer is lost or damaged.
 #[async_trait]
 pub trait TableSource: Send + Sync {
-    /// Returns the files of the table that has this [description](LayerTable::description), as in
-    /// [`LayerTable::files`]. They are verified.
+    /// Fetches the table that has this [description](LayerTable::description), and verifies it.
+    /// Returns the names and contents of the files for the directory of the snapshot.
     ///
     /// # Errors
     /// `Corrupt` if the description or the table is damaged; errors of the registry.

@@ -1,8 +1,9 @@
-//! Unpacks layers in parallel: each layer is applied without its parents. Then, from the lowest
-//! layer up, each tree is [resolved](Tree::resolve_onto) onto the layers below it. Finally all
-//! trees are synced together, and committed. If a layer cannot be applied without its parents, the
-//! layers below it are synced and committed first. If the snapshotter keeps tars, the decompressed
-//! layer is stored instead of being applied, and its tree is the directory that it is stored in.
+//! Unpacks layers in parallel: each layer is applied to a tree of its own, without its parents.
+//! Then, from the lowest layer up, each tree is [resolved](Tree::resolve_onto) onto the layers
+//! below it. Finally all trees are synced together, and their snapshots are committed. If a layer
+//! cannot be applied without its parents, the layers below it are synced and committed, and the
+//! layer is then applied on top of them. If the snapshotter keeps tars, the decompressed layer is
+//! stored in a directory instead of being applied. This directory is then the tree of the layer.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -254,7 +255,7 @@ impl Unpacking<'_> {
             let State::Applied(effects) = std::mem::replace(&mut *layer.state(), State::Begun)
             else {
                 return Err(Error::internal(
-                    "a layer that was not applied is committed; please report it",
+                    "a layer was to be committed, but was not applied; please report it",
                 ));
             };
             if let Some(kept) = layer.kept.clone().filter(|_| effects.is_some()) {

@@ -9,17 +9,18 @@ use cas_core::{Digest, Error, Manifest, Result, Store};
 use super::unpacking::{Target, Unpacking};
 use super::{layers_with_diff_ids, on_demand};
 
-/// A layer of an image, as [`chain_of`] returns it.
+/// One of the layers that [`chain_of`] returns.
 pub struct ChainLayer {
-    /// The chain ID: the name of the snapshot.
+    /// The chain ID of the layer, which is the name of its snapshot.
     pub chain_id: Digest,
-    /// Whether the layer is read on demand, so that its snapshot has a table of contents.
+    /// Whether the layer is read on demand. If so, its snapshot has a table of contents instead of
+    /// the layer.
     pub is_on_demand: bool,
 }
 
-/// Returns the layers of an image, lowest first, with the chain IDs that
-/// [`verified_chain_ids`](super::verified_chain_ids) returns, but does not check that the layers
-/// were verified.
+/// Returns the layers of an image with their chain IDs, lowest first. The chain IDs are those that
+/// [`verified_chain_ids`](super::verified_chain_ids) returns if all layers were verified. This
+/// function does not check that the layers were verified.
 ///
 /// # Errors
 /// As [`verified_chain_ids`](super::verified_chain_ids).
@@ -36,8 +37,8 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<ChainLay
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
 /// the committed snapshot whose name is `chain_id`. If the layer is read on demand, its table of
-/// contents is fetched instead. The snapshots below must be sound. Existing mounts keep the old
-/// files.
+/// contents is fetched instead. The snapshots of the layers below it must be
+/// [sound](Condition::Sound). Existing mounts of the snapshot keep its old files.
 ///
 /// # Errors
 /// As [`to_snapshots`](super::to_snapshots); `NotFound` also if the image does not have the layer.
@@ -60,7 +61,7 @@ impl Unpacking<'_> {
     async fn rebuild(&self, chain_id: &Digest) -> Result<()> {
         let index = self.chain.iter().position(|known| known == chain_id);
         let index = index.ok_or_else(|| {
-            Error::not_found("the image does not have the layer; name another image")
+            Error::not_found("the image has no layer with this chain ID; name another image")
                 .subject(chain_id)
         })?;
         let _lock = self.lock(chain_id).await?;

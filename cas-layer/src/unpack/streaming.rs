@@ -15,9 +15,9 @@ use super::layers_with_diff_ids;
 use super::on_demand::LayerTables;
 use super::unpacking::{How, Target, Unpacking};
 
-/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can give a
-/// snapshot its parent at the commit. Otherwise the image is unpacked from the store when it is
-/// complete.
+/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter
+/// [can set the parent of a snapshot at its commit](cas_core::Snapshotter::rebases). Otherwise the
+/// image is unpacked from the store when it is complete.
 pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
@@ -25,8 +25,8 @@ pub struct StreamingUnpacker<'a> {
     how: How,
     tables: Option<Arc<dyn LayerTables>>,
     state: RwLock<State<'a>>,
-    /// For each layer that may be unpacked, but whose bytes have not begun to arrive: its
-    /// permission within the quota.
+    /// The leases of the layers that may be unpacked, but whose bytes have not begun to arrive, by
+    /// the digest of the layer.
     admitted: Mutex<HashMap<Digest, QuotaLease>>,
 }
 
@@ -65,12 +65,20 @@ impl<'a> StreamingUnpacker<'a> {
     /// Sets whether layers are unpacked without being stored. By default they are stored. Their
     /// digests and diff IDs are verified in any case.
     ///
-    /// If `discards` is true, a layer is not fetched if its snapshot is known to have been made of
-    /// the same layer, and has its directory, or if a [job](Self::with_jobs) has unpacked the layer
-    /// already. Some layers are still stored: a layer that must be applied on top of the layers
-    /// below it, or more than once, and a layer that has a snapshot which has lost its directory or
-    /// may have been made of another layer. If the snapshotter unpacks from the store, all layers
-    /// are stored, with a warning.
+    /// If `discards` is true, a layer is not even fetched in two cases:
+    ///
+    /// - A [job](Self::with_jobs) has unpacked the layer already.
+    /// - The layer has a snapshot that is known to have been made of this layer, and that has not
+    ///   lost its directory.
+    ///
+    /// If `discards` is true, a layer is still stored in three cases:
+    ///
+    /// - The layer must be applied on top of the layers below it.
+    /// - The layer must be applied more than once.
+    /// - The snapshot of the layer has lost its directory, or may have been made of another layer.
+    ///
+    /// If the image can only be unpacked from the store, all layers are stored, and a warning is
+    /// reported.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
@@ -86,18 +94,19 @@ impl<'a> StreamingUnpacker<'a> {
         }
     }
 
-    /// Sets the jobs in which layers are unpacked first. If the process is killed or the pull
-    /// fails, the next unpack of the image with the same jobs uses the layers that were unpacked.
-    /// By default there are no jobs, and the next unpack begins again. The jobs are not used if a
-    /// layer is read on demand, or if the snapshotter unpacks from the store.
+    /// Sets the [jobs](super::jobs) in which layers are unpacked before they are moved to their
+    /// snapshots. If the process is killed or the pull fails, the next unpack of the image with the
+    /// same jobs uses the layers that were unpacked completely. By default there are no jobs, and
+    /// the next unpack starts from the beginning. The jobs are not used if any layer of the image
+    /// is read on demand, or if the image can only be unpacked from the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: Jobs) -> Self {
         self.how.jobs = Some(jobs);
         self
     }
 
-    /// Sets the provider of the tables of layers. A layer that has a table is not fetched, but read
-    /// on demand. By default all layers are fetched.
+    /// Sets the provider of the tables of contents. A layer for which it provides a table is not
+    /// fetched, but read on demand. By default all layers are fetched.
     #[must_use]
     pub fn with_tables(mut self, tables: Arc<dyn LayerTables>) -> Self {
         self.tables = Some(tables);

@@ -35,40 +35,47 @@ pub struct Target<'a> {
     pub snapshotter: &'a Arc<dyn Snapshotter>,
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
-    /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
-    /// store a layer again if the layer was verified and has a sound snapshot.
+    /// Whether layers are kept only as tars of the snapshotter, and not in the store. If so, a pull
+    /// or an import does not store a layer again if the layer was verified and has a sound
+    /// snapshot.
     pub only_tars: bool,
-    /// Fetches lost tables of contents again: those of layers that are read on demand, and whose
-    /// snapshots are lost or damaged. If it is `None`, an image with such a layer cannot be
-    /// unpacked.
+    /// Fetches the table of contents of a layer again if the layer is read on demand, and its
+    /// snapshot is lost or damaged. If this field is `None`, an image that needs a table again
+    /// cannot be unpacked.
     pub tables: Option<&'a dyn TableSource>,
     /// Whether the threads that unpack are [confined](cas_host::Confinement) to the directories of
     /// the snapshots.
     pub confine: bool,
 }
 
-/// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
-/// directory. If such a layer is read on demand, fetches its table of contents again instead. Also
-/// does so if the table in its snapshot is damaged. If a layer whose snapshot has lost its
-/// directory is neither read on demand nor in the store, the directory stays missing. If another
-/// job, in this process or another one, unpacks the same layers, waits for that job. At the end,
-/// adds a gc label to the record of the configuration. The label refers to the topmost snapshot, so
-/// a collection keeps the snapshot as long as the image.
+/// Unpacks an image into committed snapshots:
+///
+/// - A layer that has no snapshot yet is unpacked.
+/// - A layer whose snapshot has lost its directory is unpacked again. If the store does not have
+///   the layer, the directory stays missing.
+/// - A layer that is read on demand is not unpacked. Its table of contents is fetched again if its
+///   snapshot is missing or has lost its directory, or if the table in the snapshot is damaged.
+///
+/// If this process or another one is unpacking the same layers already, waits until that unpack
+/// ends. At the end, adds a gc label to the record of the configuration. The label refers to the
+/// topmost snapshot, so a collection keeps this snapshot as long as it keeps the image.
+///
+/// After an error, or if the future is dropped, unfinished snapshots are removed. Committed
+/// snapshots stay until a collection, and a later call uses them.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
 ///
 /// # Errors
-/// `NotFound` if the store lacks the configuration, or a layer that has no snapshot yet, or if the
-/// table of a layer that is read on demand is missing and cannot be fetched again; `Corrupt` for a
-/// damaged configuration or layer, a layer that does not have its diff ID, or if the manifest and
-/// the configuration do not match; `OutOfRange` if the configuration is too large to be read;
-/// `Unsupported` for an artifact or a blob that is not a layer, and for a layer that is an EROFS
-/// image or is read on demand if the snapshotter cannot have such layers; errors of
-/// [`flow::stream`] and of [`Tree::apply`](crate::apply::Tree::apply); errors of the store, of the
-/// snapshotter, of the locks and of [`Target::tables`]. After an error, or if the future is
-/// dropped, unfinished snapshots are removed. Committed snapshots stay until a collection, and a
-/// later call uses them.
+/// `NotFound` if the store lacks the configuration or a layer that has no snapshot yet, or if a
+/// table of contents must be fetched again, but [`Target::tables`] is `None` or the image does not
+/// record where its table comes from; `Corrupt` if the configuration or a layer is damaged, if a
+/// layer does not have its diff ID, or if the manifest and the configuration do not match;
+/// `OutOfRange` if the configuration is too large to be read; `Unsupported` if the image is an
+/// artifact or lists a blob that is not a layer, or if the snapshotter does not support a layer
+/// because it is an EROFS image or is read on demand; errors of [`flow::stream`] and of
+/// [`Tree::apply`](crate::apply::Tree::apply); errors of the store, of the snapshotter, of the
+/// locks and of [`Target::tables`].
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -181,7 +188,7 @@ impl<'a> Unpacking<'a> {
         if how.discards && !unpacking.discards {
             let name = unpacking.name();
             progress.warn(&format!(
-                "the snapshotter {name} unpacks layers from the store, so they are stored"
+                "the snapshotter {name} can only unpack stored layers, so all layers are stored"
             ));
         }
         match unpacking.prepare(manifest, how).await {
@@ -413,8 +420,8 @@ impl<'a> Unpacking<'a> {
             Ok(kept) => kept,
             Err(error) => {
                 self.progress.warn(&format!(
-                    "unpacked layers cannot be kept, so a later attempt must unpack them \
-                     again: {error}"
+                    "unpacked layers cannot be kept, so if this unpack fails, the next one must \
+                     unpack the layers again: {error}"
                 ));
                 return;
             }
@@ -433,7 +440,7 @@ impl<'a> Unpacking<'a> {
         };
         if let Err(left) = pool::run(move || end(&kept)).await {
             self.progress.warn(&format!(
-                "an unpack job could not be removed; a collection will remove it: {left}"
+                "an unpack job could not be removed: {left}; a garbage collection will remove it"
             ));
         }
     }

@@ -55,8 +55,9 @@ impl<R: Read> Gzip<R> {
     /// Returns what was recorded. The layer must have been read to its end.
     pub(super) fn finish(mut self) -> Result<Known> {
         let hasher = self.source.hasher.take().filter(|_| self.ended);
-        let hasher =
-            hasher.ok_or_else(|| Error::corrupt("the layer has no blocks; get an intact copy"))?;
+        let hasher = hasher.ok_or_else(|| {
+            Error::corrupt("the gzip stream has no deflate blocks; get an intact copy")
+        })?;
         self.digests.push(hasher.finish());
         Ok(Known {
             compressed_size: self.source.consumed,

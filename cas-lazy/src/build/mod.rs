@@ -12,7 +12,7 @@ pub(crate) use self::counted::Counted;
 use self::gzip::Gzip;
 use crate::ztoc::{BLOCK, FileKind, FileMetadata, Ztoc};
 
-/// The usual span size in decompressed bytes, as in SOCI.
+/// The default span size of SOCI, in decompressed bytes.
 pub const SPAN_SIZE: u64 = 4 << 20;
 
 pub(crate) fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
@@ -49,8 +49,8 @@ pub(crate) fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Resul
 fn metadata(entry: Entry, stated: Stated, offset: u64) -> Result<FileMetadata> {
     if entry.regions.is_some() || stated.follows_global {
         return Err(Error::unsupported(
-            "a zTOC cannot express a sparse file or a global pax header; such a layer cannot be \
-             read on demand",
+            "the layer has a sparse file or a global pax header, which a zTOC cannot express; the \
+             layer cannot be read on demand",
         )
         .subject(entry.path.escape_ascii()));
     }

@@ -1,4 +1,4 @@
-//! The members of a table of contents as entries of a tar.
+//! Converts the members that a table of contents describes to entries of a tar.
 
 use cas_core::{Error, Result, limit};
 use cas_layer::tar::{Device, Entry, EntryKind, Reader, Time};
@@ -121,8 +121,8 @@ fn id(stated: u32) -> Result<u32> {
 
 fn unusable(what: &str) -> Error {
     Error::unsupported(format!(
-        "{what} of a member cannot be used, so the layer cannot be read on demand; pull the image \
-         as a whole"
+        "{what} of a member is missing or out of range, so the layer cannot be read on demand; \
+         pull the image without loading it on demand"
     ))
 }
 

@@ -36,7 +36,7 @@ pub struct LazyLayer {
 pub struct Member {
     /// The metadata of the member in the tar. The member is not a sparse file.
     pub entry: Entry,
-    /// Offset of the content of the member in the data file in bytes, a multiple of 512.
+    /// Offset in bytes of the member's content in the data file, a multiple of 512.
     pub offset: u64,
 }
 
@@ -91,7 +91,7 @@ impl LazyLayer {
         }
     }
 
-    /// Returns the indexes of the pieces that have bytes of `range` of the data file.
+    /// Returns the indexes of the pieces that have bytes in `range`, a range of the data file.
     pub fn pieces_in(&self, range: Range<u64>) -> Range<usize> {
         let first = self
             .pieces
@@ -113,11 +113,11 @@ impl LazyLayer {
 
     /// Verifies and decompresses a piece. `piece` is its index in [`pieces`](Self::pieces), and
     /// `compressed` has the bytes of its [`compressed`](Piece::compressed) range. Returns the bytes
-    /// of the data file.
+    /// of the piece in the data file.
     ///
     /// # Errors
-    /// `Corrupt` if the digest or the number of the bytes is not as the table of contents states,
-    /// or if they do not decompress; `OutOfRange` for more than
+    /// `Corrupt` if the bytes cannot be decompressed, or do not have the digest or the length that
+    /// the table of contents states; `OutOfRange` if they decompress to more than
     /// [`limit::SPAN`](cas_core::limit::SPAN) bytes.
     pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         self.source

@@ -33,14 +33,15 @@ pub enum TableFormat {
         /// The digest of the zTOC.
         digest: Digest,
     },
-    /// The table of an eStargz layer: its compressed bytes between `offset` and the footer.
+    /// The table of an eStargz layer: the compressed bytes of the layer from `offset` to the
+    /// footer.
     Estargz {
         /// The digest of the decompressed table.
         digest: Digest,
         /// Offset of the table in the layer, in bytes.
         offset: u64,
     },
-    /// The table of a zstd:chunked layer: its compressed bytes at `position`.
+    /// The table of a zstd:chunked layer. The compressed table is at `position` in the layer.
     ZstdChunked {
         /// The digest of the compressed table.
         digest: Digest,
@@ -50,40 +51,45 @@ pub enum TableFormat {
 }
 
 impl StoredTable {
-    /// The name of the file with the bytes of [`to_bytes`](Self::to_bytes), in the tree of a
-    /// snapshot.
+    /// In the tree of a snapshot, the name of the file that contains the bytes of
+    /// [`to_bytes`](Self::to_bytes).
     pub const FILE: &str = "lazy.json";
-    /// The name of the file with the bytes of the table of contents, beside [`FILE`](Self::FILE).
+    /// The name of the file that contains the bytes of the table of contents. The file is in the
+    /// same directory as [`FILE`](Self::FILE).
     pub const TABLE_FILE: &str = "lazy.toc";
-    /// The name of the file with the [spans](crate::soci::Prefetch) that are fetched first, beside
-    /// [`FILE`](Self::FILE). It may be missing.
+    /// The name of the file that contains a [prefetch artifact](crate::soci::Prefetch). The file is
+    /// in the same directory as [`FILE`](Self::FILE). Not every layer has this file.
     pub const PREFETCH_FILE: &str = "lazy.prefetch";
-    /// The beginning of the names of all files of a layer that is read on demand, except
-    /// [`TAR_FILE`](Self::TAR_FILE).
+    /// The prefix of the names of all files that a snapshot has for a layer that is read on demand,
+    /// except [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
-    /// The name of the data file. It is not in the tree of the snapshot, but beside the tree.
-    /// Pieces that have not arrived are holes. If the complete data file is the tar, it is renamed
-    /// to [`TAR_FILE`](Self::TAR_FILE).
+    /// The name of the [data file](LazyLayer). The data file and the files below are not in the
+    /// tree of the snapshot, but beside the tree, in the directory of the snapshot. Pieces that
+    /// have not arrived are holes. If the layer has a zTOC, the complete data file is the tar of
+    /// the layer. Once this tar was found to have the diff ID, the data file is renamed to
+    /// [`TAR_FILE`](Self::TAR_FILE).
     pub const DATA_FILE: &str = "lazy.data";
-    /// The name of the file with [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each piece, lowest
-    /// byte first: the checksum of the bytes of the piece in the data file, or 0 if the piece has
-    /// not arrived. The file may be shorter: pieces after its end have not arrived.
+    /// The name of the file with one integer of [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each
+    /// piece, lowest byte first. The integer is the checksum of the piece's bytes in the data file,
+    /// or 0 if the piece has not arrived. If the file has no integer for a piece because the file
+    /// is too short, the piece has not arrived.
     pub const PIECES_FILE: &str = "lazy.pieces";
     /// Number of bytes for each piece in [`PIECES_FILE`](Self::PIECES_FILE).
     pub const PIECE_RECORD: usize = size_of::<u64>();
-    /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
-    /// have arrived, as JSON. A power failure may lose this file.
+    /// The name of the file with the [progress](cas_core::snapshot::OnDemandBytes) of the layer, as
+    /// JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
-    /// The name of the file that lists which [members](crate::Member) were read: their indexes in
-    /// the order of the first reads, as JSON. A member of any type counts as read if it is in a
-    /// range of the tar that was read. A power failure may lose this file.
+    /// The name of the file with the indexes of the [members](crate::Member) that were read, in the
+    /// order of the first reads, as a JSON array. A member of any type counts as read if it is in a
+    /// range of the tar that was read. A layer without a zTOC does not have this file. A power
+    /// failure may lose this file.
     pub const READ_FILE: &str = "lazy.read";
     /// The name of the tar of the layer. The file exists once the tar is complete and was found to
     /// have the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
 
-    /// Returns the checksums of the first `pieces` pieces in the bytes of
-    /// [`PIECES_FILE`](Self::PIECES_FILE). A piece has 0 if it has not arrived.
+    /// Reads `bytes`, the content of [`PIECES_FILE`](Self::PIECES_FILE). Returns one checksum for
+    /// each of the first `pieces` pieces, or 0 for a piece that has not arrived.
     pub fn piece_sums(bytes: &[u8], pieces: usize) -> Vec<u64> {
         let (records, _) = bytes.as_chunks();
         let sums = records.iter().map(|record| u64::from_le_bytes(*record));
@@ -96,7 +102,7 @@ impl StoredTable {
     /// `Corrupt` if the bytes do not parse.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes)
-            .map_err(|error| malformed("not the description of a layer", &error))
+            .map_err(|error| malformed("not a valid description of a layer (lazy.json)", &error))
     }
 
     /// Returns the bytes to store.
@@ -110,11 +116,13 @@ impl StoredTable {
         })
     }
 
-    /// Returns the blob that has the bytes of the table of contents, and their range in the blob. A
-    /// zTOC is a whole blob, whose size is not known: the range has the maximum length.
+    /// Returns the blob that contains the table of contents, and the range of the table in this
+    /// blob. The blob is the layer or a zTOC. The size of a zTOC is not known, so the range of a
+    /// zTOC has the maximum length, [`limit::ZTOC`].
     ///
     /// # Errors
-    /// `Corrupt` if the range is empty, not in the layer, or longer than [`limit::LAYER_TOC`].
+    /// `Corrupt` if the range of a table in the layer is empty, not in the layer, or longer than
+    /// [`limit::LAYER_TOC`].
     pub fn place(&self) -> Result<(Descriptor, Range<u64>)> {
         let range = match &self.format {
             TableFormat::Ztoc { digest } => {
@@ -133,20 +141,22 @@ impl StoredTable {
             || range.end - range.start > limit::LAYER_TOC
         {
             return Err(Error::corrupt(
-                "the description of a layer names a table of contents that is not in the layer, or \
-                 is too large; pull the image again",
+                "the description of a layer states a range for the table of contents that is \
+                 empty, too large, or not in the layer; pull the image again",
             )
             .subject(self.layer.digest));
         }
         Ok((self.layer.clone(), range))
     }
 
-    /// Verifies the table of contents in `bytes`. Returns the layer.
+    /// Verifies and reads the table of contents in `bytes`. Returns the layer that the table
+    /// describes.
     ///
     /// # Errors
-    /// `Corrupt` if the table does not have its digest or is damaged, or if a zTOC was made for a
-    /// layer of another size; `Unsupported` if the table has another version, or if the layer
-    /// cannot be read on demand; `OutOfRange` if a bound of [`limit`] is exceeded.
+    /// `Corrupt` if the table does not have the digest in `format` or is damaged, or if a zTOC was
+    /// made for a layer of another size; `Unsupported` if the version of the table is not
+    /// supported, or if the layer cannot be read on demand; `OutOfRange` if a bound of [`limit`] is
+    /// exceeded.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {
@@ -159,8 +169,8 @@ impl StoredTable {
                 let ztoc = Ztoc::decode(bytes)?;
                 if ztoc.compressed_size != self.layer.size {
                     return Err(Error::corrupt(format!(
-                        "the zTOC is of a layer of {} bytes, but the layer has {}; create the zTOC \
-                         again",
+                        "the zTOC was made for a layer of {} bytes, but this layer has {} bytes; \
+                         create the zTOC again",
                         ztoc.compressed_size, self.layer.size
                     )));
                 }

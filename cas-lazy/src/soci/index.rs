@@ -6,16 +6,16 @@ use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result,
 
 use super::go_json;
 
-/// Media type of the configuration of an index of the first version. A list of referrers states it
-/// as the artifact type of the index.
+/// Media type of the configuration in a version 1 SOCI index. In a list of referrers, this media
+/// type is the artifact type of the SOCI index.
 pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+json";
-/// Media type of the configuration of an index of the second version. The descriptor of the SOCI
-/// index in the index of the image states it as the artifact type.
+/// Media type of the configuration in a version 2 SOCI index. In an image index, the descriptor of
+/// the SOCI index has this media type as its artifact type.
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
-/// Annotation of the manifest of an image: the digest of its index of the second version.
+/// Annotation of an image manifest: the digest of the version 2 SOCI index of the image.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
-/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image.
-/// The value is the digest of the manifest that the SOCI index belongs to.
+/// Annotation of the descriptor that a version 2 SOCI index has in an image index: the digest of
+/// the image manifest that the SOCI index belongs to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 /// The configuration of every index.
 pub const CONFIG: &[u8] = b"{}";
@@ -43,7 +43,7 @@ pub enum Version {
 /// A SOCI index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// The version. Version 1 also has the manifest that the index belongs to.
+    /// The version. [`Version::V1`] contains the manifest that the index belongs to.
     pub version: Version,
     /// The zTOCs, in the order of the layers.
     pub ztocs: Vec<LayerZtoc>,
@@ -64,8 +64,9 @@ pub struct LayerZtoc {
     pub layer: Digest,
     /// Media type of the layer; empty if it is not stated.
     pub layer_media_type: String,
-    /// A span of the layer ends after the first deflate block with which it has more than this
-    /// number of decompressed bytes. `None` if the index does not state the number.
+    /// Each span of the layer ends with the first deflate block that makes the span larger than
+    /// this number of decompressed bytes. The last span may be smaller. `None` if the index does
+    /// not state the number.
     pub span_size: Option<u64>,
     /// Whether the layer has neither extended attributes nor opaque directories.
     pub no_xattrs: bool,
@@ -96,9 +97,9 @@ impl Index {
         }
     }
 
-    /// Returns the bytes of the manifest. SOCI serializes an index again before it compares the
-    /// digest. Therefore these are the bytes that Go's `encoding/json` writes, and they contain no
-    /// artifact type.
+    /// Returns the bytes of the manifest. SOCI reads an index, serializes the index again, and
+    /// pushes the result under the digest of the index that SOCI has read. Therefore the bytes are
+    /// those that Go's `encoding/json` writes, and they contain no artifact type.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes;
@@ -125,8 +126,8 @@ impl Index {
         let (ztocs, bytes) = (self.ztocs.len(), written.len() as u64);
         if ztocs > limit::LAYERS || bytes > limit::DOCUMENT_WRITE {
             return Err(Error::out_of_range(format!(
-                "the index would have {ztocs} zTOCs and {bytes} bytes; at most {} and {} are \
-                 allowed; build the image with fewer layers",
+                "the SOCI index would have {ztocs} zTOCs and {bytes} bytes; at most {} zTOCs and \
+                 {} bytes are allowed; build the image with fewer layers",
                 limit::LAYERS,
                 limit::DOCUMENT_WRITE
             ))
@@ -135,15 +136,15 @@ impl Index {
         Ok(written)
     }
 
-    /// Reads the manifest of an index. Layers of other types than zTOCs and prefetch artifacts are
-    /// left out.
+    /// Reads the manifest of an index. Ignores layers of the manifest that are neither zTOCs nor
+    /// prefetch artifacts.
     ///
     /// # Errors
     /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
     /// layer, if a span size is not a number above 0, if two zTOCs differ but name the same layer,
-    /// or if an index of the first version has no subject; `Unsupported` for a manifest that is not
-    /// a SOCI index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of
-    /// more than [`limit::PREFETCH`].
+    /// or if a version 1 index has no subject; `Unsupported` for a manifest that is not a SOCI
+    /// index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of more than
+    /// [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
     }
@@ -155,7 +156,8 @@ impl Index {
 }
 
 impl LayerZtoc {
-    /// Returns the descriptor of the zTOC, with annotations for its layer.
+    /// Returns the descriptor of the zTOC. The annotations of the descriptor state all fields
+    /// except the digest and the size of the zTOC.
     pub fn descriptor(&self) -> Descriptor {
         let ztoc = MediaType::from(ZTOC);
         let mut descriptor = Descriptor::new(ztoc, self.digest, self.size);
@@ -180,7 +182,7 @@ impl LayerZtoc {
         let layer = layer_of(from, "a zTOC")?;
         let span_size = stated(SPAN_SIZE).map(|text| {
             let size = text.parse().ok().filter(|size| *size > 0);
-            size.ok_or_else(|| damaged("a span size is not a number of bytes").subject(from.digest))
+            size.ok_or_else(|| damaged("a span size is not a number above 0").subject(from.digest))
         });
         if from.size > limit::ZTOC {
             return Err(Error::out_of_range(format!(
@@ -202,7 +204,7 @@ impl LayerZtoc {
 }
 
 impl LayerPrefetch {
-    /// Returns the descriptor of the artifact, with an annotation for its layer.
+    /// Returns the descriptor of the artifact, with the digest of the layer as an annotation.
     pub fn descriptor(&self) -> Descriptor {
         let media_type = MediaType::from(PREFETCH);
         let mut descriptor = Descriptor::new(media_type, self.digest, self.size);
@@ -236,7 +238,7 @@ impl LayerPrefetch {
 fn layer_of(from: &Descriptor, what: &str) -> Result<Digest> {
     let named = from.annotations.get(LAYER_DIGEST);
     named.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        let why = format!("{what} has no annotation with the digest of its layer");
+        let why = format!("{what} has no annotation with a valid digest of its layer");
         damaged(&why).subject(from.digest)
     })
 }
@@ -254,7 +256,7 @@ fn decode(bytes: &[u8]) -> Result<Index> {
         (CONFIG_MEDIA_TYPE_V2, _) => Version::V2,
         _ => {
             return Err(Error::unsupported(format!(
-                "the manifest has a configuration of the type {config:.100}; expected a SOCI index"
+                "the manifest is not a SOCI index: its configuration has the type {config:.100}"
             )));
         }
     };

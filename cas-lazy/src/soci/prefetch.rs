@@ -1,4 +1,4 @@
-//! The prefetch artifact of SOCI: the spans of a layer that containers read first.
+//! The prefetch artifact of SOCI: a list that states which spans of a layer are fetched first.
 
 use std::ops::RangeInclusive;
 
@@ -59,7 +59,7 @@ impl Prefetch {
     ///
     /// # Errors
     /// `Corrupt` if the artifact does not parse, or if a range ends before it begins; `Unsupported`
-    /// for another version; `OutOfRange` for more than [`limit::SPANS`] ranges or
+    /// if the version is not 1.0; `OutOfRange` for more than [`limit::SPANS`] ranges or
     /// [`limit::PREFETCH`] bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         decode(bytes).map_err(|error| error.operation("read prefetch artifact"))

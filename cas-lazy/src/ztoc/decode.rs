@@ -182,8 +182,8 @@ impl Texts {
         let left = self.left.checked_sub(amount);
         self.left = left.ok_or_else(|| {
             Error::out_of_range(format!(
-                "the texts of the zTOC take more than the {} bytes allowed in memory; build the \
-                 image with fewer files",
+                "the names and values in the zTOC take more than the {} bytes of memory allowed; \
+                 build the image with fewer files",
                 limit::ZTOC
             ))
         })?;
@@ -193,7 +193,7 @@ impl Texts {
 
 fn overlap(file: &FileMetadata) -> Error {
     let name = excerpt(&file.name.escape_ascii().to_string());
-    damaged("two members overlap, or a member does not begin at a block of the tar").subject(name)
+    damaged("two members overlap, or a member does not begin at a block boundary").subject(name)
 }
 
 fn damaged(what: &str) -> Error {

@@ -1,5 +1,5 @@
-//! Writes zTOCs. The builder writes in the order in which it is called, so calls in another order
-//! make other bytes.
+//! Writes zTOCs. The builder writes each value when it is called, so the order of the calls
+//! determines the bytes. SOCI's tools write in the same order.
 
 use cas_core::{Error, Result, limit};
 

@@ -1,4 +1,4 @@
-//! zTOCs. A zTOC has the table of contents of a compressed layer, and the checkpoints at which its
+//! zTOCs. A zTOC has the table of contents of a compressed layer, and the checkpoints at which
 //! decompression can begin.
 
 mod decode;
@@ -32,7 +32,7 @@ pub struct Ztoc {
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
-    /// A span ends after the first deflate block with which it has more than this number of
+    /// A span ends after the deflate block that makes the span larger than this number of
     /// decompressed bytes.
     pub span_size: u64,
     /// The beginnings of the spans, in order. There is at least one.
@@ -41,7 +41,7 @@ pub struct Ztoc {
     pub span_digests: Vec<Digest>,
 }
 
-/// A member of a tar. A zTOC states the offset of its body, but not a digest.
+/// A member of a tar. A zTOC states the offset of the member's body, but not the body's digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMetadata {
     /// The path as written in the tar.
@@ -125,17 +125,17 @@ impl FileMetadata {
 }
 
 impl Ztoc {
-    /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span ends
-    /// after the first deflate block with which it has more than `span_size` decompressed bytes.
-    /// The usual size is [`SPAN_SIZE`](crate::SPAN_SIZE). `build_tool` is the name of the program,
-    /// which the zTOC stores. Returns the zTOC.
+    /// Reads all of a layer that is compressed with gzip. Returns the zTOC of the layer. A span
+    /// ends after the deflate block that makes the span larger than `span_size` decompressed bytes.
+    /// The usual size is [`SPAN_SIZE`](crate::SPAN_SIZE). The zTOC stores `build_tool`, the name of
+    /// the program that makes the zTOC.
     ///
     /// # Errors
     /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
     /// for bytes after a gzip member that are neither zeros nor gzip, and for sparse files and
     /// global pax headers, which a zTOC cannot express; `OutOfRange` if a bound of
-    /// [`limit`](cas_core::limit) is exceeded, or if an owner or a device number is out of range;
-    /// `InvalidArgument` for a span size of zero; errors of `layer`.
+    /// [`limit`](cas_core::limit) is exceeded, or if a user id, a group id or a device number is
+    /// out of range; `InvalidArgument` for a span size of zero; errors of `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
         build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
     }
@@ -145,8 +145,9 @@ impl Ztoc {
     /// # Errors
     /// `Corrupt` if the zTOC is damaged, if its offsets, sizes or checkpoints contradict each
     /// other, or if a path or a size is too large; `Unsupported` for another version, or for a
-    /// layer that is not compressed with gzip; `OutOfRange` if the zTOC or its texts have too many
-    /// bytes, or if there are more members or spans than [`limit`](cas_core::limit) allows.
+    /// layer that is not compressed with gzip; `OutOfRange` if the zTOC is too large, if the
+    /// names and values in it take too much memory, or if there are more members or spans than
+    /// [`limit`](cas_core::limit) allows.
     pub fn decode(bytes: &[u8]) -> Result<Ztoc> {
         decode::decode(bytes).map_err(|error| error.operation("read zTOC"))
     }
@@ -160,9 +161,10 @@ impl Ztoc {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
     }
 
-    /// Returns the indexes of the first and the last span that have bytes of a regular file or of
-    /// its headers. Returns `None` if the last member at `path` is not a regular file or is empty,
-    /// or if there is none. `path` is relative to the root directory, or begins with `/` or `./`.
+    /// Returns the indexes of the first and the last span that have bytes of the regular file at
+    /// `path` or of its headers. If several members have this path, the last of them counts.
+    /// Returns `None` if no member has this path, or if the member is empty or not a regular file.
+    /// `path` is relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.

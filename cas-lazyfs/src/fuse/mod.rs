@@ -1,7 +1,8 @@
-//! The FUSE file system: a directory of regular files that are only read.
+//! The FUSE file system: a directory of read-only regular files.
 //!
-//! The protocol is implemented here instead of in a library, because a session must outlive the
-//! process that serves it. Another process continues the session without a new handshake.
+//! This module implements the protocol itself instead of using a FUSE library, because a session
+//! must outlive the process that serves it. Another process continues the session without a new
+//! handshake.
 
 mod mounting;
 mod protocol;

@@ -12,9 +12,9 @@ use rustix::mount::MountFlags;
 /// The device whose open file descriptors are sessions.
 const DEVICE: &str = "/dev/fuse";
 
-/// Mounts a new file system at `directory`, which must exist. Returns the descriptor of its
-/// session. Reads of its files wait until the session is served. They fail if no process has the
-/// descriptor any more.
+/// Mounts a new file system at `directory`, which must exist. Returns the file descriptor of the
+/// session. Reads of files in the file system wait until a process serves the session. The reads
+/// fail if no process has the descriptor any more.
 ///
 /// # Errors
 /// `Unsupported` if the kernel does not support FUSE; `Denied` without the right to mount; errors

@@ -61,18 +61,18 @@ impl Session {
         self
     }
 
-    /// Makes the kernel send requests again that another process has read, but not answered before
-    /// it died. If the session was served before, call this before [`serve`](Self::serve). Needs
-    /// Linux 6.9 or later.
+    /// Makes the kernel resend the requests that an earlier process read but did not answer. If the
+    /// session was served before, call this before [`serve`](Self::serve). Needs Linux 6.9 or
+    /// later.
     ///
     /// # Errors
-    /// `Unsupported` if the kernel cannot do this; errors of the system.
+    /// `Unsupported` if the kernel cannot resend requests; errors of the system.
     pub fn resume(&self) -> Result<()> {
         match rustix::io::write(&self.device, &protocol::resend()) {
             Ok(_) => Ok(()),
             Err(Errno::INVAL) => Err(Error::unsupported(
-                "the kernel cannot send requests again; readers of layers that are read on demand \
-                 wait until they are killed; use Linux 6.9 or later",
+                "the kernel cannot resend unanswered requests; processes that were reading a layer \
+                 on demand hang until they are killed; use Linux 6.9 or later",
             )),
             Err(errno) => Err(std::io::Error::from(errno).into()),
         }
@@ -254,7 +254,10 @@ impl Session {
         let header = protocol::header(unique, 0, errno.raw_os_error());
         if let Err(errno) = self.try_send(&header) {
             let error = std::io::Error::from(errno);
-            tracing::error!(%error, "cannot answer a reader of a layer, so it waits");
+            tracing::error!(
+                %error,
+                "cannot answer a reader of a layer; the reader hangs until it is killed"
+            );
         }
     }
 

@@ -1,5 +1,5 @@
-//! Limits how many reads of one registry are served at the same time. A registry that does not
-//! answer therefore does not occupy all threads.
+//! Limits how many reads that need bytes from the same registry are served at the same time. A
+//! registry that does not answer therefore does not occupy all threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Prints the report of a run: `law-report DIRECTORY [--json]`.
+//! Prints the report of a run of the laws. Usage: `law-report DIRECTORY [--json]`.
 //!
 //! `DIRECTORY` is the directory that `CONFORMANCE_REPORT` named when the tests ran. Exits with 1 if
 //! a law is broken, if a store keeps a law that it declares as a gap, or if the results are missing

@@ -1,6 +1,6 @@
 //! Content stores on files, for the laws of faults. One store has no fault. Each of the others has
-//! one fault. The stores implement only what those laws use. An ingest is not resumed: it begins at
-//! 0 each time.
+//! one fault. The stores implement only what those laws use. An ingest is never resumed: it always
+//! begins at offset 0.
 
 use std::fs::{self, File};
 use std::io::Write;

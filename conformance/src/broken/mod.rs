@@ -52,10 +52,16 @@ where
         };
         match broken {
             None if law.name == exhibit.law => {
-                wrong.push(format!("{}: {} finds nothing", exhibit.name, law.name));
+                wrong.push(format!(
+                    "{}: the law {} does not find the fault",
+                    exhibit.name, law.name
+                ));
             }
             Some(seen) if !named(law) => {
-                wrong.push(format!("{}: {} finds: {seen}", exhibit.name, law.name));
+                wrong.push(format!(
+                    "{}: the exhibit does not name the law {}, which finds: {seen}",
+                    exhibit.name, law.name
+                ));
             }
             _ => {}
         }

@@ -20,7 +20,8 @@ pub struct Rule {
     pub why: &'static str,
     /// The document, trait, program or issue that the rule comes from.
     pub source: &'static str,
-    /// The promise that the law is about, if there is one.
+    /// The law applies only to stores that promise this capability. `None` if the law applies to
+    /// every store.
     pub needs: Option<cas_core::Capability>,
 }
 

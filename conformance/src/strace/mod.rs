@@ -1,5 +1,5 @@
-//! Injects faults into system calls that change the disk, one fault in each run, by running the
-//! victim of a law under strace.
+//! Runs a law again in a child process, the victim, under strace. In each run, strace injects a
+//! fault into one system call that changes the disk.
 //!
 //! The victim does its job on one thread, because strace counts the calls of each thread. The first
 //! runs are only traced. Their traces determine which calls the later runs inject faults into.
@@ -102,7 +102,7 @@ impl<S: ?Sized + 'static> Subject<S> {
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {
             thread::sleep(TIMEOUT);
-            eprintln!("not finished after {} s", TIMEOUT.as_secs());
+            eprintln!("the job is not finished after {} s", TIMEOUT.as_secs());
             abort();
         });
         // strace counts the calls of each thread by name. After these writes, the writes of the job
@@ -151,7 +151,10 @@ impl<S: ?Sized + 'static> Subject<S> {
             }
             tried += 1;
             let number = point + 1;
-            let context = format!("{fault:?} at call {number} of {}, {aim:?}", calls.len());
+            let context = format!(
+                "fault {fault:?} at call {number} of {}, {aim:?}",
+                calls.len()
+            );
             let home = in_memory();
             let subject = self.elsewhere(&home);
             let ended = subject.run_with_fault(&aim, fault, &call.name);
@@ -181,7 +184,7 @@ impl<S: ?Sized + 'static> Subject<S> {
              {tried}"
         );
         eprintln!(
-            "{fault:?}: {tried} of {} calls tried, {hits} reached",
+            "fault {fault:?}: tried {tried} of {} calls, and reached the fault {hits} times",
             calls.len()
         );
     }
@@ -204,7 +207,9 @@ impl<S: ?Sized + 'static> Subject<S> {
         );
         let mut calls = parse(&ended.trace).into_iter();
         if !calls.any(|call| call.succeeded() && call.changes(&ended.store)) {
-            crate::judge::skip("no call changes the disk below the store's directory");
+            crate::judge::skip(
+                "the test found no system call that changes a file below the store's directory",
+            );
             return None;
         }
         Some(ended)
@@ -350,7 +355,12 @@ async fn caught(check: impl Future<Output = ()>) -> Result<(), String> {
         }
     });
     let ended = tokio::time::timeout(TIMEOUT, caught).await;
-    ended.unwrap_or_else(|_| Err(format!("not finished after {} s", TIMEOUT.as_secs())))
+    ended.unwrap_or_else(|_| {
+        Err(format!(
+            "the check is not finished after {} s",
+            TIMEOUT.as_secs()
+        ))
+    })
 }
 
 #[cfg(test)]

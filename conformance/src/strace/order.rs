@@ -161,7 +161,7 @@ impl<'a> Disk<'a> {
         }
         match file {
             Some(dirty) => {
-                assert!(!dirty, "a file gets the name {to:?} before it is synced");
+                assert!(!dirty, "a file that is not synced gets the name {to:?}");
                 self.files.insert(to.clone(), dirty);
             }
             None => {
@@ -194,7 +194,10 @@ impl<'a> Disk<'a> {
                 "`{step}` is acknowledged, but {path:?} is not synced"
             );
             if let Some(name) = path.ancestors().find(|name| self.names.contains(*name)) {
-                panic!("`{step}` is acknowledged, but the directory of {name:?} is not synced");
+                panic!(
+                    "`{step}` is acknowledged, but the directory that contains {name:?} is not \
+                     synced"
+                );
             }
             let lost = self.lost.contains(path);
             assert!(

@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     Flush,
     /// Writes take a tenth of a second longer.
     Slow,
-    /// All flushes are acknowledged and not made, which the checks must find.
+    /// All flushes are acknowledged but not made, so the checks must find violations.
     Lie,
 }
 
@@ -37,8 +37,8 @@ impl Fault {
     /// How much longer a slow write takes.
     pub(crate) const DELAY: Duration = Duration::from_millis(100);
 
-    /// Returns the numbers of the requests that the fault hits. Only requests that it may hit are
-    /// counted, from the beginning of a record.
+    /// Returns the numbers of the requests that the fault hits. The numbers start at 0 at the
+    /// beginning of a record, and count only requests that the fault may hit.
     pub(crate) fn hits(self, random: &mut Random) -> std::ops::Range<u64> {
         let (first, count) = match self {
             Fault::Lie => return 0..u64::MAX,

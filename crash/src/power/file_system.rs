@@ -32,8 +32,8 @@ impl FileSystem {
         }
     }
 
-    /// Size in bytes of what a device must write as a whole. btrfs does not mount if its superblock
-    /// of 4 KiB is torn.
+    /// Size in bytes of a sector, the unit that a device must write as a whole. btrfs does not
+    /// mount if its superblock of 4 KiB is torn.
     pub(crate) const fn sector(self) -> usize {
         match self {
             FileSystem::Ext4 | FileSystem::Xfs => 512,
@@ -108,8 +108,8 @@ impl Drop for Loop {
 pub(crate) struct Mounted(pub(crate) PathBuf);
 
 impl Mounted {
-    /// Mounts a device on `directory`. The file system repairs itself first, as after a loss of
-    /// power.
+    /// Mounts a device on `directory`. If the file system was not unmounted before, for example
+    /// because of a loss of power, the kernel recovers it first.
     pub(crate) fn new(device: &Path, directory: &Path, kind: FileSystem) -> Result<Self> {
         let mut command = Command::new("mount");
         command.args(["-t", kind.name(), "-o", kind.options()]);

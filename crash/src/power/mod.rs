@@ -3,10 +3,11 @@
 //! ```text
 //! worker -> file system -> loop device -> Disk -> Record -> State -> check
 //! ```
-//! A worker changes a root on a file system on a loop device on a [`Disk`](disk::Disk), which
-//! records all writes and flushes, and what the worker was promised. From the record, a
-//! [`Trial`] builds [`states`] in which a loss of power can leave the disk. It mounts each state,
-//! so that the file system recovers, and checks that `cas` keeps its promises.
+//! A worker changes a root. The root is in a file system on a loop device. The backing file of the
+//! loop device is a [`Disk`](disk::Disk). The disk records all writes, all flushes, and what the
+//! worker was promised. From the record, a [`Trial`] builds [`states`] in which a loss of power can
+//! leave the disk. The trial mounts each state, so that the file system recovers. Then it checks
+//! that `cas` keeps its promises.
 
 mod disk;
 mod fault;

@@ -5,19 +5,20 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-/// A wrong order of writes. It is made by system calls of the worker that return success and do
-/// nothing.
+/// A wrong order of writes. To cause it, strace makes certain sync calls of the worker return
+/// success without syncing anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Plant {
     /// No sync at all.
     NoSync,
     /// The bytes of a blob are not synced before the blob gets its name.
     NoDataSync,
-    /// In the store of files, the directory of the blobs is not synced after a name was added.
+    /// In the store `fs`, the directory of the blobs is not synced after a blob was added to it.
     NoDirectorySync,
     /// Snapshots are recorded before their files are synced.
     SnapshotBeforeSyncfs,
-    /// In the store of files, records are not synced. So the tombstones in them are not, either.
+    /// In the store `fs`, records are not synced, including those with a tombstone (the mark of a
+    /// blob that is being removed).
     NoRecordSync,
 }
 

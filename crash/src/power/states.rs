@@ -25,11 +25,11 @@ pub(crate) enum Tail {
     Sectors,
 }
 
-/// A state of a disk, and what the worker had noted before it.
+/// A state of a disk, and what the workers had noted by then.
 pub(crate) struct State {
     pub(crate) tail: Tail,
     pub(crate) pages: Pages,
-    /// The lines that the worker had noted.
+    /// The lines that the workers had noted.
     pub(crate) marks: Vec<String>,
 }
 
@@ -54,15 +54,16 @@ pub(crate) fn positions(record: &Record, count: usize, random: &mut Random) -> V
 /// Goes through a record once, and makes states on the way.
 pub(crate) struct Replay<'a> {
     record: &'a Record,
-    /// Size in bytes of what the device writes as a whole.
+    /// Size in bytes of a sector, the unit that the device writes as a whole.
     sector: usize,
-    /// The number of events that `durable` contains, the last of which was a flush.
+    /// The number of events whose writes `durable` contains. Unless it is 0, the last of these
+    /// events is a flush.
     flushed: usize,
     durable: Pages,
 }
 
 impl<'a> Replay<'a> {
-    /// Returns a replay on a device that writes `sector` bytes as a whole.
+    /// Returns a replay of `record` for a device with sectors of `sector` bytes.
     pub(crate) fn new(record: &'a Record, sector: usize) -> Self {
         Replay {
             record,
@@ -108,7 +109,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Writes the parts of a write that the device keeps.
+    /// Writes to `pages` those parts of a write that the device keeps according to `tail`.
     fn write_some(
         &self,
         pages: &mut Pages,

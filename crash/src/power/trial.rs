@@ -1,4 +1,4 @@
-//! One record of workers, and the checks of the disks that losses of power can leave.
+//! Makes one record while workers run, and checks disks that losses of power can leave.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -24,10 +24,10 @@ use crate::work::{self, Work};
 
 /// The longest that a check may take, in seconds.
 const CHECK_SECONDS: &str = "300";
-/// The boot ID that a check finds: it is not that of the worker.
+/// The boot ID that a check finds. It differs from the boot ID that the workers found.
 const NEXT_BOOT: &str = "00000000-0000-4000-8000-000000000001\n";
-/// A script that mounts the file in its first argument over the kernel's boot ID, and then runs the
-/// command in its other arguments.
+/// A shell script. Mounts the file `$0` over the file with the kernel's boot ID, and then runs the
+/// command `$@`.
 const AS_NEXT_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
 
 /// What is tried.
@@ -39,7 +39,7 @@ pub(crate) struct Trial {
     /// The number of processes that work at a time.
     pub(crate) processes: u64,
     pub(crate) plant: Option<Plant>,
-    /// What is wrong with the disk while the worker runs.
+    /// The fault of the disk while the workers run.
     pub(crate) fault: Option<Fault>,
     /// Chooses the material, the changes of the worker, the requests that `fault` hits, and the
     /// states. The order in which the threads of the worker write is chosen by the kernel.
@@ -63,7 +63,8 @@ impl fmt::Display for Trial {
 impl Trial {
     /// Records the work once, and checks `states` disks. Returns what was found.
     ///
-    /// If `keep` is given, writes the first disk that breaks a promise to this file.
+    /// If `keep` is given and a disk breaks a promise, writes the first such disk to the file
+    /// `keep`.
     pub(crate) fn run(&self, states: usize, keep: Option<&Path>) -> Result<Outcome> {
         let scratch = Scratch::in_memory()?;
         let material = Material::make(&scratch.path("material"), self.seed)?;
@@ -87,7 +88,9 @@ impl Trial {
                     state.pages.save(&file, self.file_system.size())?;
                 }
                 let (events, tail) = (record.events.len(), state.tail);
-                violations.push(format!("event {position} of {events}, {tail:?}:\n{found}"));
+                violations.push(format!(
+                    "state at event {position} of {events}, tail {tail:?}:\n{found}"
+                ));
             }
         }
         Ok(Outcome {
@@ -105,7 +108,10 @@ impl Trial {
         let root = scratch.root();
         self.stack.init(&root)?;
         if self.processes > 1 && !self.stack.is_shared(&root)? {
-            bail!("only one process can open the store {}", self.stack.store);
+            bail!(
+                "only one process at a time can open the store {}; use `--processes 1`",
+                self.stack.store
+            );
         }
         if self.plant.is_some() {
             Cas::open(&root)?.close()?;

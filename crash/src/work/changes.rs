@@ -57,7 +57,8 @@ fn remove(worker: &Worker, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Calls `bring`, which gives a name to an image of the material and unpacks it.
+/// Calls `bring`, which gives the name `name` to the image `number` of the material, and unpacks
+/// this image. Notes what is then promised.
 fn unpack(
     worker: &Worker,
     name: &str,
@@ -94,8 +95,8 @@ fn import(worker: &Worker, name: String, number: u64) -> Result<()> {
     })
 }
 
-/// Pulls, in half of the cases in parallel. The snapshots of a parallel pull get their parents when
-/// they are committed.
+/// Pulls and unpacks an image. Half of the pulls, chosen at random, pull and unpack layers in
+/// parallel. The snapshots of a parallel pull get their parents when they are committed.
 fn pull(worker: &Worker, name: String, number: u64, random: &mut Random) -> Result<()> {
     unpack(worker, &name, number, || {
         let parallel = match random.below(2) {
@@ -116,7 +117,8 @@ fn pull(worker: &Worker, name: String, number: u64, random: &mut Random) -> Resu
     })
 }
 
-/// Copies from another root. Nothing is promised about the files of the image.
+/// Copies an image from the root of the material. Nothing is promised about the unpacked files of
+/// the copy.
 fn copy(worker: &Worker, name: String, number: u64) -> Result<()> {
     let (target, _) = worker.material.facts(number)?;
     let [image, tree] = resources(&name);
@@ -129,8 +131,8 @@ fn copy(worker: &Worker, name: String, number: u64) -> Result<()> {
     worker.notes.did(&image, &target)
 }
 
-/// Gives another name to an image of this thread, if this image exists. Nothing is promised about
-/// the files of the other name.
+/// Gives the name `name` to an image of this thread, if this image exists. Nothing is promised
+/// about the unpacked files of the image under this name.
 fn tag(worker: &Worker, owner: &str, name: String, random: &mut Random) -> Result<()> {
     let source = format!("cut.example/{owner}-{}:1", random.below(NAMES));
     let target = match worker.cas.image(&*source) {

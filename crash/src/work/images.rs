@@ -12,13 +12,13 @@ use cas::gc::GcOptions;
 use super::changes::change;
 use super::{LATER, Worker, each_thread};
 
-/// The number of changes and collections that each thread makes.
+/// The number of changes and collections, in total, that each thread makes.
 const CHANGES: u64 = 14;
-/// The file that fills a disk, next to the root.
+/// The name of the file that fills the disk. The file is in the parent directory of the root.
 pub(crate) const FILLER: &str = "filler";
 
-/// Works until each thread has made its changes. If `fill` is a directory, fills its file system
-/// for a while.
+/// Makes [`CHANGES`] changes and collections in each thread. If `fill` is a directory, the first
+/// thread fills the file system of this directory, and frees the space again five changes later.
 pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()> {
     // A collection whose clock is days ahead also ends the leases of running jobs. So no thread
     // makes a change during a collection.

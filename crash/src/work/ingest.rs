@@ -16,7 +16,8 @@ use crate::promise::{ABSENT, PRESENT, Resource};
 
 /// The number of blobs under each lease.
 const BLOBS: u64 = 30;
-/// Longer than any work takes, and longer than the time by which collections of a work are ahead.
+/// The duration of a lease, which is longer than any work takes. The clocks of collections during a
+/// work are ahead by less than this duration.
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Blobs that a lease keeps.
@@ -29,7 +30,7 @@ pub(super) fn run(worker: &Worker, thread: u64, mut random: Random) -> Result<()
     keep(worker, thread, BLOBS, &mut random).map(|_| ())
 }
 
-/// Stores `count` blobs under a new lease. The lease does not end with this process, but when it is
+/// Stores `count` blobs under a new lease. If this process ends, the lease stays until it is
 /// released or expires.
 pub(super) fn keep(worker: &Worker, thread: u64, count: u64, random: &mut Random) -> Result<Kept> {
     let store = worker.cas.store();
@@ -72,7 +73,7 @@ pub(super) fn keep(worker: &Worker, thread: u64, count: u64, random: &mut Random
     Ok(Kept { lease, blobs })
 }
 
-/// Ends a lease. A collection may then remove its blobs.
+/// Ends the lease of `kept`. A collection may then remove the blobs of this lease.
 pub(super) fn release(worker: &Worker, kept: &Kept) -> Result<()> {
     for blob in &kept.blobs {
         worker.notes.free(blob)?;
@@ -83,7 +84,7 @@ pub(super) fn release(worker: &Worker, kept: &Kept) -> Result<()> {
     worker.notes.did(&lease, ABSENT)
 }
 
-/// Ends a lease of any owner.
+/// Ends the lease `id`, if it exists, even if another process owns it.
 fn end_lease(store: &Store, id: &str) -> Result<()> {
     if let Some((lease, _)) = pool::wait(store.leases().load(id))? {
         let now = SystemTime::now();
@@ -92,7 +93,8 @@ fn end_lease(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns a size in bytes: mostly small, now and then more than 1 MiB.
+/// Returns a random size in bytes: in 15 of 20 cases less than 6 KiB, in 4 cases less than 200 KiB,
+/// and in 1 case less than 3 MiB.
 fn size(random: &mut Random) -> usize {
     let bound = match random.below(20) {
         0 => 3 << 20,

@@ -36,10 +36,10 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
 /// needs this time to find out which of its content is left.
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// Makes `changes` changes beside collections, and prints the number of collections and the number
-/// of changes that lost a lease. If `later` is not zero, the clocks of some collections are ahead
-/// by this time. A change whose job loses its lease may then fail with `Conflict`, or with
-/// `NotFound` for what a collection removed.
+/// Makes `changes` changes while collections run, and prints the number of collections and the
+/// number of changes that lost a lease. If `later` is not zero, the clocks of some collections are
+/// ahead by this time. A change whose job loses its lease may then fail with `Conflict`, or with
+/// `NotFound` if a collection has removed content that the job needs.
 pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -> Result<()> {
     let (left, lost) = (AtomicU64::new(changes), AtomicU64::new(0));
     let over = AtomicBool::new(false);

@@ -36,15 +36,17 @@ pub(crate) enum Work {
     Images,
     /// As `images`, on a disk that is full for a while.
     Full,
-    /// Blobs and snapshots that are lost, and repairs.
+    /// Losses of blobs and snapshots, and their repair.
     Repair,
-    /// Images that get their names before their blobs are flushed, which the checks must find.
+    /// Images that get their names before their blobs are flushed. The checks must find this error.
     NameFirst,
     /// All changes of `images` and `ingest`, until the process is killed.
     Load,
-    /// As `load`, but notes that an image is unpacked before it is, which the checks must find.
+    /// As `load`, but notes too early, before each unpack, that the image is unpacked. The checks
+    /// must find this error.
     Early,
-    /// As `load`, beside collections back to back, until `--changes` changes were made.
+    /// All changes of `load`, while collections run back to back, until each process has made
+    /// `--changes` changes.
     Storm,
     /// As `storm`, but the clocks of some collections are days ahead. So jobs lose their leases.
     LateStorm,
@@ -66,23 +68,23 @@ impl Work {
     }
 }
 
-/// What a worker is told.
+/// The arguments of a worker.
 #[derive(Args)]
 pub(crate) struct WorkArgs {
     #[arg(long, value_enum)]
     pub(crate) work: Work,
     #[arg(long)]
     pub(crate) seed: u64,
-    /// The number of this process among those that work on the root
+    /// The index of this process, from 0, among the processes that work on the root
     #[arg(long, default_value_t = 0)]
     pub(crate) process: u64,
-    /// Whether other processes work on the root; no collection may end their leases
+    /// Whether other processes work on the root; if so, no collection may end their leases
     #[arg(long)]
     pub(crate) shared: bool,
     /// Ignore errors, because the disk has faults
     #[arg(long)]
     pub(crate) accept_errors: bool,
-    /// The number of changes of a storm
+    /// The number of changes that this process makes in a storm
     #[arg(long, default_value_t = 0)]
     pub(crate) changes: u64,
     #[arg(long)]
@@ -92,17 +94,17 @@ pub(crate) struct WorkArgs {
     pub(crate) root: PathBuf,
 }
 
-/// What the work runs with.
+/// What the threads of a worker use: the open root, the notes, the material and settings.
 #[derive(Clone)]
 struct Worker {
     cas: Cas,
     notes: Notes,
     material: Material,
-    /// The number of this process among those that work on the root.
+    /// The index of this process, from 0, among the processes that work on the root.
     process: u64,
     /// Whether other processes work on the root.
     is_shared: bool,
-    /// Whether to note that an image is unpacked before it is.
+    /// Whether to note too early, before each unpack, that the image is unpacked.
     is_early: bool,
     /// Whether an image that was unpacked must stay unpacked. If a job loses its lease, a
     /// collection may remove the snapshots of its image, and the next mount makes them again.
@@ -111,7 +113,8 @@ struct Worker {
     accepts_errors: bool,
 }
 
-/// Longer than content without a name is kept.
+/// The time by which the clocks of some collections are ahead. Collections keep content without a
+/// name and without a lease for less time.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 /// The number of threads that work at the same time.
 const THREADS: u64 = 3;
@@ -185,17 +188,18 @@ pub(crate) fn printed(output: &Output) -> Result<Cow<'_, str>> {
     Ok(String::from_utf8_lossy(&output.stdout))
 }
 
-/// Returns all owners of images in the registry, if `processes` processes work on a root.
+/// Returns the owner names of all threads of `processes` processes. The registry has a copy of each
+/// image for each owner.
 pub(crate) fn owners(processes: u64) -> impl Iterator<Item = String> {
     (0..processes).flat_map(|process| (0..THREADS).map(move |thread| owner(process, thread)))
 }
 
-/// Returns the name of a thread.
+/// Returns the name of a thread as an owner of images, leases and snapshots.
 fn owner(process: u64, thread: u64) -> String {
     format!("p{process}t{thread}")
 }
 
-/// Runs a task in each thread. If tasks fail, returns the error of one of them.
+/// Runs `task` in [`THREADS`] threads at once. If tasks fail, returns the error of one of them.
 fn each_thread(seed: u64, task: impl Fn(u64, Random) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)

@@ -17,7 +17,7 @@ use crate::promise::{ABSENT, Notes, PRESENT, Resource};
 /// The number of repairs.
 const REPAIRS: u64 = 4;
 
-/// Imports all images, and then damages and repairs the root again and again.
+/// Imports all images of the material, and then damages and repairs the root [`REPAIRS`] times.
 pub(super) fn run(
     root: &Path,
     notes: &Notes,
@@ -51,11 +51,17 @@ fn name(number: u64) -> String {
     format!("cut.example/r{number}:1")
 }
 
-/// Repairs a root from that of the material.
+/// Repairs a root with the content of the material's root.
 pub(crate) fn repair(root: &Path, material: &Material) -> Result<()> {
     let mut options = FsckOptions::default();
     options.repair = true;
-    options.from = Some(material.root().to_str().context("not a UTF-8 path")?.into());
+    options.from = Some(
+        material
+            .root()
+            .to_str()
+            .context("the path of the material's root is not UTF-8")?
+            .into(),
+    );
     Cas::fsck(root, options)?;
     Ok(())
 }

@@ -15,10 +15,10 @@ use crate::promise::{ABSENT, Resource};
 
 /// The number of files in a snapshot. All have the same text.
 pub(crate) const FILES: usize = 5;
-/// The label that keeps a snapshot.
+/// The label that protects a snapshot from collections.
 const KEPT: &str = "containerd.io/gc.root";
 
-/// Removes the snapshot of `owner`, writes it with another text, and commits it.
+/// Removes the snapshot of `owner`, and then writes and commits a new one with a random text.
 pub(super) fn commit(worker: &Worker, owner: &str, random: &mut Random) -> Result<()> {
     let (key, active) = (format!("own-{owner}"), format!("active-{owner}"));
     let (resource, text) = (

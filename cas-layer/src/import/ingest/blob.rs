@@ -102,7 +102,7 @@ pub struct IngestedBlob {
 #[derive(Debug)]
 #[must_use = "the ingest may have failed"]
 pub struct Ingested {
-    /// The given blobs, in order.
+    /// The blobs, in the order in which they were given.
     pub blobs: Vec<IngestedBlob>,
     /// The first error, if there was one.
     pub error: Option<Error>,

@@ -61,14 +61,15 @@ async fn load_and_keep(
     loaded.and(kept)
 }
 
-/// Stores the blobs of an image, and creates the image `name`. If either fails, nothing stays.
-/// `root` is the topmost index or manifest of the image. If an index or a manifest lists a blob
-/// that is neither given nor in the store, the blob is recorded as absent.
+/// Stores the blobs of an image, and creates the image `name`. `root` is the topmost index or
+/// manifest of the image. If an index or a manifest lists a blob that is neither given nor in the
+/// store, the blob is recorded as absent.
 ///
-/// After a failure, the blobs that were stored are removed again, except blobs to which something
-/// else refers by then. If the future is dropped, the blobs are removed in the background. But if
-/// the name is already being written, this continues, and the blobs stay. If the process is killed,
-/// a garbage collection removes the blobs once the lease of the ingest has expired.
+/// After a failure, no image is created, and the blobs that were stored are removed again, except
+/// blobs to which something else refers by then. If the future is dropped, the blobs are removed in
+/// the background. If the name is already being written by then, the creation of the image
+/// continues in the background instead. If the process is killed, a garbage collection removes the
+/// blobs once the lease of the ingest has expired.
 ///
 /// # Errors
 /// The errors that [`ingest_blobs`] lists; `AlreadyExists` if an image with this name exists;

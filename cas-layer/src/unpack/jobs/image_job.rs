@@ -39,7 +39,7 @@ impl ImageJob {
         };
         let record = JobRecord::read(&dir).map_err(|error| error.within(path.display()))?;
         let record = record.ok_or_else(|| {
-            Error::corrupt("the unpack job has no record; a collection will remove it")
+            Error::corrupt("the unpack job has no record; a collection will remove the job")
                 .subject(path.display())
         })?;
         Ok(Some(Self::of(storage, id, path, dir, _lock, record)))
@@ -138,8 +138,8 @@ impl ImageJob {
         self.layer_path(number).join(TREE)
     }
 
-    /// Creates the empty directory that the layer `number` is unpacked into. First removes what an
-    /// earlier attempt has left there. Returns the path of the directory.
+    /// Creates the empty directory that the layer `number` is unpacked into. First removes all
+    /// files of the layer that an earlier attempt has left. Returns the path of the directory.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -158,8 +158,8 @@ impl ImageJob {
         }
     }
 
-    /// Marks a layer in progress as done: its tree is whole and verified. Saves the effects of the
-    /// layer on the layers below it in the directory of the layer.
+    /// Marks a layer in progress as done. The caller has completed and verified the tree of the
+    /// layer. Saves `effects`, the effects that the layer has on the layers below it.
     ///
     /// # Errors
     /// [`JobProblem::UnknownLayerJob`]; `FailedPrecondition` if the layer is not in progress;
@@ -184,8 +184,8 @@ impl ImageJob {
     /// Returns the effects that a layer has on the layers below it. The layer must be done.
     ///
     /// # Errors
-    /// `NotFound` if the effects were not saved; `OutOfRange` or `Corrupt` if their file is too
-    /// large or damaged; errors of the file system.
+    /// `NotFound` if the effects were not saved; `OutOfRange` if their file is too large; `Corrupt`
+    /// if their file is damaged; errors of the file system.
     pub fn effects(&self, number: u64) -> Result<DeferredEffects> {
         let path = self.layer_path(number);
         let read = || {
@@ -234,8 +234,9 @@ impl ImageJob {
         })
     }
 
-    /// Removes a layer that is claimed or cancelled from the job, and deletes its directory. If no
-    /// layer is left, deletes the job. Returns whether the job was deleted.
+    /// Removes the layer `number` from the job, and deletes the directory of the layer. The layer
+    /// must be claimed or cancelled. If no layer is left, deletes the job. Returns whether the job
+    /// was deleted.
     ///
     /// # Errors
     /// [`JobProblem::UnknownLayerJob`], [`JobProblem::CannotBeRemoved`]; errors of the storage and

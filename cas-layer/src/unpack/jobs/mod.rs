@@ -1,5 +1,5 @@
-//! Unpack jobs that survive the process. Each job has the layers of one image that were unpacked,
-//! but are not committed to a snapshotter yet.
+//! Unpack jobs. A job keeps the unpacked layers of one image until the layers are committed to a
+//! snapshotter. If the process ends before that, a later process can continue with the job.
 //!
 //! ```text
 //! JOBS/ID/             0700, the job of one image
@@ -11,13 +11,14 @@
 //! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
 //! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
 //! layer that could not be unpacked has *failed*. A layer is *cancelled* if the job no longer needs
-//! it, for example because the layer must be applied on top of the layers below it instead, or
-//! because another layer has failed.
+//! it, for example because the layer can be unpacked only on top of the layers below it, or because
+//! another layer has failed.
 //!
-//! A process that is killed, or fails to unpack the image, leaves the job. The next process that
-//! unpacks the same image uses the layers that are done, and unpacks the others again. A collection
-//! deletes damaged and expired jobs, and jobs of an earlier boot, because their files may not have
-//! reached the device.
+//! A process that is killed leaves the job. A process that fails to unpack the image leaves the job
+//! if a layer is done, and otherwise deletes the job. The next process that unpacks the same image
+//! uses the layers that are done, and unpacks the others again. A collection deletes damaged and
+//! expired jobs. It also deletes jobs of an earlier boot, because the files of such jobs may not
+//! have reached the device.
 
 mod image_job;
 mod problem;
@@ -38,7 +39,7 @@ pub use storage::{DiskJobStorage, JobStorage};
 use self::image_job::lock_job;
 use self::record::JobRecord;
 
-/// The jobs of all images in a storage.
+/// The unpack jobs of all images. A [`JobStorage`] keeps the jobs.
 #[derive(Clone)]
 pub struct Jobs {
     storage: Arc<dyn JobStorage>,
@@ -46,7 +47,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// How long a job can be used by default after the last process has begun to work on it.
+    /// The default lifetime of a job. See [`Jobs::with_lifetime`].
     pub const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 
     /// Returns the jobs in `storage`.
@@ -57,7 +58,8 @@ impl Jobs {
         }
     }
 
-    /// Sets how long a job can be used after a process has begun to work on it. The default is
+    /// Sets the lifetime of jobs. A job expires when its lifetime ends. The lifetime starts when
+    /// the job begins, and starts again each time that a process opens the job. The default is
     /// [`Jobs::LIFETIME`].
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
@@ -69,8 +71,7 @@ impl Jobs {
     /// which has no layers yet.
     ///
     /// # Errors
-    /// `Unsupported` if the kernel does not provide an ID of the boot; errors of the storage and of
-    /// the file system.
+    /// Errors of [`cas_host::boot_id`], of the storage and of the file system.
     pub fn begin(&self, image: Digest, now: SystemTime) -> Result<ImageJob> {
         let mut record = JobRecord::new(image, cas_host::boot_id()?);
         record.extend(now, self.lifetime);
@@ -78,12 +79,13 @@ impl Jobs {
     }
 
     /// Finds a job of the image whose configuration has the digest `image`. Skips jobs that are in
-    /// use, and jobs with damaged records. Renews the lifetime of the job. Returns the job.
+    /// use, and jobs with damaged records. If the job that was found has expired or has no layers,
+    /// deletes the job. Otherwise, renews the lifetime of the job, and returns the job.
     ///
     /// # Errors
-    /// [`JobProblem::NoImageJob`] if no job is left; [`JobProblem::NoLayers`] or
-    /// [`JobProblem::Expired`] for the job that was found, which is deleted; `Unsupported` if the
-    /// kernel does not provide an ID of the boot; errors of the storage and of the file system.
+    /// [`JobProblem::NoImageJob`] if no job was found; [`JobProblem::Expired`] if the job has
+    /// expired; [`JobProblem::NoLayers`] if the job has no layers; errors of
+    /// [`cas_host::boot_id`], of the storage and of the file system.
     pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
         let boot = cas_host::boot_id()?;
         for id in self.storage.keys()? {
@@ -115,12 +117,12 @@ impl Jobs {
         Err(Error::from(JobProblem::NoImageJob).subject(image))
     }
 
-    /// Finds the jobs that have expired, are of an earlier boot or are damaged, and that no process
-    /// uses. Deletes them if `delete` is set. Returns the space that they take.
+    /// Finds the jobs that have expired, were begun in an earlier boot, or have no valid record.
+    /// Skips jobs that are in use. If `delete` is set, deletes the jobs that were found. Returns
+    /// the space that these jobs take, or took until they were deleted.
     ///
     /// # Errors
-    /// `Unsupported` if the kernel does not provide an ID of the boot; errors of the storage and of
-    /// the file system.
+    /// Errors of [`cas_host::boot_id`], of the storage and of the file system.
     pub fn collect(&self, now: SystemTime, delete: bool) -> Result<Usage> {
         let (mut found, keys) = (Usage::default(), self.storage.keys()?);
         if keys.is_empty() {

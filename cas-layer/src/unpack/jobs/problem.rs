@@ -4,8 +4,9 @@ use std::fmt;
 
 use cas_core::{Error, ErrorKind};
 
-/// Why the job of an image, or a layer in it, cannot be used. A method of a job returns an
-/// [`Error`] whose source is the problem. [`JobProblem::of`] returns the problem of such an error.
+/// Why the job of an image, or a layer of the job, cannot be used. The methods of
+/// [`Jobs`](super::Jobs) and [`ImageJob`](super::ImageJob) return the problem as the source of an
+/// [`Error`]. [`JobProblem::of`] returns the problem of such an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobProblem {
@@ -27,7 +28,7 @@ pub enum JobProblem {
 
 impl JobProblem {
     /// Returns the problem that is the source of an error. Returns `None` if the error has another
-    /// source, or none.
+    /// source, or does not have a source.
     pub fn of(error: &Error) -> Option<JobProblem> {
         let source = std::error::Error::source(error)?;
         source.downcast_ref().copied()

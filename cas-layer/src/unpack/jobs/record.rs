@@ -17,9 +17,9 @@ const NEW: &str = "job.json.new";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
-    /// The layer is being unpacked, or waits for that.
+    /// The layer is being unpacked, or waits to be unpacked.
     InProgress,
-    /// The layer was done. Its files belong to the process that moves them to a snapshot.
+    /// The layer was done. A process has claimed it, and moves its files to a snapshot.
     Claimed,
     /// The layer is unpacked and verified, and can be claimed.
     Done,
@@ -35,7 +35,7 @@ pub enum LayerState {
 pub struct LayerJob {
     /// The digest of the layer.
     pub layer: Digest,
-    /// The digest of the plain tar of the layer.
+    /// The digest of the uncompressed tar of the layer.
     pub diff_id: Digest,
     /// The state of the layer.
     pub state: LayerState,

@@ -1,4 +1,4 @@
-//! The storage of the jobs of images.
+//! Where unpack jobs are stored.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const ID: usize = 16;
 
 /// Keeps one directory for each job.
 pub trait JobStorage: Send + Sync {
-    /// Creates a job with a new identifier, and its empty directory. Returns the identifier.
+    /// Creates the empty directory of a new job. Returns the identifier of the job.
     ///
     /// # Errors
     /// `Internal` if no unused identifier is found; errors of the file system.

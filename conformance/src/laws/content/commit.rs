@@ -1,5 +1,5 @@
-//! Laws of the end of an ingest (proofs, durability, records, cancellation), of removals, and of
-//! copies between stores.
+//! Laws about the end of an ingest (proofs, durability, records, cancellation), about removals, and
+//! about copies between stores.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -339,7 +339,10 @@ async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[D
     let mut blobs = Vec::new();
     for digest in gone {
         let stat = store.stat(digest).await.unwrap();
-        blobs.push((*digest, stat.expect("the blob must exist").version));
+        blobs.push((
+            *digest,
+            stat.expect("a blob must exist until it is removed").version,
+        ));
     }
     let removed = store.remove_versions(&blobs, &Batch::new()).await;
     removed.expect("the removal must succeed");

@@ -76,7 +76,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     assert_eq!(
         kind(subject.try_open().await),
         None,
-        "the store must be free after its first handle was dropped"
+        "opening the store must succeed after its first handle was dropped"
     );
 }
 

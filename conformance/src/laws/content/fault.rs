@@ -1,5 +1,6 @@
-//! Laws of faults. In each run, one system call that changes the disk gets a fault. The last
-//! law checks that everything is synced before a publish is acknowledged.
+//! Laws of faults. In each run, one system call that changes the disk fails, or the process is
+//! killed at this call. One law checks that the bytes of a blob and the names of their files are
+//! synced before the publish is acknowledged.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
@@ -105,7 +106,7 @@ async fn check(victim: Victim<dyn ContentStore>) {
         .find_map(|said| said.strip_prefix(LEFT));
     assert!(
         !victim.at_sync || left.is_none_or(|left| left == "0"),
-        "an ingest whose sync failed must have no bytes, but has {left:?}"
+        "an ingest must have no bytes after its sync failed; reported length: {left:?}"
     );
     let store = victim.subject.open().await;
     for (step, data) in blobs() {
@@ -130,12 +131,12 @@ async fn check(victim: Victim<dyn ContentStore>) {
     }
     right(&*store).await;
     let writer = Writer::begin(&*store, UNFINISHED, Expected::ANY).await;
-    let mut writer = writer.expect("the ingest must be resumable");
+    let mut writer = writer.expect("the ingest `unfinished` must be resumable");
     let held = bytes(4, 2 * PIECE).slice(..usize::try_from(writer.offset()).unwrap());
     assert_eq!(
         writer.digest().await.unwrap(),
         Digest::sha256(&held),
-        "the bytes of the ingest are not what was written"
+        "the bytes of the ingest `unfinished` are not the bytes that were written"
     );
 }
 

@@ -34,7 +34,10 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     }
     // The file ends before the end of the range, and changes a moment later.
     let written = writer.write_file(&file, 2_999_990, 100).await.unwrap();
-    assert_eq!(written, 10, "the number of bytes up to the end of the file");
+    assert_eq!(
+        written, 10,
+        "write_file must return the number of bytes up to the end of the file"
+    );
     expected.extend_from_slice(&data[2_999_990..]);
     file.write_all_at(&[0; 100_000], 0).unwrap();
     let committed = writer

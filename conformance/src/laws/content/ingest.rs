@@ -1,5 +1,5 @@
-//! Laws of ingests and of the checks of a commit. The life cycle of ingests is the same as in
-//! containerd.
+//! Laws of ingests, and of the checks that a commit makes. The life cycle of ingests is the same as
+//! in containerd.
 
 use std::io;
 use std::pin::Pin;
@@ -274,7 +274,7 @@ pub(super) async fn a_reader_is_stored_whole_or_not_at_all(subject: Subject) {
         let failed = put_reader(&store, Fails(&data[..])).await;
         assert!(
             failed.is_err(),
-            "stored the bytes of a source that failed after {size} bytes; expected an error"
+            "put_reader succeeded, although its source failed at offset {size}"
         );
         assert_absent(&*store, &digest).await;
         for _ in 0..2 {

@@ -42,7 +42,11 @@ pub(super) async fn pages_make_up_the_list(subject: Subject) {
     assert_eq!(digests(&*store).await, all, "pages of three");
     for limit in [1, 2, all.len() - 1, all.len()] {
         let page = store.list(None, limit).await.unwrap();
-        assert_eq!(page.len(), limit, "a page of {limit}");
+        assert_eq!(
+            page.len(),
+            limit,
+            "number of blobs in a page with the limit {limit}"
+        );
     }
     assert_eq!(store.list(all.last(), 5).await.unwrap(), []);
     let mut entries = store.entries(None, 5).await.unwrap();
@@ -53,7 +57,7 @@ pub(super) async fn pages_make_up_the_list(subject: Subject) {
     let rest = store.list(Some(&absent), 100).await.unwrap();
     let rest: Vec<_> = rest.iter().map(|stat| stat.digest).collect();
     let expected: Vec<_> = all.into_iter().filter(|digest| *digest > absent).collect();
-    assert_eq!(rest, expected, "after a digest that is not stored");
+    assert_eq!(rest, expected, "the list after a digest that is not stored");
 }
 
 pub(super) async fn a_removed_blob_is_gone(subject: Subject) {

@@ -35,7 +35,7 @@ laws! { $
             "A caller could not tell an absent blob from an error, and would fetch the blob again"
             ["EVE CheckBlobExists, which returns false for an absent blob and for an error"],
         reads_stop_at_the_end:
-            "A lazy reader that reads past the end would get an error or stale bytes"
+            "A lazy reader that reads past the end of a blob would get an error or stale bytes"
             ["containerd content.ReaderAt"],
         sha512_names_content_too:
             "An image that names its content by SHA-512 could not be stored"
@@ -44,7 +44,7 @@ laws! { $
             "A container that reads while its image is removed would get bytes of another blob"
             ["cas_core::ContentStore::open"],
         bytes_of_many_parts_come_back:
-            "A lost or moved part would break a layer, and nobody would notice it for weeks"
+            "A part of a large layer would be lost or misplaced, and nobody would notice for weeks"
             ["cas_core::ContentStore"],
     ]
     read(needs Files) [
@@ -54,7 +54,7 @@ laws! { $
     ]
     files() [
         a_file_becomes_its_bytes:
-            "A file that is shared with the store and changes later would corrupt the blob"
+            "A blob that was stored from a file would be damaged when a program changes the file"
             ["cas_core::Ingest::adopt"],
         changed_bytes_are_noticed:
             "An import of the right bytes would leave a damaged copy in place"
@@ -125,7 +125,7 @@ laws! { $
     ]
     commit() [
         a_foreign_proof_is_refused:
-            "Unverified bytes would become a blob with the proof of another ingest"
+            "The proof for one verified ingest would publish the unverified bytes of another ingest"
             ["cas_core::content::Verified"],
         every_durability_publishes:
             "A publish would return before its blob can be read"
@@ -134,18 +134,18 @@ laws! { $
             "A removed image could not be pulled again"
             ["docs/DURABILITY.md, Bytes"],
         a_late_removal_spares_what_came_after:
-            "A slow collector would remove a blob that was pulled after its scan"
+            "A slow collector would remove a blob that was pulled after the collector's scan"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
         a_removal_of_many_removes_only_those:
             "A removal of many blobs in one call would also remove the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
-            "A migration that was interrupted could not continue"
+            "An interrupted copy of a blob to another store could not continue"
             ["containerd content.Copy"],
     ]
     commit(racy) [
         a_cancelled_publish_is_whole_or_absent:
-            "Pressing Ctrl-C would leave half a blob, or a key that stays locked"
+            "Pressing Ctrl-C would leave half a blob, or would leave the key of the ingest locked"
             ["containerd#12211"],
         waiting_ends_with_the_other_writer:
             "The second of two pulls of a layer would fail, or wait forever"
@@ -156,7 +156,7 @@ laws! { $
             "A crash could leave bytes without a record, and nothing would find or remove them"
             ["cas_core::Capability::Joint"],
         a_removal_and_its_batch_are_one_step:
-            "A collection whose batch is refused would still remove the bytes"
+            "A removal whose record changes are refused would still remove the bytes of the blobs"
             ["cas_core::ContentStore::remove_versions"],
     ]
     many(racy) [
@@ -167,13 +167,13 @@ laws! { $
             "Two readers of a layer, such as an unpack and a push, would mix up their offsets"
             ["containerd content.ReaderAt"],
         a_list_shows_what_stays:
-            "A collection would miss blobs that existed all the time, or find them twice"
+            "A collection would miss blobs that existed during the whole scan, or find them twice"
             ["cas_core::ContentStore::list"],
     ]
     model(racy) [
         any_sequence_agrees_with_a_map:
             "Some order of operations that no other test has tried would lose data"
-            ["RocksDB db_stress, which compares with an expected state"],
+            ["RocksDB db_stress, which compares a database with its expected state"],
     ]
     durable(needs Durable) [
         a_reopened_store_has_its_blobs:
@@ -206,7 +206,7 @@ laws! { $
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_blobs:
-            "An acknowledged blob would be lost or incomplete after a crash at a bad moment"
+            "A kill while the store changes the disk would lose or damage an acknowledged blob"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_failed_call_keeps_the_blobs:
             "An error of the device would be ignored, and a layer would be missing later"
@@ -223,7 +223,7 @@ laws! { $
             "Two processes on a machine would each pull every layer"
             ["cas_core::Capability::Shared"],
         openings_share_the_key:
-            "Two processes would write one ingest, and both blobs would be wrong"
+            "Two processes would mix their bytes in one ingest, and a pull of the blob would fail"
             ["containerd content.Ingester"],
     ]
     shared(needs Shared, racy) [

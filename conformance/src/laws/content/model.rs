@@ -127,7 +127,7 @@ pub(super) async fn any_sequence_agrees_with_a_map(subject: Subject) {
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("the shortest failing sequence found, repeatable with {seed}: {error}");
+        panic!("a random sequence failed; to repeat the run, set {seed}: {error}");
     }
 }
 
@@ -168,7 +168,7 @@ async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
             let there = store.discard(KEYS[key]).await.unwrap();
             assert!(
                 there || oracle.held(key).is_empty(),
-                "the discard of an ingest with bytes reported that there was no ingest"
+                "`discard` returned false for an ingest that has bytes"
             );
             assert_eq!(store.begin(KEYS[key]).await.unwrap().offset(), 0);
         }
@@ -225,7 +225,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     let listed = digests(store).await;
     assert!(
         listed.iter().eq(oracle.blobs.keys()),
-        "the list must have exactly the blobs that were stored"
+        "the list must have exactly the blobs that were stored and not removed"
     );
     for (digest, data) in &oracle.blobs {
         assert_has(store, digest, data).await;

@@ -52,7 +52,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
         let read = reader.read_at(offset as u64, length).await.unwrap();
         assert!(
             read == data[offset..offset + length],
-            "a read of {length} bytes at {offset} returned other bytes"
+            "a read at {offset} with the length {length} returned wrong bytes"
         );
     }
     assert_eq!(reader.read_at(0, usize::MAX).await.unwrap(), data);
@@ -61,7 +61,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
         let read = reader.read_at(beyond, 10).await.unwrap();
         assert!(
             read.is_empty(),
-            "{} bytes read at {beyond}, beyond the end",
+            "a read at {beyond}, beyond the end of the blob, must return 0 bytes, but returned {}",
             read.len()
         );
     }
@@ -141,7 +141,7 @@ pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let across = reader.read_at(5_000_000, 6_000_000).await.unwrap();
     assert!(
         across == data[5_000_000..11_000_000],
-        "a range across parts has other bytes"
+        "a range across parts has other bytes than were written"
     );
 }
 
@@ -155,11 +155,11 @@ pub(super) async fn a_file_has_the_bytes(subject: Subject) {
         assert_eq!(file.metadata().unwrap().len(), length as u64);
         let mut found = vec![0; length];
         file.read_exact_at(&mut found, 0).unwrap();
-        assert!(found == data, "the file has other bytes");
+        assert!(found == data, "the file of the blob has wrong bytes");
         if let Some(path) = reader.path() {
             assert!(
                 std::fs::read(path).unwrap() == data,
-                "the path has other bytes"
+                "the file at the path of the blob has wrong bytes"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Laws of a store that is opened several times, as by several processes.
+//! Laws of a store that is open several times at once, as if several processes had opened it.
 
 use std::sync::Arc;
 

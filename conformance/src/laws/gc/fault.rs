@@ -1,7 +1,7 @@
 //! Laws of faults. In each run, one system call that changes the disk fails, or the process is
-//! killed at this call. Afterwards, named images must be whole, records must agree with bytes, and
-//! a collection must remove all leftovers. One law checks that an import is acknowledged only after
-//! the necessary syncs.
+//! killed at this call. Afterwards, every named image must be whole, every blob must have the right
+//! bytes and a record, and a collection must remove all leftovers. One law checks that the files
+//! with the name of an image are synced before the import of the image is acknowledged.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
@@ -105,7 +105,7 @@ async fn check(victim: Victim<Store>) {
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
         assert!(
             held.unwrap().is_some(),
-            "`two` was acknowledged, but the record of its target is lost"
+            "the name `two` was acknowledged, but the record of its target is lost"
         );
     }
     assert!(
@@ -117,7 +117,7 @@ async fn check(victim: Victim<Store>) {
         let found = store.content.fetch(&descriptor).await;
         assert!(
             found.expect("the acknowledged large blob must exist") == data,
-            "the large blob has other bytes than were acknowledged"
+            "the large blob was acknowledged, but has wrong bytes"
         );
         let record = store.blobs().load(&descriptor.digest).await;
         assert!(
@@ -181,7 +181,7 @@ pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
 pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
     for name in names {
         let deleted = store.images.delete(&name.parse().unwrap(), None).await;
-        deleted.expect("the names of the job must exist");
+        deleted.expect("deleting a name that the job created must succeed");
     }
     nothing_dead(store, Vec::new()).await;
 }

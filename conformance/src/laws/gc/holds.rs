@@ -270,7 +270,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),
-        "an explanation must not remove blobs"
+        "`explain` must not remove blobs"
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
 }

@@ -46,7 +46,7 @@ laws! { $
             "The space of killed jobs would never be freed"
             ["containerd docs/garbage-collection.md, gc.expire"],
         only_the_owner_ends_a_lease:
-            "Cleaning up would end the lease of a running pull, and its layers would be removed"
+            "Another job could end the lease of a running pull, and the pull would lose its layers"
             ["moby#53321"],
         a_blob_without_a_lease_lives_a_day:
             "A blob would be removed after its upload and before the upload of its manifest"
@@ -78,7 +78,7 @@ laws! { $
             "An image that should expire after an hour would stay forever"
             ["containerd docs/garbage-collection.md, gc.expire"],
         a_condition_needs_its_snapshot:
-            "A condition that can never be met would keep content forever"
+            "A label with a condition that can never be met would keep content forever"
             ["containerd docs/garbage-collection.md, gc.cond"],
     ]
     races() [
@@ -89,7 +89,7 @@ laws! { $
             "A layer that is pulled again would be removed by the tombstone of the old copy"
             ["docs/DURABILITY.md, Leases and collection"],
         a_collection_finishes_what_another_began:
-            "A killed collection would leave tombstones whose space is never freed"
+            "A killed collection would leave tombstoned blobs whose space is never freed"
             ["docs/DURABILITY.md, Leases and collection"],
         a_lease_that_expires_during_a_job_is_noticed:
             "A pull that was suspended for too long would name an image whose layers are gone"
@@ -114,12 +114,12 @@ laws! { $
     model(racy) [
         any_sequence_agrees_with_plain_maps:
             "Some order of operations that no other test has tried would lose data"
-            ["RocksDB db_stress, which injects faults and compares with an expected state"],
+            ["RocksDB db_stress, which compares a database with its expected state after faults"],
     ]
     owners() [
         an_owner_sees_only_their_names:
             "A tenant would list the images of other tenants, and might remove them by mistake"
-            ["docs/decisions/0016-owners.md; EVE eve-downloaded"],
+            ["docs/decisions/0016-owners.md; EVE, label eve-downloaded"],
         a_name_of_another_owner_is_denied:
             "A tenant would replace the image that another tenant runs"
             ["docs/decisions/0016-owners.md"],
@@ -127,7 +127,7 @@ laws! { $
             "The collection of one tenant would remove the content of another"
             ["docs/decisions/0016-owners.md; EVE on a node that is shared with k3s"],
         bytes_stay_while_a_root_is_left:
-            "A tenant that removes an image would remove layers that other tenants share"
+            "A tenant that removes an image would remove layers that images of other tenants need"
             ["docs/decisions/0016-owners.md"],
         a_name_claims_what_it_reaches:
             "A tenant would lose content that another tenant happened to store first"
@@ -146,10 +146,10 @@ laws! { $
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_store:
-            "A name would point to lost content, or an import would leave blobs that nothing finds"
+            "A name would point to lost content, or leftover blobs would never be collected"
             ["docs/DURABILITY.md, Leases and collection"],
         a_failed_call_keeps_the_store:
-            "After an error during a collection, content that a name reaches would be lost"
+            "After an error of the device, an acknowledged name or its content would be lost"
             ["docs/DURABILITY.md, Leases and collection"],
         a_full_disk_keeps_the_store:
             "After a disk was full, an acknowledged name or its content would be lost"
@@ -168,7 +168,7 @@ laws! { $
             "One machine would collect blobs that another machine pulls into the shared store"
             ["docs/DURABILITY.md, Leases and collection"],
         killed_importers_lose_no_name:
-            "A killed import would remove an image that another import named"
+            "A killed import would remove names that finished imports created"
             ["docs/DURABILITY.md, Names"],
     ]
 }

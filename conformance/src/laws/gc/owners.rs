@@ -38,7 +38,7 @@ async fn delete(store: &Store, name: &str) {
 
 /// Returns the blobs that the owner of the view claims.
 async fn claimed(view: &Store) -> Vec<Digest> {
-    let owner = view.owner().expect("a view has an owner");
+    let owner = view.owner().expect("a view must have an owner");
     let claimed = view.blobs().claimed_by(owner).await.unwrap();
     claimed.into_iter().map(|(digest, _)| digest).collect()
 }
@@ -143,7 +143,7 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     assert_eq!(
         done.released.len(),
         1,
-        "expected that only the claim on the shared layer was released: {done:?}"
+        "expected only the claim on the shared layer to be released, found {done:?}"
     );
     assert_eq!(there(&store).await, sorted(one.digests()));
     assert!(claimed(&blue).await.is_empty());
@@ -166,7 +166,7 @@ pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
         let collected = collect_now(view).await;
         assert!(
             collected.blobs.is_empty(),
-            "blobs that other names keep were removed: {collected:?}"
+            "the collection removed blobs that other names keep: {collected:?}"
         );
         assert_eq!(sorted(collected.released), sorted(sample.digests()));
     }
@@ -260,13 +260,13 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
     assert_eq!(
         there(&store).await,
         [],
-        "blobs left after both owners have collected"
+        "no blobs may be left after the collections"
     );
 }
 
 async fn live(view: Store) {
     let sample = Sample::of(1);
-    let name = view.owner().expect("a view has an owner").to_string();
+    let name = view.owner().expect("a view must have an owner").to_string();
     for _ in 0..10 {
         // The other owner may be storing or removing the same blob.
         while let Err(error) = sample.import(&view, &name).await {

@@ -128,7 +128,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],
-        "no lease may be left after the job, even if it expired during the job"
+        "no lease may be left after a job whose lease expired"
     );
 }
 

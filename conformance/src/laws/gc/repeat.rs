@@ -47,7 +47,9 @@ async fn fail_each(subject: &Subject, side: Side) {
         let mut done = Vec::new();
         let outcome = job(&faulty(&store, &plan), &from, &mut done).await;
         let failed = plan.end();
-        let context = format!("call {nth}, {failed:?}, after {done:?}");
+        let context = format!(
+            "planned fault at call {nth}; failed calls: {failed:?}; finished steps: {done:?}"
+        );
         if let Err(error) = &outcome {
             assert_eq!(error.kind(), kind, "{context}: {error:?}");
         }
@@ -96,7 +98,7 @@ async fn acknowledged(store: &Store, done: &[&str], context: &str) {
     for name in ["copied", "tagged"] {
         assert!(
             there(name) || !done.contains(&name),
-            "{context}: {name} is lost"
+            "{context}: the name `{name}` is lost"
         );
     }
     // If the removal of the name failed, the name may exist or not.

@@ -28,7 +28,7 @@ laws! { $
             "Two images would become one in a store that shortens names or ignores case"
             ["containerd images.Store; umoci reference grammar"],
         an_image_needs_a_target:
-            "A name would exist whose image cannot be read or unpacked"
+            "A name would point to an image that cannot be read or unpacked"
             ["containerd images.Store.Create"],
         labels_have_bounds:
             "An unbounded label would make every list slow and every record large"
@@ -37,7 +37,7 @@ laws! { $
             "A removed image could still be run"
             ["containerd images.Store.Delete"],
         deletion_asks_for_the_target:
-            "A caller that read an image would remove the image that has replaced it since"
+            "A deletion of an old image would remove the new image that has the same name"
             ["containerd images.DeleteTarget"],
     ]
     name(racy) [
@@ -56,7 +56,7 @@ laws! { $
             "Setting one label would remove other labels"
             ["containerd images.Store.Update"],
         unknown_field_paths_are_refused:
-            "A misspelled path would report success and change nothing"
+            "An update with a misspelled field path would report success and change nothing"
             ["containerd images.Store.Update"],
         an_update_of_an_unknown_name_is_not_found:
             "A late update would bring back a removed image"
@@ -72,16 +72,16 @@ laws! { $
     ]
     find() [
         images_are_listed_by_name:
-            "The output of two calls could not be compared"
+            "Two lists of the same images could differ in their order"
             ["cas_core::ImageStore::list"],
         filters_choose_images:
-            "A deletion with a filter that matches too much would remove too many images"
+            "A filter would match the wrong images, and a deletion by filter would remove them"
             ["containerd filters"],
         bad_filters_are_refused:
             "An invalid filter would match all images, even in a deletion"
             ["containerd filters"],
         images_are_found_by_their_targets:
-            "A removal by digest would leave a name, or remove a name that now has another target"
+            "A removal by digest would miss a name, or remove a name that now has another target"
             ["cas_core::ImageStore::find"],
     ]
     repeat() [

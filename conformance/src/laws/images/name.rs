@@ -208,7 +208,7 @@ pub(super) async fn one_creator_of_a_name_wins(subject: Subject) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
         }
     }
-    assert_eq!(winners.len(), 1, "winners of one name");
+    assert_eq!(winners.len(), 1, "exactly one creator of a name must win");
     assert_eq!(
         images.get(&named("a")).await.unwrap().as_ref(),
         winners.first()

@@ -146,6 +146,6 @@ pub(super) async fn one_of_many_replacements_wins(subject: Subject) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
         }
     }
-    assert_eq!(winners.len(), 1, "winners of one replacement");
+    assert_eq!(winners.len(), 1, "exactly one replacement must win");
     assert_eq!(images.get(&name()).await.unwrap().as_ref(), winners.first());
 }

@@ -1,4 +1,4 @@
-//! Laws of records after a restart, and in other openings of the store.
+//! Laws of records after a restart, and in a store that is open twice at the same time.
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
@@ -68,7 +68,7 @@ pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
             let acknowledged = (0..=last).rev().take(8).find(|one| one % 8 == slot);
             assert!(
                 second >= acknowledged,
-                "found the change {second:?}, but {acknowledged:?} was acknowledged"
+                "found change {second:?}, but the later change {acknowledged:?} was acknowledged"
             );
             assert!(
                 first >= second,

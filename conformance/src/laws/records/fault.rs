@@ -109,7 +109,7 @@ async fn check(victim: Victim<dyn Records>) {
     let right = allowed.iter().any(|begun| after(done, *begun) == found);
     assert!(
         right,
-        "{done} batches were acknowledged; expected the records of these batches, with or without \
+        "acknowledged batches: {done}; expected the records of these batches, with or without \
          changes of the next batch, found the keys {:?}",
         found.keys()
     );

@@ -44,7 +44,7 @@ laws! { $
             "A scan for a prefix that contains a wildcard would find other records"
             ["cas_core::Records::scan"],
         tables_are_separate:
-            "An image and a lease with one name would be one record"
+            "An image and a lease with the same name would share one record"
             ["cas_core::records::Table"],
         tables_are_alike:
             "An update would be lost in one table, but not in the other tables"
@@ -85,7 +85,7 @@ laws! { $
             "Two jobs would own one lease, and the first job to end would delete it"
             ["cas_core::records::Expect"],
         a_scan_shows_what_stays:
-            "A collection would miss a lease that existed all the time"
+            "A collection would miss a lease that existed during the whole scan"
             ["cas_core::Records::scan"],
     ]
     durable(needs Durable) [

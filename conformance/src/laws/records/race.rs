@@ -1,4 +1,4 @@
-//! Laws of races.
+//! Laws of races between concurrent calls.
 
 use std::sync::Arc;
 
@@ -99,7 +99,11 @@ async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
     assert_eq!(winners.len(), 1, "expected one winner, found {winners:?}");
     for key in keys {
         let found = value(&**records, T, key).await;
-        assert_eq!(found, Some(winners.clone()), "the value of the winner");
+        assert_eq!(
+            found,
+            Some(winners.clone()),
+            "each key must have the value of the winner"
+        );
     }
 }
 

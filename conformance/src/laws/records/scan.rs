@@ -54,7 +54,11 @@ pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     }
     delete(&*records, T, "A", Expect::Any).await.unwrap();
     let rest = records.scan(T, "", Some("A"), 2).await.unwrap();
-    assert_eq!(keys(&rest), ["a", "a%"], "after a key that was removed");
+    assert_eq!(
+        keys(&rest),
+        ["a", "a%"],
+        "a scan must continue after a key that was removed"
+    );
 }
 
 /// Scans with several prefixes, also with prefixes that contain `%` or `_`, and with cursors before
@@ -68,9 +72,9 @@ pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
         assert_eq!(keys(&found), fits.collect::<Vec<_>>(), "prefix {prefix:?}");
     }
     let early = records.scan(T, "a", Some("!"), 1).await.unwrap();
-    assert_eq!(keys(&early), ["a"], "a cursor before the prefix");
+    assert_eq!(keys(&early), ["a"], "scan with a cursor before the prefix");
     let late = records.scan(T, "a", Some("b"), 1).await.unwrap();
-    assert_eq!(keys(&late), [""; 0], "a cursor after the prefix");
+    assert_eq!(keys(&late), [""; 0], "scan with a cursor after the prefix");
 }
 
 pub(super) async fn tables_are_separate(subject: Subject) {
@@ -112,9 +116,17 @@ pub(super) async fn tables_are_alike(subject: Subject) {
             assert_eq!(keys(&found), fits.collect::<Vec<_>>(), "{name} {prefix:?}");
         }
         let early = records.scan(table, "a", Some("!"), 1).await.unwrap();
-        assert_eq!(keys(&early), ["a"], "a cursor before the prefix in {name}");
+        assert_eq!(
+            keys(&early),
+            ["a"],
+            "scan of the table {name} with a cursor before the prefix"
+        );
         let late = records.scan(table, "a", Some("b"), 1).await.unwrap();
-        assert_eq!(keys(&late), [""; 0], "a cursor after the prefix in {name}");
+        assert_eq!(
+            keys(&late),
+            [""; 0],
+            "scan of the table {name} with a cursor after the prefix"
+        );
         let taken = write(&*records, table, "a", Expect::Absent, b"taken").await;
         assert_eq!(kind(taken), Some(ErrorKind::Conflict), "{name}");
         let seen = Expect::Revision(record(&*records, table, "a").await.revision);

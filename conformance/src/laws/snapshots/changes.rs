@@ -1,5 +1,5 @@
-//! Laws of the changes that a layer makes to the layers below it. The laws are modeled on the test
-//! suite of containerd.
+//! Laws of layers that change, move or remove files of the layers below them. The laws are modeled
+//! on the test suite of containerd.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -81,7 +81,11 @@ pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
         assert_eq!(found("file"), (file, 0o640), "file in {parent}");
         assert_eq!(found("dir"), ((1000, 1001), 0o2750), "dir in {parent}");
         assert_eq!(found("dir/below"), ((0, 0), 0o600), "dir/below in {parent}");
-        assert_eq!(found("").0, (1000, 1001), "the root in {parent}");
+        assert_eq!(
+            found("").0,
+            (1000, 1001),
+            "the owner of the root directory in {parent}"
+        );
         assert_eq!(tree.read("file").as_deref(), Some("1"));
     }
 }

@@ -54,7 +54,7 @@ laws! { $
             "Layers unpacked in parallel would have no parent, and the image would miss files"
             ["containerd snapshots.WithParent, capability rebase"],
         a_committed_snapshot_has_no_mounts:
-            "A mounted layer could be changed"
+            "A committed layer could be mounted for writing, and changed"
             ["containerd snapshots.Snapshotter.Mounts"],
         mounts_stay_the_same:
             "A restarted container would find another root file system"
@@ -72,7 +72,7 @@ laws! { $
             "A key with slashes or dots would reach a directory outside the snapshots"
             ["containerd snapshot keys; CVE-2014-9358"],
         a_closed_snapshotter_refuses:
-            "Calls after the close would continue without the records"
+            "Calls after the close would run without the records of the snapshots"
             ["containerd snapshots.Snapshotter.Close"],
         closing_twice_is_allowed:
             "If two code paths close the snapshotter, the second close would fail"
@@ -80,10 +80,10 @@ laws! { $
     ]
     info() [
         stat_describes_the_snapshot:
-            "A caller could not tell a layer from a container, or find its parent"
+            "A caller could not tell a layer from a container, or find the parent of a snapshot"
             ["containerd snapshots.Info"],
         a_commit_replaces_labels_and_time:
-            "A layer would inherit the labels of a job, and these labels would keep the layer"
+            "A layer would inherit labels of its active snapshot, such as gc.root, and stay forever"
             ["containerd snapshots.Snapshotter.Commit"],
         an_update_replaces_all_labels:
             "A removed label would still keep the snapshot"

@@ -61,8 +61,9 @@ impl Files {
         }
     }
 
-    /// Counts a request that one of `faults` may hit. Returns the fault that hits it, or `None`. If
-    /// the fault is [`Fault::Slow`], waits first.
+    /// Counts a request if `faults` contains the fault of the disk. Returns this fault if it hits
+    /// the request, otherwise `None`. Before it returns [`Fault::Slow`], waits for
+    /// [`Fault::DELAY`].
     fn hit(&self, faults: &[Fault]) -> Option<Fault> {
         let hit = Shared::lock(&self.shared).hit(faults);
         if hit == Some(Fault::Slow) {
@@ -92,8 +93,8 @@ impl Filesystem for Files {
         reply.attr(&VALID, &self.attributes(node));
     }
 
-    /// Opens a file so that the kernel does not cache its pages. A writer then waits until its
-    /// write has arrived here.
+    /// Opens a file without the page cache of the kernel. A write to the file then returns only
+    /// after this file system has answered the request.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }

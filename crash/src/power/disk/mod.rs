@@ -1,8 +1,9 @@
 //! A disk that records what a file system does with it.
 //!
-//! The disk is a file in a FUSE file system of this process. A loop device on this file is what is
-//! formatted and mounted. Next to the disk there is a file `marks`: a write to it adds a mark to
-//! the record, so the record tells which writes and flushes came before the mark.
+//! The disk is a file in a FUSE file system of this process. A loop device on this file is
+//! formatted and mounted. Next to the disk there is a file `marks`. A write to `marks` adds a mark
+//! to the record. So the record tells which writes to the disk and which flushes came before the
+//! mark.
 
 mod fuse;
 mod pages;
@@ -26,32 +27,32 @@ pub(crate) enum Event {
     Write(u64, Box<[u8]>),
     /// All earlier writes were made durable.
     Flush,
-    /// The worker noted this line.
+    /// A worker noted this line.
     Mark(String),
 }
 
-/// A disk, and everything that happened to it while the worker ran.
+/// The bytes of a disk before workers ran, and everything that happened to it while they ran.
 pub(crate) struct Record {
     /// The bytes of the disk before the first event.
     pub(crate) start: Pages,
     pub(crate) events: Vec<Event>,
 }
 
-/// What the FUSE file system and its owner share.
+/// The state that [`Files`] and its [`Disk`] share.
 #[derive(Default)]
 struct Shared {
     pages: Pages,
     /// `None` while nothing is recorded.
     events: Option<Vec<Event>>,
-    /// What is wrong with the disk while a record is made.
+    /// The fault of the disk, if any, while a record is made.
     faulty: Option<Faulty>,
 }
 
-/// A fault, and which requests it hits.
+/// A fault, and the numbers of the requests that it hits.
 struct Faulty {
     fault: Fault,
     hits: Range<u64>,
-    /// The number of requests of the fault's kind so far.
+    /// How many requests that the fault may hit were made since the record began.
     requests: u64,
 }
 
@@ -60,7 +61,8 @@ impl Shared {
         shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request that one of `faults` may hit. Returns the fault that hits it, or `None`.
+    /// Counts a request if `faults` contains the fault of the disk. Returns this fault if it hits
+    /// the request, otherwise `None`.
     fn hit(&mut self, faults: &[Fault]) -> Option<Fault> {
         let faulty = self
             .faulty
@@ -112,9 +114,9 @@ impl Disk {
         self.directory.join(fuse::MARKS)
     }
 
-    /// Begins a record. Returns the bytes that the disk has now, all of which must have been
-    /// flushed. Until the record ends, `fault` hits the requests of its kind with the given
-    /// numbers.
+    /// Begins a record. Returns the bytes that the disk has now. The caller must have flushed all
+    /// of them. `fault` is a fault with the numbers of the requests that it hits, as
+    /// [`Fault::hits`] returns them. The disk has this fault until the record ends.
     pub(crate) fn begin(&self, fault: Option<(Fault, Range<u64>)>) -> Pages {
         let mut shared = Shared::lock(&self.shared);
         shared.faulty = fault.map(|(fault, hits)| Faulty {
@@ -126,7 +128,7 @@ impl Disk {
         shared.pages.clone()
     }
 
-    /// Ends the record, and the fault of the disk. Returns the events of the record.
+    /// Ends the record, and removes the fault from the disk. Returns the events of the record.
     pub(crate) fn end(&self) -> Vec<Event> {
         let mut shared = Shared::lock(&self.shared);
         shared.faulty = None;

@@ -10,8 +10,8 @@ const PAGE: usize = 4096;
 
 type Page = [u8; PAGE];
 
-/// The pages of a disk that are not all zeros, by their number. A clone shares a page until one of
-/// the two writes to it.
+/// The pages of a disk that are not all zeros, by their number. A clone and its original share each
+/// page until one of them writes to this page.
 #[derive(Clone, Default)]
 pub(crate) struct Pages(BTreeMap<u64, Arc<Page>>);
 
@@ -60,7 +60,8 @@ impl Pages {
     }
 }
 
-/// Returns the number of the page of a byte, and the place of the byte in the page.
+/// Returns the number of the page that contains the byte at `offset`, and the index of the byte in
+/// this page.
 fn place(offset: u64) -> (u64, usize) {
     let page = PAGE as u64;
     (offset / page, (offset % page) as usize)

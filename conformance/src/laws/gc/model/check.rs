@@ -22,7 +22,7 @@ impl Run<'_> {
         let known = |digest: &Digest| blobs().iter().any(|(one, ..)| one.digest == *digest);
         assert!(
             listed.iter().all(known),
-            "the list has blobs that were not stored"
+            "the content store lists blobs that no step stored"
         );
         let images = self.store.images.list(&[]).await.unwrap();
         let found = images.iter().map(|image| {
@@ -34,7 +34,7 @@ impl Run<'_> {
         assert_eq!(
             found.collect::<Vec<_>>(),
             wanted.collect::<Vec<_>>(),
-            "the names of images"
+            "the names, targets and labels of the images"
         );
         let leases = self.store.leases().list().await.unwrap();
         let found: Vec<_> = leases
@@ -123,7 +123,7 @@ impl Run<'_> {
         let after = self.oracle.names.remove(name);
         assert!(
             found == before || found == after,
-            "expected the name {name} as before or after the failed step, found {found:?}"
+            "a failed step must leave the name {name} in its old or its new state, found {found:?}"
         );
         self.oracle.names.extend(found.map(|found| (name, found)));
     }

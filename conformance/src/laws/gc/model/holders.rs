@@ -40,7 +40,7 @@ impl Run<'_> {
             .expect("the blob must still exist");
         assert!(
             [&before, &after].contains(&found),
-            "expected the labels before or after the failed change, found {found:?}"
+            "a failed update must keep the old labels or set the new labels, found {found:?}"
         );
     }
 

@@ -1,5 +1,5 @@
-//! Random sequences of operations on a whole store, compared with plain maps. Some of the
-//! operations fail.
+//! Runs random sequences of operations on a whole store. Some of the operations are made to fail.
+//! Compares the store with its expected state, which is kept in plain maps.
 
 mod check;
 mod holders;
@@ -33,6 +33,6 @@ pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject) {
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("the shortest failing sequence found, repeatable with {seed}: {error}");
+        panic!("a random sequence failed; to repeat the run, set {seed}: {error}");
     }
 }

@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
             self.adopt_ingest(key, &held).await;
         }
         let found = self.store.content.stat(&other.digest).await.unwrap();
-        assert_eq!(found, None, "wrong bytes are stored");
+        assert_eq!(found, None, "a refused publish must not store a blob");
     }
 
     async fn discard(&mut self, key: &'static str) {

@@ -1,0 +1,142 @@
+//! Damage to the own files and objects of a `dir:` store.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::common::{cas, fails, ok};
+use crate::scene::{Scene, files, has, overwrite};
+
+/// Returns the object that lists the parts of the largest layer.
+fn cell(scene: &Scene) -> PathBuf {
+    let blobs = scene.root.join("store/blobs/sha256");
+    blobs.join(scene.layer().hex())
+}
+
+fn import(scene: &Scene) -> Command {
+    let mut import = cas(&scene.root);
+    import.args(["import", "--name", "app:1"]);
+    import.arg(scene.scratch.path().join("demo.tar"));
+    import
+}
+
+#[test]
+fn a_damaged_list_of_parts_is_replaced_by_an_import() {
+    let scene = Scene::new("dir");
+    let cell = cell(&scene);
+    let whole = fs::read(&cell).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let nonce = &whole[..32];
+    let no_pointer = [nonce, b" +\n{}\n", nonce].concat();
+    for damaged in [&flipped[..], b"", &whole[1..], &no_pointer, &[0; 9000]] {
+        overwrite(&cell, damaged);
+        let out = scene.scratch.path().join("out");
+        let unpacked = cas(&scene.root)
+            .args(["unpack", "app:1"])
+            .arg(&out)
+            .output();
+        let unpacked = unpacked.unwrap();
+        // A list that was changed may still be a list, of parts that do not exist.
+        assert!(
+            matches!(unpacked.status.code(), Some(3 | 4)),
+            "{unpacked:?}"
+        );
+        ok(&mut import(&scene));
+        // It removes the parts that the damaged list does not name any more.
+        ok(cas(&scene.root).arg("gc"));
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        scene.works();
+        overwrite(&cell, damaged);
+        scene.heals("blob-damaged", scene.layer().hex());
+    }
+}
+
+#[test]
+fn a_truncated_manifest_is_fetched_again() {
+    let scene = Scene::new("dir");
+    let bytes = scene.bytes(&scene.manifest_digest);
+    let mut parts = files(&scene.root.join("store/uploads"));
+    parts.retain(|part| fs::read(part).unwrap() == bytes);
+    for length in [bytes.len() / 2, 0] {
+        overwrite(&parts[0], &bytes[..length]);
+        scene.heals("blob-damaged", scene.manifest_digest.hex());
+        parts = files(&scene.root.join("store/uploads"));
+        parts.retain(|part| fs::read(part).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn a_damaged_or_lost_format_is_made_again() {
+    let scene = Scene::new("dir");
+    let format = scene.root.join("store/format");
+    for damaged in [Some(&b"garbage"[..]), Some(b""), Some(b"{}"), None] {
+        match damaged {
+            Some(damaged) => overwrite(&format, damaged),
+            None => fs::remove_file(&format).unwrap(),
+        }
+        scene.heals("store-damaged", "format");
+    }
+    // A newer format is not damage.
+    let newer = fs::read_to_string(&format).unwrap();
+    overwrite(
+        &format,
+        newer
+            .replace("\"version\": 2", "\"version\": 99")
+            .as_bytes(),
+    );
+    let said = fails(cas(&scene.root).args(["fsck", "--repair"]), 1);
+    assert!(said.contains("newer"), "{said}");
+}
+
+#[test]
+fn lost_folders_of_records_cost_no_blob() {
+    for folder in ["images", "blobs", "leases", "notes"] {
+        let scene = Scene::new("dir");
+        fs::remove_dir_all(scene.root.join("store/records").join(folder)).unwrap();
+        let said = fails(cas(&scene.root).arg("images"), 4);
+        assert!(said.contains("fsck --repair"), "{said}");
+        let subject = format!("records/{folder}");
+        let (code, found) = scene.fsck(&[]);
+        assert_eq!(code, 4, "{found:#?}");
+        assert!(has(&found, "database-damaged", &subject), "{found:#?}");
+        let (_, repaired) = scene.fsck(&["--repair"]);
+        assert!(
+            has(&repaired, "database-damaged", &subject),
+            "{repaired:#?}"
+        );
+        if folder == "images" {
+            assert!(has(&repaired, "name-missing", ""), "{repaired:#?}");
+        }
+        ok(cas(&scene.root).arg("gc"));
+        ok(cas(&scene.root).args(["tag", &scene.manifest_digest.to_string(), "app:1"]));
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{folder}");
+        scene.works();
+    }
+}
+
+/// Only one process can write to the store, so parts that no blob has are of a process that ended.
+#[test]
+fn parts_of_a_killed_upload_are_found_and_removed() {
+    let scene = Scene::new("dir");
+    let before = files(&scene.root.join("store/uploads")).len();
+    for removal in [&["fsck", "--repair"][..], &["gc"]] {
+        let mut add = cas(&scene.root);
+        add.args(["blob", "add", "-"]).stdin(Stdio::piped());
+        let mut adding = add.stdout(Stdio::null()).spawn().unwrap();
+        let mut input = adding.stdin.take().unwrap();
+        input.write_all(&vec![7; 9 << 20]).unwrap();
+        while files(&scene.root.join("store/uploads")).len() == before {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        adding.kill().unwrap();
+        adding.wait().unwrap();
+        let (code, found) = scene.fsck(&[]);
+        assert_eq!(code, 4, "{found:#?}");
+        assert!(has(&found, "job-left", "content"), "{found:#?}");
+        ok(cas(&scene.root).args(removal));
+        assert_eq!(files(&scene.root.join("store/uploads")).len(), before);
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+    }
+}
