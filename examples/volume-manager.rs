@@ -3,9 +3,9 @@
 //! directory when the container has ended.
 //!
 //! Start it as the superuser: `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`. ROOT is
-//! the directory of the root of `cas`, which is created if it does not exist. ARCHIVE is an archive
-//! or a layout of images. VOLUMES is an existing directory for the root directories of the
-//! containers.
+//! the directory in which `cas` keeps its store, its snapshots and its settings. It is created if
+//! it does not exist. ARCHIVE is an archive of images or a directory with an OCI layout. VOLUMES is
+//! an existing directory for the root directories of the containers.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! A store of App Container images (ACIs) in the store of a root, like the image store of rkt. To
-//! open it, pass [`Cas::store`](crate::Cas::store) to [`AciStore::open`].
+//! Keeps App Container images (ACIs) in the store of a root, with the functions of rkt's image
+//! store. To open an [`AciStore`], pass [`Cas::store`](crate::Cas::store) to [`AciStore::open`].
 
 pub use cas_aci::*;
 #[cfg(feature = "registry")]

@@ -1,4 +1,4 @@
-//! Doors to private parsers, for the fuzz targets of this repository.
+//! Public functions that call private parsers, for the fuzz targets of this repository.
 
 use std::path::Path;
 
@@ -25,7 +25,9 @@ pub fn cas_toml_text(engines: &Engines) -> Result<String> {
 /// Parses the part of an image configuration that describes the process.
 ///
 /// # Errors
-/// `Corrupt` if `data` is not an image configuration, or exceeds a bound on JSON documents.
+/// `Corrupt` if `data` is not an image configuration, has more than
+/// [`DOCUMENT_READ`](crate::limit::DOCUMENT_READ) bytes, or is nested deeper than
+/// [`JSON_DEPTH`](crate::limit::JSON_DEPTH) levels.
 pub fn process_config(data: &[u8]) -> Result<()> {
     bundle::Config::parse(data).map(|_| ())
 }
@@ -34,9 +36,10 @@ pub fn process_config(data: &[u8]) -> Result<()> {
 /// `path`.
 ///
 /// # Errors
-/// `NotFound` for a name that the root file system does not have; `Corrupt` for a number that is
-/// too large, or if `/etc/passwd` or `/etc/group` is not a regular file; `OutOfRange` if one of
-/// them is too long, or if the user is in too many groups; errors of the file system.
+/// `NotFound` for a name that `/etc/passwd` or `/etc/group` does not list; `Corrupt` for a number
+/// above [`ID`](crate::limit::ID), or if one of these files is not a regular file; `OutOfRange` if
+/// one of these files has more than [`ACCOUNTS`](crate::limit::ACCOUNTS) bytes, or if the user is
+/// in more than [`GROUPS`](crate::limit::GROUPS) groups; errors of the file system.
 pub fn account(path: &Path, wanted: &str) -> Result<()> {
     bundle::find_account(&Rootfs::open(path)?, wanted).map(|_| ())
 }

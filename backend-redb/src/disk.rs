@@ -24,14 +24,16 @@ impl Disk {
     /// redb accepts no more writes after a write that failed.
     fn with_reserve(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match work() {
-            Err(error)
-                if error.kind() == io::ErrorKind::StorageFull && self.space.release_reserve() =>
-            {
-                work()
-            }
+            Err(error) if is_full(&error) && self.space.release_reserve() => work(),
             done => done,
         }
     }
+}
+
+/// Returns whether the disk or the quota of the user is used up.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// The file is locked by [`crate::file::open`].

@@ -3,6 +3,13 @@
 use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
+/// What the system calls a disk that is full, a quota that is used up, and a file that is too large.
+const FULL: &[&str] = &[
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+];
+
 /// Converts an error of RocksDB inside a transaction.
 pub(crate) fn broken(error: rocksdb::Error) -> Failed {
     Failed::Broken(classify(error))
@@ -14,9 +21,10 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
     let message = error.to_string();
     let has = |words: &str| message.contains(words);
     let classified = match error.kind() {
-        _ if has("No space left on device") => Error::new(
+        _ if FULL.iter().any(|words| has(words)) => Error::new(
             ErrorKind::Full,
-            "the disk is full; free some space and reopen the store",
+            "the disk is full, or a quota or the limit on the size of files (`ulimit -f`) is \
+             reached; free some space or raise the limit, and reopen the store",
         ),
         _ if has("Too many open files") => {
             Error::out_of_range(format!("{message}; raise the limit with `ulimit -n`"))

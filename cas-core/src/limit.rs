@@ -127,9 +127,9 @@ pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum size of a writable disk, which is stored as one file. Many file systems cannot store a
 /// larger file.
 pub const WRITABLE_DISK: u64 = 16 << 40;
-/// Maximum number of directories that one layer implies. A layer implies a directory that is in the
-/// path of an entry, but has no entry of its own. For each entry of the layer, [`IMPLIED_BY_ENTRY`]
-/// more implied directories are allowed.
+/// Maximum number of directories that the layers of one image imply. A layer implies a directory that
+/// is in the path of an entry, but has no entry of its own. For each entry of a layer,
+/// [`IMPLIED_BY_ENTRY`] more implied directories are allowed.
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of implied directories for each entry of a layer, in addition to [`IMPLIED`].
 pub const IMPLIED_BY_ENTRY: u64 = 16;

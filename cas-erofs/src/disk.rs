@@ -3,10 +3,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 
 use cas_core::Result;
-use cas_host::{NewFile, copy_data};
+use cas_host::copy_data;
 
 use crate::image::Image;
 use crate::layers::{ALIGNMENT, DataFile};
@@ -23,32 +22,24 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes the image of a tree, and writes the image and the data files to one new file. When the
-    /// new file is complete and flushed to the device, it gets the name `path`, and replaces any
-    /// file that had this name. Returns the size of the new file.
+    /// Makes the image of a tree, and writes the image and the data files to the empty file `out`.
+    /// Returns the size of the file.
     ///
     /// # Errors
-    /// As [`Image::new`] and [`NewFile::begin`]; errors of the file system.
-    pub fn write(tree: &Tree, data: &[DataFile], path: &Path) -> Result<Self> {
-        let new = NewFile::begin(path)?;
-        let disk = Image::new(tree, data)?.write_disk(data, new.file())?;
-        new.publish()?;
-        Ok(disk)
+    /// As [`Image::new`]; errors of the file system.
+    pub fn write(tree: &Tree, data: &[DataFile], out: &File) -> Result<Self> {
+        Image::new(tree, data)?.write_disk(data, out)
     }
 
-    /// Writes an image and its data files to one new file. The metadata of the image is copied from
-    /// the file `metadata`. The data files must be in the order in which the image numbers them.
-    /// When the new file is complete and flushed to the device, it gets the name `path`, and
-    /// replaces any file that had this name. Returns the size of the new file.
+    /// Writes an image and its data files to the empty file `out`. The metadata of the image is
+    /// copied from the file `metadata`. The data files must be in the order in which the image
+    /// numbers them. Returns the size of the file.
     ///
     /// # Errors
-    /// As [`NewFile::begin`]; errors of the file system.
-    pub fn join(metadata: &DataFile, data: &[DataFile], path: &Path) -> Result<Self> {
-        let new = NewFile::begin(path)?;
-        copy_data(&metadata.file, metadata.length, new.file(), 0)?;
-        let disk = append(data, metadata.length, new.file())?;
-        new.publish()?;
-        Ok(disk)
+    /// Errors of the file system.
+    pub fn join(metadata: &DataFile, data: &[DataFile], out: &File) -> Result<Self> {
+        copy_data(&metadata.file, metadata.length, out, 0)?;
+        append(data, metadata.length, out)
     }
 }
 

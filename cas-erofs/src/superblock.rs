@@ -284,7 +284,8 @@ mod tests {
         let (tree, data) = layers.finish();
         let metadata = crate::Image::new(&tree, &data).unwrap().metadata().to_vec();
         let path = temp.path().join("disk");
-        Disk::write(&tree, &data, &path).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        Disk::write(&tree, &data, &file).unwrap();
         let disk = std::fs::read(&path).unwrap();
         check(temp.path(), &disk).unwrap();
         for part in [&metadata[..], &disk[..metadata.len() + 512]] {

@@ -11,19 +11,22 @@ use std::path::{Path, PathBuf};
 use cas_core::Result;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::calls::{self, undisturbed};
 use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
-/// The permission that lets other users reach what is in a directory.
-const REACH: u32 = 0o001;
-/// The permissions that let other users run a program with the rights of its owner.
-const SET_UID: u32 = 0o4001;
-/// The permissions that let other users run a program with the rights of its group.
-const SET_GID: u32 = 0o2011;
-
-/// The permission that lets other users run a program.
-const RUN: u32 = 0o001;
+/// The permission of all users to search a directory or run a program.
+const ALL: u32 = 0o001;
+/// The permission of a group to search a directory or run a program. If the file has an ACL, this
+/// bit is set if the ACL lets any other user or group do so.
+const GROUP: u32 = 0o010;
+/// The mark of a program that runs with the rights of its owner.
+const SET_UID: u32 = 0o4000;
+/// The marks of a program that runs with the rights of its group.
+const SET_GID: u32 = 0o2010;
+/// The extended attribute with the ACL of a file.
+const ACL: &CStr = c"system.posix_acl_access";
 /// The extended attribute with the capabilities that a program gets when it runs.
 const CAPABILITIES: &CStr = c"security.capability";
 
@@ -50,7 +53,8 @@ pub struct Exposed {
 pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
     let path = undisturbed(|| path.canonicalize())?;
     for above in path.ancestors() {
-        if undisturbed(|| above.metadata())?.mode() & REACH == 0 {
+        let found = undisturbed(|| above.metadata())?;
+        if !is_open(found.mode(), found.gid(), || has_attribute(above, ACL)) {
             return Ok(None);
         }
     }
@@ -83,7 +87,7 @@ impl Search {
         match at.file_type() {
             FileType::CharacterDevice | FileType::BlockDevice => self.devices,
             FileType::RegularFile if self.programs => {
-                has(SET_UID) || has(SET_GID) || has(RUN) && has_capabilities(at)
+                is_open_to_others(at) && (has(SET_UID) || has(SET_GID) || has_capabilities(at))
             }
             _ => false,
         }
@@ -92,8 +96,25 @@ impl Search {
 
 /// Returns whether a program has capabilities. Returns false if the attribute cannot be read.
 fn has_capabilities(at: At<'_>) -> bool {
-    let path = proc_path_of(at.dir, at.name.to_bytes());
-    calls::lgetxattr(&*path, CAPABILITIES, &mut []).is_ok()
+    has_attribute(&*proc_path_of(at.dir, at.name.to_bytes()), CAPABILITIES)
+}
+
+fn has_attribute(path: impl Arg + Copy, name: &CStr) -> bool {
+    calls::lgetxattr(path, name, &mut []).is_ok()
+}
+
+/// Returns whether other users can search this directory or run this program.
+fn is_open_to_others(at: At<'_>) -> bool {
+    is_open(at.stat.st_mode, at.stat.st_gid, || {
+        has_attribute(&*proc_path_of(at.dir, at.name.to_bytes()), ACL)
+    })
+}
+
+/// Returns whether the permissions of a file let other users search or run it: all users, a group
+/// other than the group of this process, or users and groups that an ACL names.
+fn is_open(mode: u32, group: u32, has_acl: impl FnOnce() -> bool) -> bool {
+    let is_other = || group != rustix::process::getegid().as_raw();
+    mode & ALL != 0 || mode & GROUP != 0 && (is_other() || has_acl())
 }
 
 fn name(name: &CStr) -> &OsStr {
@@ -114,9 +135,9 @@ impl Visit for Search {
 
     /// Skips a directory that others cannot enter.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
-        match at.stat.st_mode & REACH {
-            0 => Err(Errno::NOENT),
-            _ => open_below(at),
+        match is_open_to_others(at) {
+            false => Err(Errno::NOENT),
+            true => open_below(at),
         }
     }
 

@@ -10,25 +10,25 @@
 //! # fn main() {}
 //! ```
 //!
-//! This makes a module `mine_content` with a `#[test]` for each law of [`cas_core::ContentStore`].
-//! The second argument is the *opener*, an async closure that captures nothing. It receives a
-//! directory, opens the store there and returns it. If the directory has no store yet, the opener
-//! creates one. A law calls the opener again with the same directory to reopen the store, or to
-//! open it twice.
+//! The macro makes a module `mine_content` with a `#[test]` for each law of
+//! [`cas_core::ContentStore`]. The second argument is the *opener*, an async closure that captures
+//! nothing. The opener receives a directory, opens the store in this directory and returns the
+//! store. If the directory has no store yet, the opener creates one. A law calls the opener again
+//! with the same directory to reopen the store, or to open the store twice at the same time.
 //!
 //! | macro | tests |
 //! |---|---|
 //! | [`content_store!`] | a [`cas_core::ContentStore`] |
 //! | [`records!`] | a [`cas_core::Records`] |
 //! | [`image_store!`] | a [`cas_core::ImageStore`] |
-//! | [`store!`] | a whole [`cas_core::Store`], by the laws of gc |
+//! | [`store!`] | a whole [`cas_core::Store`], with its garbage collection |
 //! | [`snapshotter!`] | a [`cas_core::Snapshotter`] |
 //!
 //! An optional third argument, [`Gaps`], lists the laws that the store cannot keep, each with the
 //! reason. A promise is a [`cas_core::Capability`]. A law about a promise is run only on a store
 //! whose `capabilities()` report the promise.
 //!
-//! A program can also use the laws. [`laws::book`] lists all laws with their reasons, [`judge`]
+//! A program can also run the laws. [`laws::book`] lists all laws with their reasons, [`judge`]
 //! runs one law on one store, and [`report`] makes a table of all results. A law is an async
 //! function that panics if the store breaks the law. [`broken`] contains stores with faults that
 //! the laws must find.
@@ -37,7 +37,7 @@
 //! 1. Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`.
 //! 2. List them in `laws/GROUP/mod.rs` with the `laws!` macro, which defines `NAMES`, `all()` and
 //!    the exported macro. Declare the module in `laws/mod.rs`.
-//! 3. Add `NAMES` to [`gap::KNOWN`], and the laws that `all()` returns to [`laws::book`].
+//! 3. Add `NAMES` to [`gap::KNOWN`]. Add a call of `all()` to [`laws::book`].
 //! 4. Implement [`Promises`] for the kind of store that the group tests.
 
 // A law reports a failure by a panic.

@@ -44,7 +44,8 @@ pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let writer = Writer::begin(store, &digest.to_string(), expected).await;
     let mut writer = writer.expect("begin must succeed");
     // A process that was killed may have written a prefix of `data` already.
-    let rest = data.slice(usize::try_from(writer.offset()).expect("the data must be short")..);
+    let rest =
+        data.slice(usize::try_from(writer.offset()).expect("the offset must fit into `usize`")..);
     writer.write(rest).await.expect("the write must succeed");
     let committed = writer.commit(&Batch::new(), Durability::Full).await;
     assert_eq!(committed.expect("the commit must succeed").digest, digest);
@@ -60,7 +61,10 @@ pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
         let read = read.expect("the read must succeed");
         let (size, found) = (reader.size(), read.len() as u64);
         let wanted = (size - at).min(piece as u64);
-        assert_eq!(found, wanted, "bytes read at {at} of {size}");
+        assert_eq!(
+            found, wanted,
+            "number of bytes read at offset {at} of a blob of {size} bytes"
+        );
         data.extend_from_slice(&read);
     }
     data
@@ -149,7 +153,7 @@ pub(crate) async fn delete(
 /// Returns a record, which must exist.
 pub(crate) async fn record(records: &dyn Records, table: Table, key: &str) -> Record {
     let record = records.load(table, key).await.expect("load must succeed");
-    record.unwrap_or_else(|| panic!("no record {key:?} in {}", table.name()))
+    record.unwrap_or_else(|| panic!("the table {} has no record {key:?}", table.name()))
 }
 
 /// Returns the value under the key, if there is one.
@@ -173,7 +177,7 @@ pub(crate) async fn scan(
         let short = page.len() < limit;
         assert!(
             page.len() <= limit,
-            "a page of {} records, limit {limit}",
+            "a page must have at most {limit} records, but has {}",
             page.len()
         );
         all.extend(page);

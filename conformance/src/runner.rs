@@ -10,11 +10,14 @@ use crate::subject::Open;
 
 /// Runs one law on a store. `test` is the path of the `#[test]` that runs the law. If the store
 /// does not make the promise that the law is about, prints the promise. If the store declares the
-/// law as a gap, prints the reason. If a [`report`] was requested, appends the result to it.
+/// law as a gap, prints the reason. If the environment variable [`report::DIRECTORY`] is set,
+/// appends the result to the [`report`].
 ///
 /// # Panics
-/// If the law is broken, if the store keeps a law that it declares as a gap and that is not racy,
-/// if no law has this name, or if the law cannot be run or reported.
+/// If the store breaks the law and does not declare it as a gap, if the store keeps the law but
+/// declares it as a gap, if no law has the name `name`, if the law cannot be run, or if its result
+/// cannot be written. A law whose outcome depends on timing ([`Law::racy`]) is not run if it is a
+/// gap.
 pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
 where
     S: ?Sized + Promises + 'static,
@@ -29,11 +32,14 @@ where
     match verdict {
         Verdict::Kept | Verdict::Skipped(_) => {}
         Verdict::Broken(seen) => panic!(
-            "{test} is broken: {seen}\n  without it: {}\n  source: {}",
+            "the store breaks the law {test}: {seen}\n  without this law: {}\n  source: {}",
             law.why, law.source
         ),
         Verdict::NotClaimed(capability) => {
-            eprintln!("{name}: not claimed: {}", capability.name());
+            eprintln!(
+                "{name}: not claimed: the store does not promise {}",
+                capability.name()
+            );
         }
         Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
         Verdict::Outgrown => {

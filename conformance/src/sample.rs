@@ -7,8 +7,8 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result, Store, dispatch};
 
-/// The duration of the leases of jobs in laws and tests. It is longer than the time that any law
-/// takes, and shorter than a day.
+/// The duration of each job's lease in laws and tests. The lease is longer than any law runs, and
+/// shorter than a day.
 pub const JOB_LEASE: Duration = Duration::from_secs(3600);
 
 /// A blob, and the digests that it lists.

@@ -1,4 +1,5 @@
-//! Runs all targets, or some of them, under libFuzzer, each for some CPU minutes.
+//! Runs all targets, or those that the command line names, under libFuzzer. Each target gets the
+//! same number of CPU minutes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -112,7 +113,8 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
     row("in all", sum);
     if sum.findings > 0 {
         println!(
-            "the log has findings; until it is removed, runs of these targets fail: {}",
+            "the log {} has findings; runs of the targets with findings fail until the log is \
+             removed",
             arguments.log.display()
         );
     }

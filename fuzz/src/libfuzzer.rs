@@ -1,8 +1,7 @@
-//! Runs one target under libFuzzer. `cargo xtask fuzz` builds this program with counters of
-//! coverage.
+//! Runs one target under libFuzzer. `cargo xtask fuzz` builds this program with coverage counters.
 //!
-//! libFuzzer has `main`, and takes all arguments. Therefore, an environment variable names the
-//! target.
+//! libFuzzer defines `main`, and reads all arguments of the program. Therefore, an environment
+//! variable names the target.
 #![no_main]
 
 use std::sync::OnceLock;

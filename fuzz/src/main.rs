@@ -38,7 +38,7 @@ struct AllArgs {
     /// CPU minutes for each target, including those of its runs in the log
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// The program `libfuzzer` of this package, built with counters of coverage
+    /// The program `libfuzzer` of this package, built with coverage counters
     #[arg(long)]
     program: PathBuf,
     /// A directory for seeds, the corpus that grows, findings, and output of libFuzzer

@@ -1,5 +1,6 @@
-//! Planted faults. A campaign looks for them first, and ends if one is not found. Otherwise, a
-//! campaign without findings would prove nothing.
+//! Planted faults: targets that fail on purpose. A campaign first checks that libFuzzer finds these
+//! faults, and ends if one is not found. Without this check, a campaign without findings would
+//! prove nothing.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ pub struct Planted {
     pub code: i32,
 }
 
-/// The planted faults. Each is behind a text of eight bytes that tries at random do not find. The
-/// comparisons that libFuzzer records lead to it.
+/// The planted faults. Each occurs only if the input begins with a certain text of eight bytes.
+/// Random inputs almost never begin with this text. libFuzzer finds the text from the comparisons
+/// that it records.
 pub const PLANTED: [Planted; 3] = [
     Planted {
         target: planted("planted-panic", |input| {

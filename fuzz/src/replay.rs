@@ -12,7 +12,7 @@ use crate::Target;
 pub struct Outcome {
     /// Whether the input was accepted, or the message of the panic.
     pub result: Result<bool, String>,
-    /// How long it took.
+    /// How long the target ran.
     pub took: Duration,
 }
 

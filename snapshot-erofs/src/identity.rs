@@ -1,5 +1,5 @@
-//! Checks that the file of a committed layer has the right digest. The file is a tar, or the image
-//! of a native layer.
+//! Checks that the file of a committed layer has the right digest. The file is an EROFS image if
+//! the layer is native, and a tar otherwise.
 //!
 //! A layer that was unpacked is committed under its chain ID. The chain ID is computed from the
 //! chain ID of the parent and the diff ID, which is the digest of the file. If this crate has

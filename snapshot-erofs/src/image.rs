@@ -1,4 +1,4 @@
-//! The image of a chain of layers.
+//! The EROFS image that merges a chain of layers.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -69,7 +69,9 @@ impl Image {
     /// since; `Corrupt` if one of the tars is missing or was changed since.
     pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
         load(dirs, chain)?.ok_or_else(|| {
-            Error::not_found("the image of the layers is missing; mount the snapshot again")
+            Error::not_found(
+                "the EROFS image of the layers is missing or was changed; mount the snapshot again",
+            )
         })
     }
 
@@ -190,8 +192,7 @@ pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
 /// Returns the error for a layer with a file that was changed after the commit.
 fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
     Error::corrupt(format!(
-        "the file of a layer was changed after the commit ({what}); run `cas fsck --read-data \
-         --repair`"
+        "a layer was changed after its commit ({what}); run `cas fsck --read-data --repair`"
     ))
     .subject(dirs.path(id).display())
 }
@@ -211,7 +212,9 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
             .as_ref()
             .is_some_and(|seen| !seen.is_at(&tar(dirs, *id)))
         {
-            let what = format!("{LAYER_TAR} has another length or time than when it was read");
+            let what = format!(
+                "{LAYER_TAR} has another length or modification time than when it was read"
+            );
             return Err(changed(dirs, *id, &what));
         }
     }

@@ -1,5 +1,6 @@
-//! Layers that are read on demand. The tree of such a snapshot has a table of contents instead of a
-//! tar. When all bytes of the layer have arrived, its tar is made beside the tree.
+//! Layers that are read on demand. The tree of the snapshot of such a layer contains a table of
+//! contents instead of a tar. When all bytes of the layer have arrived, the tar of the layer is
+//! made beside the tree.
 
 use std::fs;
 use std::io::{self, Read};
@@ -108,7 +109,7 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
     Ok(match damaged {
         0 => Condition::Sound,
         damaged => Condition::Damaged(format!(
-            "{damaged} pieces in {} do not have their checksums in {}",
+            "{} does not match the checksums in {} (differences: {damaged})",
             StoredTable::DATA_FILE,
             StoredTable::PIECES_FILE
         )),
@@ -234,10 +235,10 @@ pub fn is_served(served: &Path) -> bool {
     found.is_ok_and(|found| found.f_type == FUSE)
 }
 
-/// Checks that a process serves the data files in `served`, as [`is_served`].
+/// Checks that [`is_served`] returns true for `served`.
 ///
 /// # Errors
-/// `FailedPrecondition` if no process serves them.
+/// `FailedPrecondition` if no process serves the data files in `served`.
 pub fn check_served(served: &Path) -> Result<()> {
     if is_served(served) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The EROFS snapshotter: it keeps each layer as a tar. A chain of layers is mounted as one image
-//! over the tars.
+//! The EROFS snapshotter: it keeps each layer as a tar. A chain of layers is mounted as one EROFS
+//! image. The image contains the metadata of all files, and refers to the tars for their data.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
@@ -22,16 +22,18 @@
 //!                       20 digits
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
-//! - An image is made when the first snapshot on its topmost layer is prepared or viewed. If it
-//!   was lost or changed, or if a layer that it reads on demand is now complete, it is made again
-//!   from the layers when it is next needed. If a tar was changed after its commit, the image is
-//!   not made, and the call fails.
+//! - The image of a chain of layers is made when the first snapshot on the topmost layer is
+//!   prepared or viewed. If a file of the image was lost or changed, or if a layer that the image
+//!   reads on demand is now complete, the image is made again from the layers when it is next
+//!   needed. If a tar was changed after its layer was committed, the image is not made, and the
+//!   call that needs the image fails.
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
 //! - A layer that an unpacker has stored as a tar is committed without a change.
-//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of
-//!   all layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
+//! - A layer that is an EROFS image is called native. Each native layer is mounted on its own, and
+//!   an overlay stacks the mounts. Only a snapshotter that was opened with [`Erofs::with_native`]
+//!   mounts native layers.
 //! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
@@ -95,8 +97,8 @@ impl Erofs {
         self
     }
 
-    /// Sets whether layers that are images themselves are mounted. The kernel trusts their
-    /// metadata, which others have made.
+    /// Sets whether layers that are EROFS images themselves are mounted. The kernel trusts the
+    /// metadata of such an image, although another program has written it.
     #[must_use]
     pub fn with_native(mut self, native: bool) -> Self {
         self.native = native;
@@ -104,7 +106,7 @@ impl Erofs {
     }
 
     /// Sets whether the tar or the image that a layer consists of is made immutable, as `chattr +i`
-    /// does, when the layer is committed. A removal makes it mutable again.
+    /// does, when the layer is committed. The removal of the layer first makes the file mutable.
     #[must_use]
     pub fn with_immutable(mut self, immutable: bool) -> Self {
         self.immutable = immutable;
@@ -227,7 +229,7 @@ impl SnapshotLayout for Erofs {
             }
         }
         Err(Error::precondition(
-            "the snapshot does not have its layer yet; store it before the commit",
+            "the snapshot does not have its layer yet; store the layer before the commit",
         ))
     }
 
@@ -290,7 +292,11 @@ impl SnapshotLayout for Erofs {
         let mounts = image::mounts(dirs);
         erofs::release_unused(&mounts);
         if let Err(error) = lazy::remove_unused_data(dirs, &mounts) {
-            tracing::warn!(%error, "cannot remove unused data; the next collection tries again");
+            tracing::warn!(
+                %error,
+                "cannot remove unused data files of layers; the next removal of a snapshot tries \
+                 again"
+            );
         }
     }
 }

@@ -23,14 +23,14 @@ const LENGTH: usize = 64 << 10;
 const SCRATCH: &str = "probe";
 
 /// Probes whether EROFS images can be mounted from files in `directory`. Creates the directory if
-/// it is absent. Mounts an image, reads it, cuts off some of its data, and checks that the kernel
-/// reports an error when that data is read. Removes the files that a killed probe has left in the
+/// it is absent. Mounts an image, reads it, cuts off a part of its data, and checks that the kernel
+/// reports an error when that part is read. Removes the files that a killed probe has left in the
 /// directory.
 ///
 /// # Errors
-/// `Full` if the disk is full; `Unsupported`, with the reason, for every other failure: the image
-/// cannot be written or mounted, is read with wrong bytes, or gives bytes for data that was cut
-/// off; errors of removing the files of the probe.
+/// `Full` if the disk is full; `Unsupported`, with the reason, if the probe fails for another
+/// reason, for example because the image cannot be mounted, or because the kernel reads wrong bytes
+/// from the image; errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
     probe_with(directory, Backing::File)
 }
@@ -53,7 +53,9 @@ fn unusable(error: Error) -> Error {
         return error;
     }
     let why = match has_no_right(&error) {
-        true => "only the superuser of the machine can mount images, and not in `cas unshare`",
+        true => {
+            "only the superuser of the machine can mount images, and only outside of `cas unshare`"
+        }
         false => "EROFS images are not usable here",
     };
     Error::unsupported(format!(
@@ -74,7 +76,7 @@ fn mount_and_read(scratch: &Path, backing: Backing) -> Result<()> {
     let shown = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
     if fs::read(shown.join(WHOLE)).during("read", WHOLE)? != [b'x'; LENGTH] {
         return Err(Error::corrupt(
-            "the kernel reads other bytes than the tar has",
+            "the kernel reads wrong bytes from a mounted image",
         ));
     }
     let length = fs::metadata(&tar)?.len();
@@ -90,7 +92,7 @@ fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
     match answer {
         Err(_) => Ok(()),
         Ok(_) => Err(Error::unsupported(
-            "this kernel reports no error for data that was cut off; use a newer kernel",
+            "this kernel reports no error for an image whose data is cut off; use a newer kernel",
         )),
     }
 }

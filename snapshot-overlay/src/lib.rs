@@ -5,13 +5,14 @@
 //!   fs/                 what the snapshot adds or changes, and whiteouts for what it removes
 //!   work/               0700, used by the kernel while the snapshot is mounted writable
 //! ```
-//! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. A
-//!   snapshot without a parent is a bind mount of its `fs`. For a view, the mount is read-only.
+//! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors.
+//! - A snapshot without a parent is a bind mount of its `fs`. If the snapshot is a view, the mount
+//!   is read-only.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
 //!   on a parent with ancestors is a read-only overlay of the `fs` of all of these snapshots.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
-//!   mounts them. Another program can also mount them, if it supports overlays with that many
-//!   layers.
+//!   mounts them. Another program can also mount them, if it supports overlays with as many lower
+//!   layers as the snapshot has ancestors.
 //!
 //! As on every overlay with the option `index=off`, writing to a hard link of a file in a lower
 //! layer breaks the link.

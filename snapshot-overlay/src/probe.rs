@@ -17,9 +17,9 @@ const SCRATCH: &str = "probe";
 /// Removes the files that a killed probe has left in the directory.
 ///
 /// # Errors
-/// `Full` if the disk is full; `Unsupported`, with the reason, for every other failure: the
-/// directories cannot be made, the overlay cannot be mounted, or the file cannot be removed through
-/// it; errors of removing the files of the probe.
+/// `Full` if the disk is full; `Unsupported`, with the reason, if the probe fails for another
+/// reason, for example because the overlay cannot be mounted, or because the file cannot be removed
+/// through the overlay; errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
     let scratch = directory.join(unique::key(SCRATCH));
     let tried = mount_and_remove(&scratch).map_err(|error| {

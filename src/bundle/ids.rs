@@ -31,7 +31,7 @@ pub struct IdRange {
     /// The first id in the namespace.
     #[serde(rename = "containerID")]
     pub inside: u32,
-    /// The first id of the host.
+    /// The id of the host that [`inside`](Self::inside) maps to.
     #[serde(rename = "hostID")]
     pub outside: u32,
     /// Number of ids in the range.

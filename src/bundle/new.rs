@@ -45,8 +45,8 @@ impl NewBundle {
             }
             Error::precondition(
                 "the directory is not empty; name one that is empty or absent, or remove what an \
-                 interrupted `cas bundle` has left in it (with --mount, `cas umount DIR/rootfs` \
-                 first)",
+                 interrupted `cas bundle` has left in it (if it ran with --mount, first run \
+                 `cas umount DIR/rootfs`)",
             )
         })?;
         // A directory that existed may be open to others.

@@ -22,9 +22,9 @@ pub struct Rootfs(OwnedFd);
 pub enum Program {
     /// The program is an executable file.
     Found,
-    /// No file has this name.
+    /// No file has the name of the program.
     Absent,
-    /// The name exists, but is not an executable file.
+    /// Something has the name of the program, but it is not an executable file.
     NotExecutable,
 }
 
@@ -45,9 +45,10 @@ impl Rootfs {
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
-    /// Looks for the program of `process` as `execvp` does, with the `PATH` of the process, or with
-    /// a default `PATH` if it has none. Returns whether it finds an executable file. Files that a
-    /// runtime mounts over the root file system are not found.
+    /// Looks for the program of `process` in the root file system, in the directories where
+    /// `execvp` would look. Uses the `PATH` of the process, or a default `PATH` if the process does
+    /// not have one. Returns whether the program can be executed. Does not find programs that a
+    /// runtime mounts over the root file system.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -98,7 +99,7 @@ impl Rootfs {
             }
             Ok(Some(String::from_utf8_lossy(&text).into_owned()))
         };
-        read().during("read from the image", path)
+        read().during("read the image's", path)
     }
 
     fn find(&self, path: &Path) -> io::Result<Option<(OwnedFd, Stat)>> {

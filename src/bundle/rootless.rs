@@ -21,9 +21,10 @@ pub(super) fn user(ids: &UserIds, wanted: &User) -> (User, Option<String>) {
     }
     let warning = missing.then(|| {
         format!(
-            "the image runs as {uid}:{gid}, which your user namespace does not map; the program \
-             runs as 0:0, with your own rights; for more ids, add ranges to /etc/subuid and \
-             /etc/subgid, and install newuidmap and newgidmap (package uidmap)"
+            "the user and group of the image are {uid}:{gid}, which your user namespace does not \
+             map; the program runs as 0:0 instead, with your own rights; to map more ids, add \
+             ranges to /etc/subuid and /etc/subgid, and install newuidmap and newgidmap (package \
+             uidmap)"
         )
     });
     (user, warning)

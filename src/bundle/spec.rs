@@ -1,7 +1,7 @@
 //! `config.json` of the runtime-spec.
 
 use cas_core::error::excerpt;
-use cas_core::{Error, Labels, Result};
+use cas_core::{Error, Labels, Result, limit};
 use serde_json::{Value, json};
 
 use super::user::Account;
@@ -125,7 +125,7 @@ fn process(
 ) -> Result<Process> {
     let given = options.entrypoint.iter().chain(&options.command);
     if let Some(text) = with_zero(given) {
-        let why = "an argument contains a zero byte; leave it out of the command";
+        let why = "the given entrypoint or command contains a zero byte; remove the zero byte";
         return Err(Error::invalid(why)
             .operation("create process")
             .subject(text));
@@ -160,8 +160,8 @@ fn process(
         format!("/{}", config.working_dir)
     };
     if let Some(text) = with_zero(args.iter().chain(&env).chain([&cwd])) {
-        let why = "an argument, a variable or the working directory of the image contains a zero \
-                   byte; build the image without it";
+        let why = "an argument, an environment variable or the working directory of the image \
+                   contains a zero byte; build the image without the zero byte";
         return Err(Error::corrupt(why)
             .operation("create process")
             .subject(text));
@@ -195,12 +195,26 @@ fn annotations(wanted: &Labels) -> (Labels, Vec<String>) {
         .clone()
         .into_iter()
         .partition(|(key, _)| begins(key, ALLOWED));
-    let obeyed = left_out.into_keys().filter(|key| begins(key, OBEYED));
+    let mut obeyed: Vec<String> = left_out
+        .into_keys()
+        .filter(|key| begins(key, OBEYED))
+        .collect();
+    let more = obeyed.len().saturating_sub(limit::WARNINGS);
+    obeyed.truncate(limit::WARNINGS);
     let warning = |key: String| {
         let key = excerpt(&key);
-        format!("the label \"{key}\" is left out: a runtime would act on it")
+        format!(
+            "the label \"{key}\" of the image does not become an annotation, because a runtime \
+             would act on it"
+        )
     };
-    (taken, obeyed.map(warning).collect())
+    let mut warnings: Vec<String> = obeyed.into_iter().map(warning).collect();
+    if more > 0 {
+        warnings.push(format!(
+            "so do {more} more labels of the image, because a runtime would act on them"
+        ));
+    }
+    (taken, warnings)
 }
 
 fn mounts() -> Value {

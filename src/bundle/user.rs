@@ -136,7 +136,7 @@ fn number(text: &str) -> Result<Option<u32>> {
         Ok(id) if id <= limit::ID => Ok(Some(id)),
         _ => Err(Error::corrupt(format!(
             "expected a user or group id of at most {}, found {text:.40}; build the image with \
-             another user",
+             a smaller id",
             limit::ID
         ))
         .operation("find user")),
@@ -146,7 +146,8 @@ fn number(text: &str) -> Result<Option<u32>> {
 fn unknown(what: &str, name: &str, file: &str) -> Error {
     Error::not_found(format!(
         "the image runs as {what} \"{}\", but the image's {file} does not list this {what}; the \
-         author of the image must add the {what} to the file, or name a number",
+         author of the image must add the {what} to the file, or state a numeric id instead of \
+         the name",
         excerpt(name)
     ))
     .operation("find user")

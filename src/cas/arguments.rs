@@ -6,8 +6,8 @@ use cas_core::{Image, Result};
 /// An image as an argument of a verb. A string or a [`Reference`] is the name of an image in the
 /// store. If the store does not have exactly this name, the verb looks for other spellings that
 /// mean the same name in docker, such as `docker.io/library/app:1` for `app:1`. If a string is not
-/// a name, the verb returns an error. A [`FullName`] is looked up like the text of
-/// [`ImageRef::typed`]. An [`Image`] stands for its target, even if its name now refers to
+/// a name, the verb returns an error. A [`FullName`] has the same effect as [`ImageRef::typed`]
+/// with the text of the name. An [`Image`] stands for its target, even if its name now refers to
 /// something else.
 pub struct ImageRef(pub(super) Given);
 

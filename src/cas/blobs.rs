@@ -13,9 +13,10 @@ use super::arguments::NewName;
 use super::images::{check_digest, check_unused};
 
 impl Cas {
-    /// Returns all blobs of the store, joined with their records in one pass, and the problems:
-    /// which blobs have missing or damaged records. If the handle is opened for an owner, returns
-    /// only the blobs that belong to this owner, and an empty list of problems.
+    /// Returns all blobs of the store with the data of their records, and a list of problems: the
+    /// blobs whose records are missing or damaged. Reads the blobs and the records in one pass. If
+    /// the handle is opened for an owner, returns only the blobs that belong to this owner, and an
+    /// empty list of problems.
     ///
     /// # Errors
     /// Errors of the store.
@@ -64,10 +65,10 @@ impl Cas {
         reader.ok_or_else(|| absent("read blob", blob))
     }
 
-    /// Replaces labels of a blob with the labels of `update`. The field paths `labels` and
-    /// `labels.<key>` select the labels to replace. Without field paths, all labels are replaced. A
-    /// selected label that `update` does not have, or has with an empty value, is removed. Returns
-    /// the updated blob.
+    /// Replaces labels of the blob `update.digest` with the labels of `update`. The field paths
+    /// `labels` and `labels.<key>` select the labels to replace. Without field paths, all labels
+    /// are replaced. A selected label that `update` does not have, or has with an empty value, is
+    /// removed. Returns the updated blob.
     ///
     /// # Errors
     /// As [`lease::update_labels`]; `NotFound` if the store does not have the blob;
@@ -79,8 +80,8 @@ impl Cas {
         let found = self.blob_info(blob).await?;
         if size != found.size {
             return Err(Error::invalid(format!(
-                "the size of a blob never changes: expected {} bytes, found {size}; read the blob \
-                 again",
+                "the size of a blob never changes: the blob has {} bytes, but the update states \
+                 {size}; pass the size that the blob has",
                 found.size
             ))
             .operation("update blob")
@@ -107,9 +108,10 @@ impl Cas {
     /// blob.
     ///
     /// # Errors
-    /// As [`import::ingest_image`]; `AlreadyExists` if the store has any spelling of a
-    /// [`FullName`](cas_core::image::FullName); `InvalidArgument` for text that is not a name, or
-    /// for a `FullName` with a digest that is not the digest of `root`.
+    /// As [`import::ingest_image`]; `AlreadyExists` if `name` is a
+    /// [`FullName`](cas_core::image::FullName) and the store has this name in any spelling;
+    /// `InvalidArgument` for text that is not a name, or for a `FullName` with a digest that is not
+    /// the digest of `root`.
     pub async fn ingest_image(
         &self,
         name: impl Into<NewName>,

@@ -120,8 +120,9 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
-    /// If something misplaced in the root may have caused `error`, returns an error that names it.
-    /// Otherwise returns `error`. See [`Cas::explain_error`](crate::Cas::explain_error).
+    /// If a misplaced file or directory in the root may have caused `error`, returns an error that
+    /// names this file or directory. Otherwise returns `error`. See
+    /// [`Cas::explain_error`](crate::Cas::explain_error).
     #[must_use]
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         crate::Cas::explain_error(root, error)
@@ -177,7 +178,7 @@ impl Cas {
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
-    /// has no effect or is replaced.
+    /// has no effect, or whose value is replaced by the nearest value that is allowed.
     ///
     /// # Errors
     /// As [`Cas::pull_modes`](crate::Cas::pull_modes).

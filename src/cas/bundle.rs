@@ -30,9 +30,9 @@ impl Cas {
         self.bundle_with(image, directory, options).await
     }
 
-    /// Makes a bundle with options. The progress receives a warning for each label of the image
-    /// that is left out because a runtime would act on it, and a warning if a rootless bundle
-    /// cannot have the user of the image.
+    /// Makes a bundle with options. [`BundleOptions::progress`] receives a warning for each label
+    /// of the image that does not become an annotation because a runtime would act on it. It also
+    /// receives a warning if the process of a rootless bundle cannot run as the user of the image.
     ///
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for
@@ -133,7 +133,7 @@ async fn finish(
     };
     if let Err(left) = cleared.await {
         progress.warn(&format!(
-            "the unfinished bundle could not be removed; remove it yourself: {left}"
+            "the unfinished bundle could not be removed: {left}; remove the bundle yourself"
         ));
     }
     Err(error)

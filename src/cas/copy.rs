@@ -64,11 +64,11 @@ impl Cas {
     /// copied. Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// `NotFound` if the source does not have the image, has lost a part of it, or does not have a
-    /// layer because a pull did not store it; `Corrupt` for damaged content; `InvalidArgument` if
-    /// `to` has the same store, and the name stays the same; as [`transfer::copy`]. The name is
-    /// written last. On an error, the copied blobs stay until a garbage collection, and the next
-    /// attempt does not copy them again.
+    /// `NotFound` if the source does not have the image, has lost a part of the image, or lacks a
+    /// layer that a pull discarded after the layer was unpacked; `Corrupt` for damaged content;
+    /// `InvalidArgument` if `to` has the same store, and the name stays the same; as
+    /// [`transfer::copy`]. The name is written last. On an error, the copied blobs stay until a
+    /// garbage collection, and the next attempt does not copy them again.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }
@@ -77,8 +77,8 @@ impl Cas {
     /// new name is written. Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// As [`Cas::copy`]; `InvalidArgument` for a name of the copy that is not a name, or that is a
-    /// [`FullName`](cas_core::image::FullName) with the digest of another image; `NotFound` for a
+    /// As [`Cas::copy`]; `InvalidArgument` if [`CopyOptions::name`] is text that is not a name, or
+    /// a [`FullName`](cas_core::image::FullName) with the digest of another image; `NotFound` for a
     /// platform that the image does not have.
     pub async fn copy_with(
         &self,

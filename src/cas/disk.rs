@@ -25,9 +25,10 @@ pub enum DiskFormat {
     /// there are any.
     #[default]
     Erofs,
-    /// A directory with `disk.vmdk`, a file of metadata, and the tar of each layer. The VMDK
-    /// descriptor `disk.vmdk` joins the metadata and the tars to one disk. The disk has the same
-    /// bytes as the file of [`Self::Erofs`].
+    /// A directory with a VMDK descriptor, `disk.vmdk`, and the files that it joins to one disk:
+    /// the metadata, the uncompressed tar of each layer, the content of sparse files, if there are
+    /// any, and zeros that fill the gaps. The disk has the same bytes as the file of
+    /// [`Self::Erofs`].
     Vmdk,
 }
 
@@ -88,12 +89,13 @@ impl DiskOptions {
 }
 
 impl Cas {
-    /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
-    /// and then the uncompressed tar of each layer. Linux 6.4 and later can mount the file. A block
-    /// device with the bytes of the file must have sectors of 512 bytes. The same image always
-    /// gives the same bytes, with one exception: if a layer of the image is not complete, and a
-    /// process serves this layer on demand, the file has the layer's data file instead of its tar.
-    /// No privileges are needed. Returns the sizes of the file and of the metadata in the file.
+    /// Writes the root file system of an image to `file`, as one read-only EROFS image: first
+    /// metadata, then the uncompressed tar of each layer, and the content of sparse files, if there
+    /// are any. Linux 6.4 and later can mount the file. A block device with the bytes of the file
+    /// must have sectors of 512 bytes. The same image always gives the same bytes, with one
+    /// exception: if a process serves a layer of the image on demand, and the tar of this layer is
+    /// not complete, `file` contains the data that the process serves instead of this tar. No
+    /// privileges are needed. Returns the sizes of the file and of the metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory may need free space for twice the size of the file. If the
@@ -116,13 +118,15 @@ impl Cas {
     /// Writes a disk with options. Returns the same as [`Cas::disk`].
     ///
     /// With [`DiskOptions::writable`], the program `mke2fs` also writes an empty ext4 file system
-    /// to a second file. A virtual machine can use it for the upper directory of an overlay. The
-    /// second file is sparse, and with the same release of `mke2fs`, the same size gives the same
-    /// bytes. When the disk is complete, the second file replaces an older file of its name.
+    /// to a second file. A virtual machine can use this file system for the upper directory of an
+    /// overlay. The second file is sparse, and with the same release of `mke2fs`, the same size
+    /// gives the same bytes. When the disk is complete, the second file replaces an older file of
+    /// its name.
     ///
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. If the call
-    /// fails, it removes what it has written into the directory. If the process is killed, the next
-    /// call for the same directory removes the files, if the file system has extended attributes.
+    /// fails, it removes what it has written into the directory. A killed process leaves its files
+    /// in the directory. The next call for this directory removes these files, but only if the file
+    /// system has extended attributes.
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path
@@ -165,15 +169,19 @@ impl Cas {
         file: &Path,
         progress: &Arc<dyn Progress>,
     ) -> Result<Disk> {
+        let path = file.to_owned();
+        let begin = move || NewFile::begin(&path);
         if let Some((metadata, data)) = self.open_stored(manifest).await? {
-            let path = file.to_owned();
-            return pool::run(move || Disk::join(&metadata, &data, &path)).await;
+            let new = pool::run(begin).await?;
+            let join = move || Ok((Disk::join(&metadata, &data, new.file())?, new));
+            return publish(pool::run(join).await?).await;
         }
         let directory = file.parent().filter(|parent| *parent != Path::new(""));
         let layers = Layers::new(directory.unwrap_or(Path::new(".")));
         let (tree, data) = self.read_layers(manifest, file, progress, layers).await?;
-        let path = file.to_owned();
-        pool::run(move || Disk::write(&tree, &data, &path)).await
+        let new = pool::run(begin).await?;
+        let write = move || Ok((Disk::write(&tree, &data, new.file())?, new));
+        publish(pool::run(write).await?).await
     }
 
     /// Opens the metadata and the data files of an image in the snapshotter `erofs`. Returns `None`
@@ -220,12 +228,10 @@ impl Cas {
         let (tree, data) = self
             .read_layers(manifest, directory, progress, layers)
             .await?;
-        pool::run(move || {
-            let disk = Disk::write_vmdk(&tree, &data, new.path())?;
-            new.keep();
-            Ok(disk)
-        })
-        .await
+        let write = move || Ok((Disk::write_vmdk(&tree, &data, new.path())?, new));
+        let (disk, new) = pool::run(write).await?;
+        new.keep();
+        Ok(disk)
     }
 
     /// Reads the layers of an image. Returns their merged tree and their data files.
@@ -248,6 +254,13 @@ impl Cas {
         let read = unpack::fold_layers(from, manifest, &item, confine, progress, layers, read);
         Ok(read.await?.finish())
     }
+}
+
+/// Gives a complete disk its name. A caller that was cancelled before does not get here, and the new
+/// file is removed.
+async fn publish((disk, new): (Disk, NewFile)) -> Result<Disk> {
+    pool::run(move || new.publish()).await?;
+    Ok(disk)
 }
 
 /// Makes a writable disk. It gets the name `file` when the caller publishes it.

@@ -18,11 +18,13 @@ use super::{Cas, StoredImage};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The name of the image. If the source has several tags, each image gets `name:tag`. By
-    /// default the images get the names that the source gives them. Images without a name are
-    /// stored under their digests.
+    /// The name of the image. If the source has several names, each named image gets `name:tag`,
+    /// with the tag of its name in the source. By default, the images get the names that the source
+    /// gives them. An image that the source does not name gets its digest as its name, unless it is
+    /// the only image and this option is set.
     pub name: Option<Reference>,
-    /// How the names in the source are read. By default they are stored unchanged.
+    /// How [`name`](Self::name) and the names in the source are read. By default, all are used
+    /// unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
@@ -90,10 +92,11 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` if the source is not an image, or gives an image a name that cannot be
     /// used; `NotFound` if the source is absent or incomplete; `Corrupt` if the source is damaged
-    /// or hostile; `Unsupported` for a sparse file, another version of the image layout, or bytes
-    /// that must not follow a compressed archive; `OutOfRange` if the source exceeds a limit;
-    /// errors of the store. On an error before the first name is written, the blobs that were
-    /// stored are removed.
+    /// or hostile; `Unsupported` for a sparse file, for a version of the image layout other than
+    /// 1.0.0, or if a compressed archive is followed by bytes that are neither zeros nor more data
+    /// in the same format; `OutOfRange` if the source exceeds a limit; errors of the store. If the
+    /// import fails before it writes the first name, it removes the blobs that it has stored,
+    /// except those that something else refers to by then.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let imported = self.import_with(source, ImportOptions::default()).await?;
@@ -104,9 +107,10 @@ impl Cas {
     /// [`ImportOptions::unpack`], unpacked. Returns the images, sorted by name.
     ///
     /// # Errors
-    /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform;
-    /// `InvalidArgument` for a `name` that does not suit the images; as [`Cas::snapshot`] if the
-    /// images are unpacked.
+    /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform in the options;
+    /// `InvalidArgument` if the images cannot get the `name` in the options, for example because
+    /// `name` has a tag and the source has several names; as [`Cas::snapshot`] if the images are
+    /// unpacked.
     pub async fn import_with(
         &self,
         source: Source,
@@ -141,13 +145,15 @@ impl Cas {
     /// Exports images into one OCI archive, with all platforms that the store has, but without
     /// referrers. Returns the images with the targets that they have in the archive.
     ///
+    /// If the root keeps layers only as tars, and the original bytes of a layer blob cannot be made
+    /// again, the layer is compressed again, and its image gets a new digest in the archive. If
+    /// this happens in [`Cas::export_with`], the progress receives a warning with the new digest.
+    ///
     /// # Errors
     /// `InvalidArgument` if there are no images, or if `file` is a directory or does not end in a
     /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that a
     /// pull did not store; `Corrupt` for damaged content. On an error, an existing file stays
-    /// unchanged. If the root keeps layers only as tars and the bytes of a blob cannot be made
-    /// again, the archive has a new manifest. Then the progress of [`Cas::export_with`] receives a
-    /// warning with its digest.
+    /// unchanged.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
@@ -163,7 +169,7 @@ impl Cas {
     /// # Errors
     /// As [`Cas::export`]; `NotFound` for a platform that an image does not have; `Unsupported` for
     /// an image that docker cannot load, if the archive is for docker; `OutOfRange` if the images
-    /// have too many referrers.
+    /// together have more than [`limit::REFERRERS`](cas_core::limit::REFERRERS) referrers.
     pub async fn export_with(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,

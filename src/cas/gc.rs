@@ -10,8 +10,8 @@ use super::Cas;
 
 impl Cas {
     /// Runs a garbage collection: removes what no name, lease or label refers to. Content that was
-    /// stored without a lease less than a day ago stays. Other jobs may use the store meanwhile.
-    /// Returns what was removed.
+    /// stored without a lease stays for a day. Other jobs may use the store meanwhile. Returns what
+    /// was removed.
     ///
     /// # Errors
     /// As [`gc::collect`].

@@ -72,8 +72,8 @@ impl Cas {
     /// unchanged, even if the store does not have it.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for text that is not a name, or that stands for several
-    /// images; errors of the store.
+    /// `NotFound` if the store does not have the image; `InvalidArgument` for text that is neither
+    /// a name nor a digest, or that stands for several images; errors of the store.
     pub async fn image(&self, image: impl Into<ImageRef>) -> Result<Image> {
         let store = self.opened()?;
         let mut found = match image.into().0 {
@@ -84,8 +84,8 @@ impl Cas {
         Ok(found.swap_remove(0))
     }
 
-    /// Gives an image an additional name. If the name exists already, it no longer refers to its
-    /// old image. Returns the image with the new name.
+    /// Gives an image an additional name. If the name already refers to another image, it is moved
+    /// to this image. Returns the image with the new name.
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`
@@ -144,9 +144,11 @@ impl Cas {
         guard.name_again(image).await
     }
 
-    /// Removes a name. The name of an [`Image`] is removed only if it still refers to the image's
-    /// target. If a person typed a name ([`ImageRef::typed`]), or if the store does not have
-    /// exactly this name, all its spellings that refer to the image are removed.
+    /// Removes a name. For an [`Image`], removes its name only if the name still refers to the
+    /// target of the image. For a string or a [`Reference`], removes exactly this name, or all
+    /// other spellings of the name if the store does not have exactly this name. For text that a
+    /// person typed ([`ImageRef::typed`]), removes all spellings of the name that refer to the
+    /// image.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist, if the name of an [`Image`] refers to something else,

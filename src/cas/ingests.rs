@@ -20,9 +20,9 @@ pub struct IngestInfo {
     pub total: Option<u64>,
     /// When bytes were last written, as the store reports it.
     pub updated_at: SystemTime,
-    /// The jobs whose leases keep the ingest or its blob. The list includes jobs that were killed a
-    /// short time ago, and `the tool` for a lease that a user made. It does not include a job while
-    /// the digest of its blob is unknown.
+    /// The owners of the leases that keep the ingest or its blob. The owner of a lease is a job, or
+    /// `the tool` for a lease that a user made. A killed job is listed until a collection removes
+    /// its expired lease. A job is not listed before it knows the digest of its blob.
     pub owners: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! The settings with which layers are fetched when they are read: only those of `cas.toml`.
+//! Checks the settings in `cas.toml`, which are the only settings with which layers are fetched on
+//! demand.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +61,7 @@ pub(super) fn check(
     }
     Err(Error::precondition(format!(
         "layers that are read on demand are fetched later, when the options of the pull are not \
-         known; write {} of cas.toml, and pull without these options, or pull without --lazy",
+         known; either write {} of cas.toml and pull without these options, or pull without --lazy",
         tables.join(" and ")
     ))
     .operation("pull")

@@ -1,4 +1,5 @@
-//! What killed jobs have left in a root: in the store, in and next to the snapshotter, and by runs.
+//! What killed jobs have left in a root: files of the store and of the snapshotter, snapshots of
+//! mounts, locks and jobs of unpacks, and directories of runs.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,11 @@ use super::root_dir::RootDir;
 const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Cas {
-    /// Returns everything that killed jobs have left in the root and that no running job uses, also
-    /// if it is so new that a collection keeps it for a later job. In a bucket, the parts of uploads
-    /// that are under way count, too. Ingests and snapshots that have records do not count. In a
-    /// root that cannot be written, finds only what is in the store and in the snapshotter.
+    /// Returns everything that killed jobs have left in the root and that no running job uses. The
+    /// result includes leftovers that a collection would keep because they are new. In a bucket, it
+    /// also includes the parts that other processes are uploading. Ingests and snapshots that have
+    /// records do not count as leftovers. If the root cannot be written, only leftovers in the
+    /// store and in the snapshotter are found.
     ///
     /// # Errors
     /// Errors of the store, of the snapshotter and of the file system.

@@ -29,10 +29,10 @@ pub struct Listed {
 
 impl Cas {
     /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
-    /// If the store has several spellings of a name, the image is listed once. If the spellings
-    /// refer to different images, each spelling is listed. Images without a name are listed under
-    /// their digests, except referrers of content that the store has. A filter may match the stored
-    /// name or the familiar one.
+    /// If all stored spellings of a name refer to the same image, the image is listed once.
+    /// Otherwise, each spelling is listed. Images without a name are listed under their digests,
+    /// except referrers of content that the store has. A filter may match the stored name or the
+    /// name to show.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse; errors of the store.

@@ -1,7 +1,8 @@
-//! A handle on images, their content and their snapshots. Many verbs have a second form, `*_with`,
-//! that also takes options. The future of a verb may be dropped at any time. This cancels the job,
-//! and its unfinished work is removed in the background. A job that has begun its last write may
-//! still complete. A job that unmounts or removes something may complete, too.
+//! A handle on images, their content and their snapshots. The methods that do a job are called
+//! verbs. Many verbs have a second form, `*_with`, that also takes options. The future of a verb
+//! may be dropped at any time. Dropping the future cancels the job, and the unfinished work of the
+//! job is removed in the background. A job may still complete if it has begun its last write, or if
+//! it unmounts or removes something.
 
 mod arguments;
 mod blobs;
@@ -105,7 +106,7 @@ pub struct Cas {
     own_store: bool,
     /// Whether the root keeps unpacked layers only as tars, without their blobs.
     only_tars: bool,
-    /// Whether the threads that unpack images are confined.
+    /// Whether the threads that unpack images are confined (see [`OpenOptions::unconfined`]).
     confine: bool,
     /// The path of the root, if the root is read-only and the store is in it.
     read_only: Option<Arc<str>>,

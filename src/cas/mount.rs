@@ -18,7 +18,8 @@ use super::mounted::{self, Mounted, NewSnapshot, State};
 /// Options of [`Cas::mount_with`].
 #[non_exhaustive]
 pub struct MountOptions {
-    /// Whether the mount is writable. [`Cas::unmount`] removes everything that was written.
+    /// Whether the mount is writable. [`Cas::unmount`] removes everything that was written to the
+    /// mount.
     pub writable: bool,
     /// Whether set-user-id and set-group-id programs of the image run with the rights of their
     /// owner or group. If so, any user who can reach the directory can use these rights.
@@ -100,9 +101,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
     /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
-    /// something mounted at `directory`, or had when the machine was restarted; `Denied` without
-    /// the right to mount; `FailedPrecondition` if the image has layers that are read on demand,
-    /// and no process serves them.
+    /// mounted something at `directory` and [`Cas::unmount`] was not called since, even if the
+    /// machine was restarted in between; `Denied` without the right to mount; `FailedPrecondition`
+    /// if the image has layers that are read on demand, and no process serves them.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,
@@ -115,8 +116,8 @@ impl Cas {
     /// Mounts with options.
     ///
     /// # Errors
-    /// As [`Cas::mount`]; `Unsupported` if owners cannot be mapped; `InvalidArgument` for
-    /// `Platforms::All`.
+    /// As [`Cas::mount`]; `Unsupported` if [`MountOptions::idmap`] is set, and the kernel or the
+    /// file system cannot map owners; `InvalidArgument` for `Platforms::All`.
     pub async fn mount_with(
         &self,
         image: impl Into<ImageRef>,

@@ -1,4 +1,4 @@
-//! Layers that the root keeps only as tars of its snapshotter: `keep = "tar"` in `cas.toml`.
+//! Layers that the root keeps only as tars in its snapshotter (`keep = "tar"` in `cas.toml`).
 
 use std::sync::Arc;
 

@@ -18,8 +18,8 @@ use crate::root::{Engines, Keep, Root, parse_snapshotter};
 #[derive(Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// A store for this handle: a scheme, a URL or the name of a table in `cas.toml`. By default,
-    /// the root's own store.
+    /// A store for this handle: a scheme, a URL or the name of a table `[stores.NAME]` in
+    /// `cas.toml`. By default, the root's own store.
     pub store: Option<String>,
     /// A snapshotter for this handle: a scheme, or a scheme with options, as in
     /// `overlay://?NAME=VALUE`. By default, the root's own snapshotter.
@@ -30,14 +30,17 @@ pub struct OpenOptions {
     /// Receives every call to the store. For example, [`Counters`](cas_core::compose::Counters)
     /// collects metrics. By default, calls are not observed.
     pub observer: Option<Arc<dyn Observer>>,
-    /// The owner for whom the store is opened. The handle lists, changes and collects only what
-    /// belongs to this owner. By default the handle is for all owners.
+    /// The owner for whom the store is opened. The handle then lists and changes only the names of
+    /// this owner, and its garbage collections remove only what belongs to this owner. By default,
+    /// the handle lists and changes the names of all owners, and its garbage collections keep the
+    /// blobs that an owner claims.
     pub owner: Option<Owner>,
     /// Whether the store must exist already. By default, an absent store is created. The existence
     /// of a store is checked only if the store is in the file system.
     pub must_exist: bool,
-    /// Whether the threads that unpack images are not confined. By default, they can only reach the
-    /// directory that they write, as far as the kernel supports it (`docs/DURABILITY.md`).
+    /// Whether to turn off the confinement of the threads that unpack images. By default, the
+    /// kernel confines these threads to the directory that they write. A restriction that the
+    /// kernel does not support is left out without a warning (see `docs/DURABILITY.md`).
     pub unconfined: bool,
 }
 
@@ -93,8 +96,7 @@ impl OpenOptions {
 }
 
 impl Cas {
-    /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
-    /// snapshotter does not work on this machine.
+    /// Makes a root with the default engines. Returns the same as [`Cas::init_with`].
     ///
     /// # Errors
     /// As [`Cas::init_with`].
@@ -108,15 +110,18 @@ impl Cas {
     /// again after this call, with an empty store. To open the root later, pass the same registry
     /// in [`OpenOptions::registry`].
     ///
-    /// Returns the engines. If `engines` names no snapshotter and the preferred snapshotter does
-    /// not work on this machine, also returns the reason.
+    /// Returns the engines of the root. If `engines` names no snapshotter, a new root gets the
+    /// first snapshotter of `registry` that works on this machine. If that is not the
+    /// preferred snapshotter, which is the first of `registry`, also returns the error of the
+    /// preferred snapshotter.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for the URL of a
-    /// store that does not parse or contains a secret, for a composition without its members, or
-    /// for [`Keep::Tar`] with engines that do not allow it; `AlreadyExists` if the root uses other
-    /// engines; `FailedPrecondition` if the directory contains something else; the error of the
-    /// preferred snapshotter if none works.
+    /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` if the URL of the
+    /// store does not parse or contains a secret, if a composition lacks a member, or if
+    /// [`Keep::Tar`] is set, but the engines do not allow it (see [`Engines::keep`]);
+    /// `AlreadyExists` if the root uses other engines; `FailedPrecondition` if the directory is not
+    /// a root, but contains other files; the error of the preferred snapshotter if no snapshotter
+    /// works.
     pub fn init_with(
         root: impl AsRef<Path>,
         engines: Engines,
@@ -134,11 +139,11 @@ impl Cas {
     /// Opens a root. Makes one with the default engines if there is none.
     ///
     /// # Errors
-    /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` or
-    /// `FailedPrecondition` if the root keeps layers only as tars, but its store or the snapshotter
-    /// does not support this; `Busy` if the store allows only one process at a time, and another
+    /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` if
+    /// the root keeps layers only as tars, but its engines do not allow this (see
+    /// [`Engines::keep`]); `Busy` if the store allows only one process at a time, and another
     /// process has it open; `FailedPrecondition` if the root has a format that this release does
-    /// not read, or if the directory is not a root and contains something else; `Corrupt` if
+    /// not read, or if the directory is not a root, but contains other files; `Corrupt` if
     /// `cas.toml` does not parse, or if the directory of the store existed earlier and is now
     /// missing or empty; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
@@ -149,8 +154,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::open`]; `InvalidArgument` for a store or a snapshotter that does not parse;
-    /// `Unsupported` for an owner if the store does not support owners; `NotFound` if the store
-    /// must exist and is absent.
+    /// `FailedPrecondition` if the root keeps layers only as tars, but [`OpenOptions::snapshotter`]
+    /// does not; `Unsupported` for an owner if the store does not support owners; `NotFound` if the
+    /// store must exist and is absent.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;

@@ -14,8 +14,8 @@ use crate::root::{PullMode, PullModes};
 /// bounds how many other chunks are in memory.
 const CHUNKED: usize = 8;
 
-/// How pulls fetch and unpack in parallel. Some of the limits apply to all images together. Pulls
-/// that use clones of one value share these limits. The other limits apply to each pull alone.
+/// How pulls fetch and unpack in parallel. All pulls that use clones of one value share the limits
+/// [`PullModes::downloads`] and [`PullModes::unpacks`]. The other limits apply to each pull alone.
 #[derive(Clone, Debug)]
 pub struct ParallelPull {
     requests: Quota,
@@ -26,11 +26,11 @@ pub struct ParallelPull {
 }
 
 impl ParallelPull {
-    /// Returns the parallel pull that `modes` describe, with new limits.
+    /// Returns a value with the settings in `modes`. Only clones of this value share its limits.
     ///
     /// # Errors
-    /// `FailedPrecondition` if `modes` do not allow parallel pulls; `InvalidArgument` if their
-    /// limits contradict each other.
+    /// `FailedPrecondition` if [`PullModes::mode`] is [`PullMode::Off`]; `InvalidArgument` if
+    /// limits in `modes` contradict each other.
     pub fn new(modes: &PullModes) -> Result<Self> {
         if modes.mode == PullMode::Off {
             return Err(Error::precondition(

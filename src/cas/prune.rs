@@ -60,7 +60,7 @@ impl Cas {
         if !place.is_absolute() {
             return Err(Error::unsupported(
                 "the store is not in a file system of this machine, so no space can be kept free; \
-                 limit its size instead",
+                 set a maximum size instead",
             )
             .operation("prune")
             .subject(&*self.location));

@@ -42,16 +42,17 @@ impl Cas {
         Ok(pulled.image)
     }
 
-    /// Pulls with options. Returns the image, and the key of its topmost snapshot if it was
-    /// unpacked.
+    /// Pulls with options. Returns the image. If the image was unpacked, also returns the key of
+    /// its topmost snapshot.
     ///
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
     /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
     /// signature is required, because signatures are fetched from the registry;
-    /// `FailedPrecondition` if layers are read on demand, but this pull reaches the registry with
-    /// an option that is not in `cas.toml`. If all platforms are pulled, the image is unpacked
-    /// after its name is written, and keeps the name if the unpacking fails.
+    /// `FailedPrecondition` if layers are read on demand, but `cas.toml` lacks an option with which
+    /// this pull reaches the registry, such as [`PullOptions::plain_http`]. If all platforms are
+    /// pulled, the image is unpacked after its name is written, and keeps the name if the unpacking
+    /// fails.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,
@@ -233,8 +234,8 @@ impl Cas {
         Ok(Some(Arc::new(tables.with_quota(quota))))
     }
 
-    /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
-    /// has no effect or is replaced.
+    /// Returns the settings in the table `[pull_modes]` of `cas.toml`, and a warning for each
+    /// setting that has no effect, or whose value is replaced by the nearest allowed value.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.
@@ -303,13 +304,14 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
-    /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store has lost a part
-    /// of the image, or if neither the store nor the registry has a part of it; `Corrupt` for
-    /// damaged content; `FailedPrecondition` if `hosts.toml` allows pushes to none of the hosts;
-    /// `Denied` if the registry denies access, or if a file of [`PushOptions::hosts`] blocks the
-    /// name; `Unavailable` if the registry does not answer; `OutOfRange` for a document of more
-    /// than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if the
-    /// registry reports another digest than that of the pushed content.
+    /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store lacks a manifest
+    /// or an index to push, if it lacks a blob of the image that is recorded as stored, or if
+    /// neither the store nor the registry has a blob of the image; `Corrupt` for damaged content,
+    /// or if the registry reports another digest than that of the pushed content;
+    /// `FailedPrecondition` if `hosts.toml` allows pushes to none of its hosts; `Denied` if the
+    /// registry denies access, or if a file of [`PushOptions::hosts`] blocks the name;
+    /// `Unavailable` if the registry does not answer; `OutOfRange` for a manifest or an index of
+    /// more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes.
     pub async fn push(
         &self,
         image: impl Into<ImageRef>,
@@ -323,7 +325,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::push`]; `NotFound` for a platform that the image does not have; `OutOfRange` for
-    /// too many referrers; `Corrupt` for a referrer that names another subject.
+    /// more than [`limit::REFERRERS`](cas_core::limit::REFERRERS) referrers, or for a chain of more
+    /// than [`limit::REFERRER_DEPTH`](cas_core::limit::REFERRER_DEPTH) referrers; `Corrupt` if the
+    /// store lists a referrer for a manifest or an index that is not its subject.
     pub async fn push_with(
         &self,
         image: impl Into<ImageRef>,
@@ -375,7 +379,8 @@ impl Cas {
     }
 
     /// Returns the files that name mirrors of registries, trusted certificates and the policy for
-    /// images. If `cas.toml` does not name a file, returns the usual file of this machine.
+    /// images. For a file that `cas.toml` does not name, returns the path at which containerd,
+    /// docker or podman has this file on this machine (see [`Hosts::of_system`]).
     pub fn hosts(&self) -> Hosts {
         self.remote_settings().hosts()
     }

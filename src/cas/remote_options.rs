@@ -15,9 +15,9 @@ use super::ParallelPull;
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Only if the store lacks the image, or a part of its content for the platforms. Otherwise the
-    /// registry is not asked for the image, even if the tag now refers to another image there. If a
-    /// signature is required, the registry is always asked for it.
+    /// Only if the store lacks the image, or a part of its content for the pulled platforms.
+    /// Otherwise the registry is not asked for the image, even if the tag now refers to another
+    /// image in the registry. A required signature is always fetched from the registry.
     Missing,
     /// Always. Only missing content is fetched.
     #[default]
@@ -34,16 +34,16 @@ pub struct PullOptions {
     pub platforms: Platforms,
     /// When the registry is asked.
     pub policy: Policy,
-    /// Whether the image is unpacked into snapshots while it arrives, as by
-    /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, only the platform of
-    /// this machine is unpacked, after the pull. A root that keeps layers only as tars always
-    /// unpacks.
+    /// Whether the image is unpacked while it arrives, into the same snapshots that
+    /// [`Cas::snapshot`](super::Cas::snapshot) makes. If all platforms are pulled, only the
+    /// platform of this machine is unpacked, after the pull. If the root keeps layers only as tars,
+    /// the image is always unpacked.
     pub unpack: bool,
     /// Whether layers with a table of contents are read on demand instead of fetched: eStargz
     /// layers, zstd:chunked layers, and layers with a SOCI zTOC. The other layers are fetched and
     /// unpacked. This option needs the snapshotter `erofs`. With another snapshotter, the pull
-    /// warns, and is the same as without this option. If all platforms are pulled, all layers are
-    /// fetched. See [`OnDemand`](crate::OnDemand).
+    /// warns and ignores this option. If all platforms are pulled, all layers are fetched. See
+    /// [`OnDemand`](crate::OnDemand).
     #[cfg(feature = "on-demand")]
     pub on_demand: bool,
     /// The source of the tables of contents of layers that are read on demand. By default,
@@ -64,13 +64,14 @@ pub struct PullOptions {
     /// The files that name mirrors, certificates and the policy. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
     pub hosts: Option<Hosts>,
-    /// The file of logins that is read first, instead of podman's `containers/auth.json` in
-    /// `$XDG_RUNTIME_DIR`. By default the file that `cas.toml` names, or else the file that
-    /// `$REGISTRY_AUTH_FILE` names.
+    /// The file of logins that is read first. By default, the file that `cas.toml` names, or else
+    /// the file that `$REGISTRY_AUTH_FILE` names, or else podman's `containers/auth.json` in
+    /// `$XDG_RUNTIME_DIR`.
     pub auth_file: Option<PathBuf>,
-    /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// the registry itself is neither on this machine nor in a private network. By default it may
-    /// not.
+    /// Whether redirects and token services of the registry may lead to this machine and to private
+    /// networks. By default, they may lead to this machine only if the registry is on this machine,
+    /// and to private networks only if the registry is on this machine or in a private network (see
+    /// `docs/ADDRESSES.md`).
     pub private_addresses: bool,
     /// How long to wait for the registry, and for how long to repeat failed requests. By default,
     /// the times in `cas.toml`.
@@ -257,7 +258,7 @@ pub struct PushOptions {
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
-    /// The files that name hosts for pushes, and certificates; see [`PullOptions::hosts`].
+    /// The files that name certificates and the hosts to push to; see [`PullOptions::hosts`].
     pub hosts: Option<Hosts>,
     /// The file of logins that is read first; see [`PullOptions::auth_file`].
     pub auth_file: Option<PathBuf>,

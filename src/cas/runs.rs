@@ -1,12 +1,12 @@
-//! The directories of the runs of `cas run`, and those that killed runs have left.
+//! The directories of the runs of `cas run`, including those that killed runs have left.
 //!
 //! ```text
 //! ROOT/run/      0700
 //!   ID.lock      locked until the run and all programs that it has started have ended
 //!   ID/          the bundle of the run
 //! ```
-//! The lock file is made before the bundle, and removed after it. So after a kill, a free lock file
-//! stands for everything that is left of its run.
+//! The lock file is made before the bundle, and removed after the bundle. So if an ended run has
+//! left files, its lock file is one of them, and is not locked.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const RUNS: &str = "run";
 /// The end of the name of a lock file. The rest is the id of the run.
 const LOCK: &str = ".lock";
 
-/// The place of a run, which is locked while this value exists.
+/// The lock file of a run, and the path of its bundle. The file is locked while this value exists.
 pub struct Run {
     runs: Dir,
     id: String,
@@ -46,12 +46,12 @@ impl Run {
         &self.bundle
     }
 
-    /// Returns the locked file. A process that has inherited it keeps the run locked.
+    /// Returns the open lock file. A process that inherits its descriptor keeps the run locked.
     pub fn lock(&self) -> &File {
         self.lock.file()
     }
 
-    /// Removes the lock file. The caller has removed the bundle.
+    /// Removes the lock file. The caller must remove the bundle first.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -63,11 +63,13 @@ impl Run {
 
 /// A run that has ended, and whose files are still there because its process was killed.
 pub struct EndedRun {
-    /// The place of the run. No other process removes it meanwhile.
+    /// The run. It is locked, so no other process removes its files.
     pub run: Run,
-    /// The disk usage of its files. Directories that this user cannot read are not counted.
+    /// The disk usage of the run's lock file and bundle, without directories that this process
+    /// cannot read.
     pub usage: Usage,
-    /// The snapshot that was made for the root file system of the run, and its disk usage in bytes.
+    /// The snapshot that was made for the root file system of the run, and the disk usage of the
+    /// snapshot in bytes. `None` if the snapshot does not exist.
     pub snapshot: Option<(Resource, u64)>,
 }
 
@@ -82,7 +84,7 @@ impl EndedRun {
 }
 
 impl Cas {
-    /// Reserves and locks a place for a new run. Makes no bundle. Returns the place.
+    /// Makes and locks the lock file of a new run, but does not make the bundle. Returns the run.
     ///
     /// # Errors
     /// `FailedPrecondition` if the root has no snapshotter; errors of the file system.
@@ -105,9 +107,10 @@ impl Cas {
         .await
     }
 
-    /// Returns the runs with the snapshotter of this handle that have ended and whose files are
-    /// still there. Runs with another snapshotter can only be removed with that snapshotter. Finds
-    /// nothing in a root that cannot be written, because it cannot be locked.
+    /// Returns the runs that have ended, that used the snapshotter of this handle, and whose files
+    /// are still there. Runs with another snapshotter can only be removed with that snapshotter.
+    /// Returns an empty list if the root has no snapshotter, or if the root cannot be written and
+    /// runs can therefore not be locked.
     ///
     /// # Errors
     /// Errors of the file system and of the snapshotter.

@@ -94,11 +94,11 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
-    /// the snapshot is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
-    /// `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that are read
-    /// on demand, and no process serves them; `Denied` without the right to mount. A snapshot that
-    /// was not unmounted by [`Cas::unmount_snapshot`] also counts as mounted while something else
-    /// is mounted at its last directory.
+    /// the snapshot is mounted; `InvalidArgument` if `directory` is not a directory, or its path is
+    /// not UTF-8; `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that
+    /// are read on demand and no process serves them; `Denied` without the right to mount. A
+    /// snapshot that `umount` or a restart of the machine has unmounted also counts as mounted
+    /// while something else is mounted at the directory of its last mount.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,
@@ -111,7 +111,8 @@ impl Cas {
     /// Mounts a snapshot with options.
     ///
     /// # Errors
-    /// As [`Cas::mount_snapshot`]; `Unsupported` if owners cannot be mapped.
+    /// As [`Cas::mount_snapshot`]; `Unsupported` if [`MountSnapshotOptions::idmap`] is set, and the
+    /// kernel or the file system cannot map owners.
     pub async fn mount_snapshot_with(
         &self,
         key: impl AsRef<str>,
@@ -149,12 +150,12 @@ impl Cas {
         mounted.await.map(Mounted::keep)
     }
 
-    /// Unmounts a snapshot that [`Cas::mount_snapshot`] or another verb has mounted, and keeps the
-    /// snapshot. Returns false if the snapshot is not mounted.
+    /// Unmounts a snapshot that [`Cas::mount_snapshot`] or another method has mounted, and keeps
+    /// the snapshot. Returns false if the snapshot is not mounted.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `Busy` while the mount is in use, is covered by
-    /// another mount, or is in another mount namespace; `Denied` without the right to unmount.
+    /// another mount, or is only in another mount namespace; `Denied` without the right to unmount.
     pub async fn unmount_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         let options = UnmountOptions::default();
         self.unmount_snapshot_with(key, options).await

@@ -1,4 +1,4 @@
-//! Snapshots under keys of the caller.
+//! Snapshots whose keys the caller chooses.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -86,8 +86,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
     /// `InvalidArgument` for a key that is empty, that has more than
-    /// [`limit::KEY`](cas_core::limit::KEY) bytes, that is reserved for mounts, or that contains
-    /// control characters; as [`Cas::mount`] for layers that are read on demand.
+    /// [`limit::KEY`](cas_core::limit::KEY) bytes, that contains control characters, or that begins
+    /// with `mounted ` as the keys of mounts do; `FailedPrecondition` if the image has layers that
+    /// are read on demand, and no process serves them.
     pub async fn create_snapshot(
         &self,
         key: impl AsRef<str>,
@@ -146,12 +147,12 @@ impl Cas {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
 
-    /// Returns the space that a snapshot takes, with options. Reads only the records of the
-    /// snapshot and its parents.
+    /// Returns the space that a snapshot takes, with options. Reads no records of snapshots
+    /// other than this snapshot and its parents.
     ///
     /// # Errors
-    /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its
-    /// own ancestors.
+    /// As [`Cas::snapshot_usage`]; with [`UsageOptions::parents`], also `Corrupt` if a parent has
+    /// no record, or if the parents form a cycle.
     pub async fn snapshot_usage_with(
         &self,
         key: impl AsRef<str>,
@@ -166,13 +167,16 @@ impl Cas {
         let mut met = BTreeSet::from([key.to_owned()]);
         while let Some(parent) = next {
             if met.contains(&parent) {
-                let why = "the snapshot is one of its own ancestors; run `cas fsck --repair`";
+                let why = "the parents of the snapshot form a cycle; run `cas fsck --repair`";
                 return Err(Error::corrupt(why)).during("measure snapshot", key);
             }
             let found = snapshotter.stat(&parent).await?.ok_or_else(|| {
-                Error::corrupt("the parent of a snapshot has no record; run `cas fsck --repair`")
-                    .operation("measure snapshot")
-                    .subject(&parent)
+                Error::corrupt(
+                    "the snapshot is the parent of another snapshot, but has no record; run \
+                     `cas fsck --repair`",
+                )
+                .operation("measure snapshot")
+                .subject(&parent)
             })?;
             sum += snapshotter.usage(&parent).await?;
             met.insert(parent);

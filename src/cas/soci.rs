@@ -42,8 +42,8 @@ pub struct SociOptions {
     pub span_size: u64,
     /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
-    /// Paths of the files of the image that containers read first. Their spans are fetched before
-    /// others. By default there are none.
+    /// Paths of the files of the image that containers read first. The spans of these files are
+    /// fetched before all other spans. By default, the list is empty.
     pub prefetch: Vec<PathBuf>,
     /// Receives the progress and warnings. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
@@ -191,12 +191,13 @@ impl Cas {
         made.during("create SOCI index", name)
     }
 
-    /// Returns the SOCI indexes in the store that are referrers of the image's manifests, for all
-    /// platforms, in the order of the manifests. The index of a converted image is not a referrer.
+    /// Returns the SOCI indexes in the store whose subject is a manifest of the image, for any
+    /// platform. The result has the order of the manifests in the image. A SOCI index from
+    /// [`Cas::convert_soci`] has no subject, so it is not returned.
     ///
     /// # Errors
-    /// As [`Cas::image`]; `Corrupt` for a damaged index, or if the image lists more than
-    /// [`limit::DESCRIPTORS`] manifests; errors of the store.
+    /// As [`Cas::image`]; `Corrupt` for a damaged SOCI index or image index, or if the image lists
+    /// more than [`limit::DESCRIPTORS`] manifests; errors of the store.
     pub async fn soci_indexes(&self, image: impl Into<ImageRef>) -> Result<Vec<SociIndex>> {
         let image = self.image(image).await?;
         let store = self.opened()?;
@@ -268,8 +269,9 @@ pub(super) async fn tables(
     }
     if ztocs.is_empty() {
         return Err(Error::precondition(format!(
-            "expected a layer of at least {} bytes that is compressed with gzip and can have a \
-             zTOC, found none; choose a smaller minimum size, or compress the layers with gzip",
+            "found no layer that can have a zTOC: a layer must be compressed with gzip, and its \
+             compressed size must be at least {} bytes; choose a smaller minimum size, or compress \
+             the layers with gzip",
             options.min_layer_size
         )));
     }
@@ -451,7 +453,7 @@ async fn manifests(store: &Store, target: &Descriptor) -> Result<Vec<Descriptor>
         }
         if left.len() + manifests.len() > limit::DESCRIPTORS {
             return Err(Error::corrupt(format!(
-                "the image lists more than {} manifests; build it again",
+                "the image lists more than {} manifests; build it again with fewer",
                 limit::DESCRIPTORS
             )));
         }

@@ -81,10 +81,11 @@ impl Cas {
     /// neither in the store nor kept as a tar by the snapshotter, or if the parent of `directory`
     /// does not exist; `FailedPrecondition` if `directory` is not empty; `InvalidArgument` if it is
     /// not a directory; `Corrupt` for damaged or hostile layers, or if the manifest and the
-    /// configuration do not match; `Unsupported` for an artifact, or for a blob that is not a
-    /// layer; `OutOfRange` if the image exceeds a limit; `Denied` or `FailedPrecondition` if this
-    /// process cannot give a file to its owner (see [`UnpackOptions::rootless`]). On an error, what
-    /// was written is removed.
+    /// configuration do not match; `Unsupported` for an artifact, or if the list of layers has a
+    /// blob that is not a layer; `OutOfRange` if the image exceeds a limit; `Denied` if this
+    /// process may not give a file to its owner; `FailedPrecondition` if the owner of a file is not
+    /// mapped in this user namespace. [`UnpackOptions::rootless`] avoids the last two errors. After
+    /// an error, the files that were written are removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,
@@ -94,7 +95,7 @@ impl Cas {
         self.unpack_with(image, directory, options).await
     }
 
-    /// Unpacks with options.
+    /// Unpacks an image into `directory` with options.
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `InvalidArgument` for `Platforms::All`; `Denied` if the directory must
@@ -125,13 +126,13 @@ impl Cas {
     /// layers. Returns the key of the topmost snapshot, or `None` if the image has no layers.
     ///
     /// # Errors
-    /// As [`Cas::unpack`], except errors of the directory; `FailedPrecondition` if the root was
-    /// made without a snapshotter.
+    /// As [`Cas::unpack`], except the errors that concern `directory`; `FailedPrecondition` if the
+    /// root was made without a snapshotter and none was chosen for this handle.
     pub async fn snapshot(&self, image: impl Into<ImageRef>) -> Result<Option<Digest>> {
         self.snapshot_with(image, UnpackOptions::default()).await
     }
 
-    /// Unpacks into snapshots with options. Returns the same as [`Cas::snapshot`].
+    /// Unpacks an image into snapshots with options. Returns the same as [`Cas::snapshot`].
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `InvalidArgument` for `Platforms::All` or `rootless`.
@@ -141,8 +142,9 @@ impl Cas {
         options: UnpackOptions,
     ) -> Result<Option<Digest>> {
         if options.rootless {
-            let why = "a snapshot cannot be rootless, because it keeps the owners that the image \
-                       gives; unpack into a directory, or run the program in `cas unshare`";
+            let why = "snapshots cannot be made with `rootless`, because their files have the \
+                       owners that the image names; unpack into a directory, or run this program \
+                       in `cas unshare` without `rootless`";
             return Err(Error::invalid(why).operation("unpack"));
         }
         let platforms = self.to_unpack(&options.platforms);

@@ -1,6 +1,7 @@
 //! `cas df`: disk usage by kind.
 
-use cas::snapshot::all;
+use cas::backend::Snapshotter;
+use cas::snapshot::{Usage, all};
 use cas::{Cas, ErrorKind, Result};
 use clap::Args;
 use serde::Serialize;
@@ -15,6 +16,8 @@ pub(crate) struct Df {}
 
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1000;
+/// How often the files of one snapshot are measured if directories are moved meanwhile.
+const MEASUREMENTS: usize = 16;
 
 /// The number and the total size of blobs, ingests, snapshots or leftovers.
 #[derive(Serialize)]
@@ -89,13 +92,25 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
         return Ok(share);
     };
     for info in all(&**snapshotter).await? {
-        match snapshotter.usage(&info.key).await {
+        match measure(&**snapshotter, &info.key).await {
             // The snapshot was removed after it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             usage => share.add(usage?.bytes),
         }
     }
     Ok(share)
+}
+
+/// Measures a snapshot. Begins again if a directory in it is moved meanwhile, at most
+/// [`MEASUREMENTS`] times in all.
+async fn measure(snapshotter: &dyn Snapshotter, key: &str) -> Result<Usage> {
+    for _ in 1..MEASUREMENTS {
+        match snapshotter.usage(key).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            measured => return measured,
+        }
+    }
+    snapshotter.usage(key).await
 }
 
 async fn leftovers(cas: &Cas) -> Result<Share> {

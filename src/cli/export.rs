@@ -12,6 +12,7 @@ use cas::{Context as _, Error, ExportOptions, ImageRef, Platform, Platforms, Res
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::patient::Patient;
 use super::{Context, names};
 
 /// Export images as an OCI archive or a Docker archive
@@ -100,5 +101,5 @@ fn standard_output() -> Result<Target> {
     }
     let out = out.as_fd().try_clone_to_owned();
     let out = out.during("open", "standard output")?;
-    Ok(Target::Stream(Box::new(File::from(out))))
+    Ok(Target::Stream(Box::new(Patient(File::from(out)))))
 }

@@ -9,7 +9,7 @@ use cas::{Cas, Digest, FsckOptions, Result};
 use clap::Args;
 
 use super::Context;
-use super::output::{count, size};
+use super::output::{count, printable, size};
 use super::run::run_dir::sweep;
 
 /// The exit code for damage that remains.
@@ -102,8 +102,9 @@ fn print(context: &Context, report: &Report) -> Result<()> {
             } else {
                 "found"
             };
-            let (problem, subject) = (finding.problem, &finding.subject);
-            format!("{state}: {problem}: {subject}: {}", finding.detail)
+            // Texts of an image are on one line, so that none looks like another finding.
+            let (subject, detail) = (printable(&finding.subject), printable(&finding.detail));
+            format!("{state}: {}: {subject}: {detail}", finding.problem)
         })?;
     }
     for (key, bytes) in &report.resumable {

@@ -137,8 +137,8 @@ pub(crate) fn summary(removed: &Removed) -> String {
 #[command(after_help = "Example:\n  cas why sha256:2c26b46b68ff\n  \
     cas why snapshots/native/sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
 pub(crate) struct Why {
-    /// Digest of a blob or its first digits, name of an image, or content/DIGEST, images/NAME,
-    /// ingests/KEY or snapshots/SNAPSHOTTER/KEY
+    /// Digest of a blob (the first digits are enough), name of an image, content/DIGEST,
+    /// images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY
     resource: String,
 }
 

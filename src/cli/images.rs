@@ -94,7 +94,7 @@ impl Images {
     }
 }
 
-/// Returns what is shown for the size of an image without one.
+/// Returns the text that is shown in place of a size if the size of `image` is not known.
 fn without_size(image: &Image) -> &'static str {
     match image.target.media_type.is_document() {
         true => "incomplete",
@@ -121,7 +121,7 @@ pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
 pub(crate) struct Tag {
     /// Name or digest of the image
     from: String,
-    /// New name; an existing name is moved to this image
+    /// New name; if it already refers to another image, it is moved to this image
     to: FullName,
 }
 

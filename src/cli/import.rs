@@ -9,6 +9,7 @@ use cas::{ImportOptions, Platform, Platforms, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::patient::Patient;
 use super::{Context, names};
 
 /// Import images from a Docker archive, an OCI archive, an OCI layout or a skopeo directory
@@ -21,8 +22,8 @@ pub(crate) struct Import {
     /// Archive (plain, gzip, zstd, xz or bzip2), directory, or - for standard input
     source: PathBuf,
     /// Name for the image. If the source has several tags, give a name without a tag; each image is
-    /// then named REF:TAG. Without this option, images without a name are imported under their
-    /// digests
+    /// then named REF:TAG, with its tag in the source. Without this option, images have the names
+    /// that the source gives them; an image without a name gets its digest as its name
     #[arg(long, value_name = "REF")]
     name: Option<String>,
     /// Import only this platform, as in linux/arm64
@@ -40,7 +41,7 @@ impl Import {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let source = match self.source.to_str() {
-            Some("-") => Source::Stream(Box::new(std::io::stdin())),
+            Some("-") => Source::Stream(Box::new(Patient(std::io::stdin()))),
             _ => Source::Path(self.source),
         };
         let options = ImportOptions::default()
@@ -63,7 +64,10 @@ impl Import {
     }
 }
 
-/// Returns `name` as a reference, if docker accepts it. The import may append a tag.
+/// Returns `name` as a reference, to which the import may append a tag.
+///
+/// # Errors
+/// `InvalidArgument` if docker does not accept the name.
 fn checked(name: &str) -> Result<Reference> {
     name.parse::<FullName>()?;
     name.parse()

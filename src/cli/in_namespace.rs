@@ -1,7 +1,8 @@
-//! Works on files of `cas run` that belong to other ids than the user's own. A short-lived child
-//! process enters a new user namespace, which has all ids of this user. The process that starts it
-//! does not enter the namespace, because a process with several threads cannot enter one, and
-//! because no process can leave one again.
+//! Gives files of `cas run` to the ids that `/etc/subuid` and `/etc/subgid` give this user, and
+//! removes files that belong to these ids. A short-lived child process does this work in a new user
+//! namespace, in which all ids of this user are mapped. The parent process does not enter the
+//! namespace, because a process with several threads cannot enter a user namespace, and because a
+//! process cannot return from a user namespace.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ const GIVE: &str = "give-owners";
 /// Name of the hidden command that removes a tree.
 const REMOVE: &str = "remove-tree";
 
-/// Give unpacked files to the owners in their extended attributes (started by `cas run`)
+/// Give each unpacked file to the owner that its extended attribute names (started by `cas run`)
 #[derive(Args)]
 pub(crate) struct GiveOwners {
     directory: PathBuf,
@@ -43,24 +44,25 @@ impl RemoveTree {
     }
 }
 
-/// Gives the files in `directory` to the owners that they have in the image that was unpacked there
-/// without privileges. A file stays as it is if the user namespace does not have its owner.
+/// Gives each file in `directory` to the owner that the file has in its image. The image was
+/// unpacked there without privileges. A file stays as it is if this owner is not mapped in the user
+/// namespace.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
-    let why = "files could not be given to their owners, for the reason above";
+    let why = "the files did not get the owners that the image names, for the reason above";
     call(GIVE, directory, why).await
 }
 
-/// Removes a directory in which other users of the user namespace own files.
+/// Removes a directory in which files may belong to any id of this user.
 pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
-    let why = "files of other users are left, for the reason above; remove them in `cas unshare`";
+    let why = "files that belong to other ids than your own could not be removed, for the reason \
+               above; remove them in `cas unshare`";
     call(REMOVE, directory, why).await
 }
 
 /// Runs a hidden command, which prints the reason if it fails.
 ///
 /// # Errors
-/// `Denied` if the command fails; its message is the parameter `failed`. Errors of starting the
-/// command.
+/// `Denied` with the message `failed` if the command fails; errors of starting the command.
 async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
     let mut child = tokio::process::Command::new("/proc/self/exe");
     child

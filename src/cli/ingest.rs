@@ -81,8 +81,8 @@ fn shown(one: &IngestInfo) -> Value {
 /// begins with `typed`.
 ///
 /// # Errors
-/// `NotFound` if no key begins with `typed`; `InvalidArgument` if several keys do; errors of the
-/// store.
+/// `NotFound` if no key is `typed` or a digest that begins with `typed`; `InvalidArgument` if
+/// several keys are digests that begin with `typed`; errors of the store.
 async fn find(cas: &Cas, typed: &str) -> Result<String> {
     let mut keys = cas.ingests().await?.into_iter().map(|one| one.key);
     if keys.clone().any(|key| key == typed) {

@@ -14,11 +14,12 @@ use super::Context;
   cas --root /srv/cas --snapshotter erofs init --keep-tars
 
 This command is optional. If the root does not exist, every other command that needs the root,
-except fsck, creates it. The new root has the store fs, and the snapshotter overlay if it works on
-this machine, otherwise native. `cas backends` lists all stores and snapshotters. The choice is
-final for this root.")]
+except fsck, creates it with the store fs. The new root has the snapshotter overlay if overlay works
+on this machine, and the snapshotter native otherwise. `cas backends` lists all stores and
+snapshotters. The choice of the store and the snapshotter is final for a root.")]
 pub(crate) struct Init {
-    /// Keep the tar of an unpacked layer in the snapshotter erofs, and not the compressed blob
+    /// Keep the tar of an unpacked layer in the snapshotter, and not the compressed blob in the
+    /// store; this requires the snapshotter erofs
     #[arg(long)]
     keep_tars: bool,
 }

@@ -1,4 +1,4 @@
-//! `cas inspect`: anything by its name or its digest.
+//! `cas inspect`: shows an image, a blob or a snapshot by its name or digest.
 
 use cas::image::{self, Resolved};
 use cas::platform::Only;
@@ -88,9 +88,9 @@ impl Inspect {
         Ok(shown)
     }
 
-    /// Returns whether the index is shown, because the image has no manifest for this machine, or
-    /// because the store lacks this manifest. If the user gave `--platform`, the index is not
-    /// shown, and the image must have that platform.
+    /// Returns whether the index is shown instead of a manifest. This is the case if `image` is an
+    /// index, the user did not give `--platform`, and `error` says that the image has no manifest
+    /// for this machine or that the store lacks this manifest.
     fn may_show_index(&self, error: &Error, image: &Image) -> bool {
         let is_index = image.target.media_type.is_index();
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound
@@ -100,8 +100,8 @@ impl Inspect {
     ///
     /// # Errors
     /// `NotFound` if no blob or snapshot has this name or digest; `InvalidArgument` if the digests
-    /// of several blobs begin with it; as [`blob::describe`]; errors of the store and the
-    /// snapshotter.
+    /// of several blobs begin with `self.what`; errors of [`blob::describe`], of the store and of
+    /// the snapshotter.
     async fn other(&self, cas: &Cas) -> Result<Value> {
         let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
         let digest = if kind == "content" { rest } else { &self.what };
@@ -135,8 +135,8 @@ impl Inspect {
     }
 }
 
-/// Returns whether an error says that nothing has this name, or that the text is not a name or
-/// stands for several things.
+/// Returns whether the kind of `error` is `NotFound` or `InvalidArgument`: the user's text names
+/// nothing, is not a valid name, or stands for several resources.
 fn is_unknown(error: &Error) -> bool {
     matches!(
         error.kind(),

@@ -16,7 +16,7 @@ use super::Context;
 use super::message::tell;
 use super::remote::pull_first;
 
-/// How long a command waits for the process that it has started.
+/// How long a command waits until the process that it has started serves layers.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two checks whether the process serves layers.
 const STEP: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const STEP: Duration = Duration::from_millis(20);
 const LIFE: Duration = Duration::from_millis(200);
 /// If this many processes in a row end within [`LIFE`], no further process is started.
 const ATTEMPTS: u32 = 20;
-/// The name of the file with the messages of a process that a command has started.
+/// The name of the file with the messages of `cas lazy serve`, if another command has started it.
 const LOG: &str = "lazy.log";
 
 /// Serve the data of layers that are read on demand
@@ -44,9 +44,9 @@ pub(crate) enum Lazy {
   cas run registry.example/team/app:1
 
 Commands that mount an image start this command in the background if it is not running and the root
-has such layers. The command has two processes. The first process mounts the file system. The second
-process fetches the data. If the second process ends unexpectedly, the first process starts it
-again.")]
+has layers that are read on demand. This command has two processes. The first process mounts the
+file system. The second process fetches the data. If the second process ends unexpectedly, the first
+process starts it again.")]
 pub(crate) struct Serve {
     /// Serve the FUSE session whose device is the standard input (used by the process that holds
     /// the session)
@@ -74,7 +74,9 @@ impl Lazy {
         let server = server.during("start", "thread")?;
         match server.join() {
             Ok(served) => served.map(|()| ExitCode::SUCCESS),
-            Err(_) => Err(Error::internal("a thread panicked; please report it")),
+            Err(_) => Err(Error::internal(
+                "the thread that serves layers panicked; please report it",
+            )),
         }
     }
 }
@@ -108,7 +110,7 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         if short_lives == ATTEMPTS {
             return Err(Error::unavailable(format!(
                 "the process that serves layers ended {ATTEMPTS} times in a row right after its \
-                 start; read its messages for the reason",
+                 start; read its messages above for the reason",
             )));
         }
         tell(format_args!(

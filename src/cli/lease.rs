@@ -31,7 +31,7 @@ pub(crate) enum Leases {
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expire: Option<Duration>,
         /// Keep only the resources of the lease, the targets of its images and the parents of its
-        /// snapshots, and nothing else that these refer to
+        /// snapshots; without this option, also keep everything that its resources refer to
         #[arg(long)]
         flat: bool,
         /// Label of the lease; may be repeated

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Prints events with the other warnings of a command.
+/// Sends each event to `progress` as a warning.
 struct Log {
     progress: Arc<dyn Progress>,
 }

@@ -22,10 +22,10 @@ const HUB: &str = "docker.io";
   cas login registry.example
   cas login --username me --password-stdin < password.txt
 
-The name and the password are checked with the registry. If the registry does not ask for a login,
-they are not checked, and a warning says so. Then they are saved in the file of logins (see
---authfile), or in the credential helper that this file names. docs/CREDENTIALS.md has the
-rules.")]
+The name and the password are checked with the registry. They are then saved in the file of logins
+(see --authfile), or in the credential helper that this file names. If the registry does not ask for
+a login, they are saved without a check, and a warning says so. docs/CREDENTIALS.md describes where
+logins are kept and which hosts receive them.")]
 pub(crate) struct Login {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
@@ -39,8 +39,8 @@ pub(crate) struct Login {
     /// Refused, because every user of this machine can read the arguments of a command
     #[arg(short, long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
-    /// Save the login in this file, as podman does [default: the file in cas.toml,
-    /// $REGISTRY_AUTH_FILE, or Docker's]
+    /// Save the login in this file, or in the credential helper that it names [default: the file in
+    /// cas.toml, $REGISTRY_AUTH_FILE, or docker's config.json]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
@@ -57,11 +57,12 @@ pub(crate) struct Logout {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
     registry: Host,
-    /// Remove all logins that the file lists, from the file and from its credential helpers
+    /// Remove all logins that the file of logins (see --authfile) lists, from this file and from
+    /// the credential helpers that it names
     #[arg(long, conflicts_with = "registry")]
     all: bool,
     /// Remove the login from this file, and from the credential helpers that it names [default: the
-    /// file in cas.toml, $REGISTRY_AUTH_FILE, or Docker's]
+    /// file in cas.toml, $REGISTRY_AUTH_FILE, or docker's config.json]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 }

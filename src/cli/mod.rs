@@ -3,7 +3,7 @@
 #![deny(
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "they panic if nobody reads the text; use `message` or `Output`"
+    reason = "the print macros panic if the reader has closed the pipe; use `message` or `Output`"
 )]
 
 #[cfg(feature = "aci")]
@@ -40,6 +40,7 @@ mod message;
 mod mount;
 mod names;
 mod output;
+mod patient;
 mod place;
 mod progress;
 #[cfg(feature = "registry")]
@@ -228,8 +229,8 @@ impl Context {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
-    /// Returns `error`. If something misplaced in the root may have caused it, returns instead an
-    /// error that names the misplaced file or directory.
+    /// If a misplaced file or directory in the root may have caused `error`, returns an error that
+    /// names this file or directory. Otherwise returns `error`.
     fn explain(&self, error: Error) -> Error {
         match self.root() {
             Ok(root) => Cas::explain_error(root, error),
@@ -266,8 +267,8 @@ impl Context {
     }
 }
 
-/// Runs one command. Returns the exit code of the tool, or for `cas run`, the exit code of the
-/// program.
+/// Runs one command. Returns the exit code with which the tool ends. For `cas run`, this is the
+/// exit code of the program that was run.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     stop::survive_file_limit()?;
     let hide_progress = arguments.no_progress || arguments.json;

@@ -20,9 +20,9 @@ use super::lazy;
   cas mount app:1 /mnt --map-ids 0:100000:65536
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-Users other than the superuser can mount only in `cas unshare`. There, unmount before you leave.
-Otherwise, the snapshot and the files written to it stay until you run `cas umount` in another
-`cas unshare`.")]
+Users other than the superuser can mount only in `cas unshare`. Unmount the image before you leave
+`cas unshare`. Otherwise, the snapshot for the mount and the files written to it stay until you run
+`cas umount` in another `cas unshare`.")]
 pub(crate) struct Mount {
     /// Name or digest of the image
     image: String,
@@ -100,7 +100,8 @@ impl Umount {
     }
 }
 
-/// Checks, before the image is unpacked, that this user may mount, and may change the root.
+/// Checks that the root is not read-only, and that this user may mount. Commands call this function
+/// before they unpack an image.
 pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas.check_writable()?;
     cas_host::mount::check_right().map_err(advise)

@@ -3,8 +3,9 @@
 use cas::image::{Reference, familiar};
 use serde_json::{Value, json};
 
-/// Adds the name of an image to a result: the name in the store, and the familiar name if it is
-/// another one.
+/// Adds the name of an image to a result in JSON: `name` is the name in the store, and `familiar`
+/// is the short name that people type and that docker shows. Leaves out `familiar` if the two are
+/// equal.
 pub(crate) fn add(result: &mut Value, name: &Reference) {
     result["name"] = json!(name);
     let familiar = familiar(name);

@@ -1,13 +1,16 @@
 //! Results on standard output: tables for people, JSON for machines. Text from images and
-//! registries is escaped, because a terminal could execute parts of it as commands. Only
-//! [`Output::bytes`] prints bytes unchanged.
+//! registries is escaped, because a terminal could execute parts of it as commands. Only two
+//! methods print bytes unchanged: [`Output::bytes`], and [`Output::content`] if standard output is
+//! not a terminal.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use cas::{Error, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use super::patient::Patient;
 
 /// Prints results.
 pub(crate) struct Output {
@@ -81,10 +84,20 @@ impl Output {
         self.bytes(format!("{}\n", printable_lines(&text.to_string())).as_bytes())
     }
 
+    /// Prints content of a store: unchanged, or with the escapes of [`printable_lines`] on a
+    /// terminal.
+    pub(crate) fn content(&self, bytes: &[u8]) -> Result<()> {
+        if std::io::stdout().is_terminal() {
+            let text = String::from_utf8_lossy(bytes);
+            return self.bytes(printable_lines(&text).as_bytes());
+        }
+        self.bytes(bytes)
+    }
+
     /// Prints bytes unchanged. If the reader of standard output has closed the pipe, ends the
     /// process with exit code 0.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = Patient(std::io::stdout().lock());
         match out.write_all(bytes).and_then(|()| out.flush()) {
             // The reader has closed the pipe, as in `cas images | head -1`: not a failure.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),

@@ -16,7 +16,7 @@ pub(crate) struct Place {
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum At {
-    /// The store of this root, or the store that `--store` names.
+    /// The store of the root that the tool uses, or the store that `--store` names.
     Here,
     /// A URL, a scheme or the name of a table in cas.toml.
     Store(String),
@@ -43,7 +43,7 @@ impl Place {
                 return Ok(Place { store, name: None });
             }
             if text.is_empty() {
-                return refused("expected URL#NAME, DIR#NAME or NAME");
+                return refused("the text is empty; expected URL#NAME, DIR#NAME or NAME");
             }
             if Path::new(text).join("cas.toml").is_file() {
                 return refused(
@@ -67,10 +67,10 @@ impl Place {
         })
     }
 
-    /// Returns the name, which a source must have.
+    /// Returns the name of the image to copy. `typed` is the text from which this place was parsed.
     ///
     /// # Errors
-    /// `InvalidArgument` if there is none.
+    /// `InvalidArgument` if the text has no name.
     pub(crate) fn source(&self, typed: &str) -> Result<&str> {
         self.name.as_deref().ok_or_else(|| {
             Error::invalid("expected the name of an image after #, as in URL#NAME or DIR#NAME")
@@ -93,8 +93,8 @@ impl At {
     }
 
     /// Returns [`At::Here`] for the directory of a root whose store the tool uses. Otherwise
-    /// returns a copy of this value. Two results are equal if they name the same store in the same
-    /// way.
+    /// returns a copy of this value. Equal results name the same store. Different results can also
+    /// name the same store, for example by its URL and by the name of its table in cas.toml.
     pub(crate) fn resolved(&self, context: &Context) -> At {
         match self {
             At::Root(path) if context.is_own_root(path) => At::Here,
@@ -114,7 +114,7 @@ impl At {
     /// Opens the store. An absent store is created if `may_create` is set, or for [`At::Here`].
     ///
     /// # Errors
-    /// `NotFound` if the store is in the file system, is absent and is not created; as
+    /// `NotFound` if an absent store is not created and is in the file system; errors of
     /// [`Cas::open_with`].
     pub(crate) async fn open(&self, context: &Context, may_create: bool) -> Result<Cas> {
         match self {

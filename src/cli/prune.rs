@@ -1,4 +1,5 @@
-//! The report of `cas gc` on the images that it removes from a cache.
+//! The report of `cas gc` on the images that it removes because of `--older-than`, `--keep-last`,
+//! `--max-size` or `--keep-free`.
 
 use cas::Result;
 use cas::gc::{Pruned, PrunedImage};

@@ -224,8 +224,8 @@ impl Rm {
     }
 }
 
-/// Returns whether a person typed a tag. A [`FullName`] without a typed tag has the default tag,
-/// which must not be deleted by accident.
+/// Returns whether `typed`, a name without a digest, has a tag. A [`FullName`] that was typed
+/// without a tag has the default tag, which must not be deleted by accident.
 fn names_tag(typed: &str) -> bool {
     typed
         .rsplit('/')

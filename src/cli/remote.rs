@@ -19,8 +19,9 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for under its
-    /// alias, or in the registries that registries.conf lists, or in docker.io if there are none
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is replaced by its alias in
+    /// registries.conf; if it has no alias, the registries in unqualified-search-registries of this
+    /// file are tried; if the file lists none, docker.io
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
@@ -37,9 +38,10 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too; with --all-platforms, only for this machine's platform
     #[arg(long)]
     unpack: bool,
-    /// Do not wait for layers that have a table of contents: fetch their data when programs read
-    /// it, and the rest in the background; fetch and unpack the other layers (needs the
-    /// snapshotter erofs)
+    /// For each layer that has a table of contents (eStargz, zstd:chunked or SOCI), pull only the
+    /// table. The files of these layers are fetched when programs read them, and all other data of
+    /// these layers in the background. Layers without a table are fetched and unpacked as part of
+    /// the pull. Needs the snapshotter erofs
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
@@ -50,8 +52,9 @@ pub(crate) struct Pull {
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
-    /// Fetch a layer of more than 4 MiB in up to N ranges of 4 MiB at once; with 2 or more, up to
-    /// N + 1 ranges are in memory [default: the number in cas.toml, or 1]
+    /// Fetch each layer of more than 4 MiB in ranges of 4 MiB, up to N ranges at once. Up to N + 1
+    /// ranges of the layer are in memory. If N is 1, fetch each layer with one request [default:
+    /// the number in cas.toml, or 1]
     #[arg(long, value_name = "N",
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
     ranges: Option<u64>,
@@ -61,9 +64,9 @@ pub(crate) struct Pull {
 
 #[derive(Args)]
 struct Parallel {
-    /// Pull in parallel, and with --unpack also unpack in parallel, with the settings of
-    /// [pull_modes.parallel_pull_unpack] in cas.toml; a pull after an interrupted pull uses the
-    /// layers that are already unpacked
+    /// Pull layers in parallel, and with --unpack also unpack them in parallel. The settings are
+    /// in [pull_modes.parallel_pull_unpack] of cas.toml. After an interrupted pull, the next pull
+    /// uses the layers that are already unpacked
     #[arg(long)]
     parallel: bool,
     /// Read [pull_modes.parallel_pull_unpack] from this file instead of cas.toml, for example from
@@ -77,7 +80,8 @@ struct Parallel {
 }
 
 impl Parallel {
-    /// Returns the parallel pull that these options describe, or `None` if `cas.toml` decides.
+    /// Returns the parallel pull that these options describe. Returns `None` if none of them was
+    /// given: `cas.toml` then decides whether the pull is parallel.
     fn options(&self, cas: &Cas, context: &Context) -> Result<Option<ParallelPull>> {
         let (mut modes, warnings) = match &self.pull_modes {
             Some(file) => {
@@ -113,7 +117,8 @@ enum Policy {
     Missing,
     /// Always; content that the store has is not fetched again
     Always,
-    /// Never; the image must be in the store, and no signature may be required
+    /// Never; the pull fails if the store does not have the whole image, or if a signature is
+    /// required
     Never,
 }
 
@@ -209,11 +214,12 @@ fn limits(ranges: u64) -> PullLimits {
     PullLimits::default().with_per_layer(ranges as usize)
 }
 
-/// Tries to pull these names in their order, and stops at the first that is pulled. Warns of each
-/// name that failed before it.
+/// Pulls the first of these names that can be pulled. If the pull of a name fails with `Denied`,
+/// `NotFound` or `Unavailable`, warns and tries the next name. After another error, tries no
+/// further name.
 ///
 /// # Errors
-/// The first error that no other registry can avoid, otherwise the error of the last name.
+/// The error of the pull that was tried last.
 pub(super) async fn pull_first(
     cas: &Cas,
     names: Vec<FullName>,
@@ -230,7 +236,9 @@ pub(super) async fn pull_first(
             pulled => return pulled,
         }
     }
-    Err(Error::internal("a name has no registry; please report it"))
+    Err(Error::internal(
+        "found no registry for the name; please report it",
+    ))
 }
 
 /// Returns whether the next registry is tried after this error.

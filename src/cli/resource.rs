@@ -12,13 +12,14 @@ use super::blob;
 /// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY` or
 /// `snapshots/SNAPSHOTTER/KEY`. For a blob, `DIGEST` without `content/` is enough. The first digits
 /// of a digest are enough, except in the key of an ingest, and in the key of a snapshot that is not
-/// of the root's snapshotter. A name may be short, as docker accepts it. If the digest, key or name
-/// is complete, the resource does not have to exist.
+/// of the root's snapshotter. The name of an image may be short, such as `app` for
+/// `docker.io/library/app:latest`. If the digest, key or name is complete, the resource does not
+/// have to exist.
 ///
 /// # Errors
 /// `InvalidArgument` for other text, or for text that stands for several resources; `NotFound` if
-/// `text` has the first digits of a blob's digest, and no digest of a blob begins with them; errors
-/// of the store and the snapshotter.
+/// `text` is a shortened digest, and no blob has a digest that begins with these digits; errors of
+/// the store and the snapshotter.
 pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
         Some(("content", digest)) => content(cas, digest).await,
@@ -90,7 +91,8 @@ async fn tar(cas: &Cas, text: &str) -> Result<Option<Resource>> {
     }))
 }
 
-/// Returns whether text is the beginning of a digest, in digits of either case.
+/// Returns whether `text` is the beginning of a digest. Its hexadecimal digits may be in upper or
+/// lower case.
 pub(crate) fn is_prefix(text: &str) -> bool {
     text.to_ascii_lowercase().parse::<DigestPrefix>().is_ok()
 }
@@ -103,7 +105,8 @@ async fn content(cas: &Cas, digest: &str) -> Result<Resource> {
     Ok(Resource::Content(blob.digest))
 }
 
-/// Returns the snapshot `SNAPSHOTTER/KEY`. If the key is a digest, its first digits are enough.
+/// Returns the snapshot `SNAPSHOTTER/KEY`. If `KEY` is a digest, its first digits are enough, but
+/// only for the root's snapshotter.
 async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
     let unchanged = || format!("snapshots/{typed}").parse();
     let own = cas.snapshotter().ok();

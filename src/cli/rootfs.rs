@@ -24,14 +24,14 @@ snapshot. Anything that an earlier root directory has left at PATH is removed fi
     #[command(after_help = "Example:
   cas rootfs unmount /run/app/6f1c#0.container
 
-If nothing is mounted there, the command changes nothing and succeeds.")]
+If nothing is mounted on PATH/rootfs, the command changes nothing and succeeds.")]
     Unmount(Unmount),
     /// Unmount and remove a root directory with its snapshot
     #[command(after_help = "Example:
   cas rootfs remove /run/app/6f1c#0.container
 
-If nothing is there, the command succeeds. While the root directory is in use, the command fails and
-removes nothing.")]
+If neither PATH nor its snapshot exists, the command succeeds. While the root directory is in use,
+the command fails and removes nothing.")]
     Remove(Remove),
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Prepare {
 
 #[derive(Args)]
 pub(crate) struct Unmount {
-    /// Root directory
+    /// Directory that `cas rootfs prepare` prepared
     path: PathBuf,
     /// Abort pending requests to a file system that does not answer
     #[arg(long)]
@@ -66,7 +66,7 @@ pub(crate) struct Unmount {
 
 #[derive(Args)]
 pub(crate) struct Remove {
-    /// Root directory
+    /// Directory that `cas rootfs prepare` prepared
     path: PathBuf,
 }
 

@@ -207,8 +207,8 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     Ok(())
 }
 
-/// Returns snapshots with their depths in a tree, each before its children. A snapshot whose parent
-/// was lost is at the top, as one without a parent.
+/// Returns snapshots with their depths in a tree, each before its children. The depth is 0 for a
+/// snapshot that has no parent, or whose parent was lost.
 fn nested(infos: Vec<Info>) -> Vec<(usize, Info)> {
     let keys: BTreeSet<String> = infos.iter().map(|info| info.key.clone()).collect();
     let mut above: BTreeMap<Option<String>, Vec<Info>> = BTreeMap::new();
@@ -229,12 +229,12 @@ fn nested(infos: Vec<Info>) -> Vec<(usize, Info)> {
     }
 }
 
-/// Returns `key` if a snapshot has exactly this key. Otherwise returns the only key that begins
-/// with a prefix: `key`, or `sha256:` and `key` if `key` has no colon.
+/// Returns `key` if a snapshot has exactly this key. Otherwise takes `key` as a prefix, and puts
+/// `sha256:` before a prefix without a colon. Returns the only key that begins with the prefix.
 ///
 /// # Errors
-/// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;
-/// `InvalidArgument` if several keys begin with this prefix; errors of the snapshotter.
+/// `NotFound` if no key begins with the prefix, or if the prefix has fewer than [`PREFIX`] digits;
+/// `InvalidArgument` if several keys begin with the prefix; errors of the snapshotter.
 pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());
@@ -344,7 +344,7 @@ fn described(info: &Info, usage: Usage, arrived: Option<OnDemandBytes>) -> Strin
     ];
     lines.extend(arrived.map(|arrived| {
         format!(
-            "arrived  {} of {}; fetched {} compressed, read {}",
+            "arrived  {} of {}; fetched {} of compressed data; readers requested {}",
             size(arrived.verified),
             size(arrived.total),
             size(arrived.fetched),

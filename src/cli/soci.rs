@@ -1,4 +1,4 @@
-//! `cas soci`: indexes of SOCI, with which layers can be read on demand.
+//! `cas soci`: SOCI indexes, with which layers can be read on demand.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::Context;
 use super::output::{count, size};
 
-/// Make and list indexes of SOCI, with which layers can be read on demand
+/// Make and list SOCI indexes, with which layers can be read on demand
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   cas soci create app:1
@@ -37,9 +37,9 @@ A zTOC has the table of contents of a layer, and a list of places at which decom
 These places divide the layer into spans. Layers that are not compressed with gzip are left out with
 a warning.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
-keeps the index for as long as the image. `cas pull --lazy` uses such an index only if
-[pull_modes.soci_v1] in cas.toml has `enable = true`. The index of `cas soci convert` needs no
-setting.")]
+keeps the index for as long as the image. `cas pull --lazy` uses an index that is a referrer only
+if [pull_modes.soci_v1] in cas.toml has `enable = true`. An index that `cas soci convert` makes
+needs no setting.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
@@ -47,7 +47,7 @@ pub(crate) struct Create {
     how: How,
 }
 
-/// Make an image that includes an index of SOCI
+/// Make an image that includes a SOCI index
 #[derive(Args)]
 #[command(after_help = "Example:
   cas soci convert app:1 registry.example/team/app:1-soci
@@ -78,11 +78,12 @@ struct How {
     /// Leave out layers with a smaller compressed size [default: 10MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_layer_size: Option<u64>,
-    /// Path of a file of the image that containers read first; the file is then fetched before
-    /// others; may be repeated
+    /// List this file of the image in the index, so that the file is fetched before others; may be
+    /// repeated
     #[arg(long, value_name = "PATH")]
     prefetch_file: Vec<PathBuf>,
-    /// File with such paths, one on each line, as `cas soci prefetch-list` prints them
+    /// Read paths for --prefetch-file from this file, one on each line, as `cas soci prefetch-list`
+    /// prints them
     #[arg(long, value_name = "FILE")]
     prefetch_list: Option<PathBuf>,
 }
@@ -124,18 +125,19 @@ fn paths(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines.map(PathBuf::from).collect())
 }
 
-/// List the indexes that are referrers of an image or of all images, and count their layers
+/// List the SOCI indexes that are referrers of an image, or of all images, with the number of
+/// layers that each index describes
 #[derive(Args)]
 #[command(after_help = "Example:
   cas soci ls app:1
 
-The index of an image that `cas soci convert` has made is not a referrer, and is not listed.")]
+An index that `cas soci convert` made is not a referrer, so the index is not listed.")]
 pub(crate) struct Ls {
     /// Name or digest of an image [default: all images]
     image: Option<String>,
 }
 
-/// List the files of an image that containers have read
+/// List the files that containers have read from an image
 #[cfg(feature = "on-demand")]
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -143,14 +145,14 @@ pub(crate) struct Ls {
   cas soci prefetch-list registry.example/team/app:1-soci > files
   cas soci convert app:1 registry.example/team/app:2-soci --prefetch-list files
 
-Only files in layers that are read on demand with a zTOC are listed. The list is a second old at
-most.")]
+Only files in layers that are read on demand with a zTOC are listed. Files that were first read
+within the last second may be missing.")]
 pub(crate) struct PrefetchList {
     /// Name or digest of the image
     image: String,
 }
 
-/// One line of the list: an index, and the image to which it belongs.
+/// One line of `cas soci ls`: an index, and the image to which it belongs.
 #[derive(Serialize)]
 struct Row {
     image: String,

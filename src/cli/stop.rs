@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cas::Result;
 use cas::backend::pool;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::time::sleep;
 
 use super::message::tell;
@@ -16,8 +16,8 @@ use super::message::tell;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits for its
-/// cleanup as [`stopped`] does, and returns 128 plus the number of the signal.
+/// Does `work`, and returns its exit code. If SIGINT, SIGTERM or SIGHUP comes first, drops `work`,
+/// and returns what [`stopped`] returns.
 ///
 /// # Errors
 /// Errors of the work and of the system.
@@ -31,7 +31,8 @@ pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) ->
 }
 
 /// Prints that a signal stopped the command. Waits until its work has cleaned up, but at most
-/// [`LAST_WORK`], and only until the next signal. Returns the exit code.
+/// [`LAST_WORK`], and only until the next signal. Returns the exit code: 128 plus the number of the
+/// signal.
 ///
 /// # Errors
 /// Errors of the system.
@@ -68,14 +69,14 @@ pub(crate) async fn last_work() {
 /// # Errors
 /// Errors of the system.
 pub(crate) fn signalled() -> Result<impl Future<Output = SignalKind>> {
-    let interrupt = received(SignalKind::interrupt())?;
-    let terminate = received(SignalKind::terminate())?;
-    let hang_up = received(SignalKind::hangup())?;
+    let mut interrupt = Handled::new(SignalKind::interrupt())?;
+    let mut terminate = Handled::new(SignalKind::terminate())?;
+    let mut hang_up = Handled::new(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
-            kind = interrupt => kind,
-            kind = terminate => kind,
-            kind = hang_up => kind,
+            () = interrupt.recv() => SignalKind::interrupt(),
+            () = terminate.recv() => SignalKind::terminate(),
+            () = hang_up.recv() => SignalKind::hangup(),
         }
     })
 }
@@ -92,24 +93,33 @@ pub(crate) fn survive_file_limit() -> Result<()> {
     let exceeded = SignalKind::from_raw(Signal::XFSZ.as_raw());
     if !is_ignored(exceeded) {
         // The handler stays when the listener is dropped.
-        drop(signal(exceeded)?);
+        drop(unix::signal(exceeded)?);
     }
     Ok(())
 }
 
-fn received(kind: SignalKind) -> Result<impl Future<Output = SignalKind>> {
-    let handled = if is_ignored(kind) {
-        None
-    } else {
-        Some(signal(kind)?)
-    };
-    Ok(async move {
-        match handled {
-            Some(mut signal) => signal.recv().await,
-            None => future::pending().await,
+/// A signal that this process handles from now on, unless the process ignored the signal from its
+/// start, as under `nohup`.
+pub(crate) struct Handled(Option<unix::Signal>);
+
+impl Handled {
+    /// # Errors
+    /// Errors of the system.
+    pub(crate) fn new(kind: SignalKind) -> Result<Self> {
+        let handled = match is_ignored(kind) {
+            true => None,
+            false => Some(unix::signal(kind)?),
         };
-        kind
-    })
+        Ok(Handled(handled))
+    }
+
+    /// Waits for the signal, or for ever if it is ignored.
+    pub(crate) async fn recv(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => future::pending().await,
+        }
+    }
 }
 
 /// Returns whether this process ignores the signal. Returns false if `/proc/self/status` cannot be

@@ -17,7 +17,7 @@ use super::output::{printable, size};
 #[command(after_help = "Example:\n  cas tree app:1
 
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
-Referrers of referrers are shown to a depth of 8.
+At most 8 levels of referrers are shown: referrers, their referrers, and so on.
 `cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose blob was removed, and
 whose tar the snapshotter keeps (see `cas init --keep-tars`).")]
 pub(crate) struct Tree {
@@ -112,9 +112,9 @@ fn grow<'a>(
             Some(left) if !is_index || depth.indexes > 0 => left,
             _ => {
                 let why = format!(
-                    "expected indexes nested at most {} levels deep, and at most {} descriptors of \
-                     the image and its referrers, found more; build the image again, or remove \
-                     referrers",
+                    "the image or one of its referrers has more than {} levels of nested indexes, \
+                     or together they have more than {} descriptors; build the image with fewer \
+                     levels and descriptors, or remove referrers",
                     limit::INDEX_DEPTH,
                     limit::DESCRIPTORS
                 );
@@ -198,7 +198,8 @@ enum Role {
     Referrer,
 }
 
-/// Draws a node, its children and its referrers.
+/// Adds the lines of a node, its children and its referrers to `lines`. The line of the node begins
+/// with `lead`. All other lines begin with `below`.
 fn draw(node: &Node, role: Role, lead: &str, below: &str, lines: &mut Vec<String>) {
     let Descriptor {
         media_type,

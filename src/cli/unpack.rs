@@ -19,8 +19,8 @@ So other users may be able to use device nodes and set-id programs of the image.
 they cannot.
 
 With --rootless, no privileges are needed, and all files are yours. Their owners in the image are
-kept in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the
-superuser may set, are left out with a warning.")]
+kept in the attribute user.rootlesscontainers, which umoci also uses. Devices, and attributes that
+only the superuser may set, are left out with a warning.")]
 pub(crate) struct Unpack {
     /// Name or digest of the image
     image: String,

@@ -102,8 +102,8 @@ impl Unshare {
     }
 }
 
-/// Gives this process a mount namespace. Later mounts of the machine still appear in the namespace,
-/// but mounts of this process do not appear elsewhere.
+/// Moves this process into a new mount namespace. Later mounts outside the namespace also appear in
+/// it. Mounts that this process makes do not appear outside.
 fn private_mounts() -> io::Result<()> {
     idmap::unshare(UnshareFlags::NEWNS)?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;

@@ -29,9 +29,10 @@ const LOCK: &str = "lazy.lock";
 ///
 /// Their data is served by a FUSE file system below the root. As in `cas lazy serve`, one process
 /// should [hold](Self::hold) the session of this file system, and start another process, which
-/// [serves](Self::serve) it. If the second process dies, the first one can start it again. With
-/// Linux 6.9 or later, readers then only wait. If both die, reads of data that the kernel does not
-/// have in memory fail, until a new session is held and served, and the images are mounted again.
+/// [serves](Self::serve) it. If the second process dies, readers wait, and the first process can
+/// start another one, which [resumes](Self::serve) the session. To resume a session, Linux 6.9 or
+/// later is needed. If both processes die, reads of data that the kernel does not have in memory
+/// fail, until a new session is held and served, and the images are mounted again.
 pub struct OnDemand {
     settings: RemoteSettings,
     /// Maximum number of bytes per second that are fetched in the background.
@@ -40,14 +41,14 @@ pub struct OnDemand {
     directory: PathBuf,
 }
 
-/// The session of a root. While this value exists, no other process can hold it.
+/// The session of a root. While this value exists, no other process can hold a session of the root.
 pub struct Held {
     device: OwnedFd,
     _lock: Lock,
 }
 
 impl Held {
-    /// Returns the descriptor of the session, for the process that serves it.
+    /// Returns the file descriptor of the session, for the process that serves the session.
     pub fn device(&self) -> &OwnedFd {
         &self.device
     }
@@ -59,8 +60,8 @@ impl OnDemand {
     ///
     /// # Errors
     /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter;
-    /// `InvalidArgument` for a speed in `cas.toml` that is not a size, or is 0, unless `complete`
-    /// is false there.
+    /// `InvalidArgument` if `complete` in the table `[lazy]` of `cas.toml` is true, and `speed`
+    /// there is 0 or not a size.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let root = Root::open(root.as_ref(), &crate::registry())?;
         let directory = root.snapshots(snapshot_erofs::NAME);
@@ -126,12 +127,13 @@ impl OnDemand {
     }
 
     /// Serves a session until its file system is unmounted. `is_resumed` states whether another
-    /// process has served the session before. If it is true, this call also answers the requests
-    /// that the other process has left unanswered.
+    /// process has served the session before. If `is_resumed` is true, this call also answers the
+    /// requests that the other process has left unanswered.
     ///
     /// # Errors
-    /// `Unsupported` if `is_resumed` is true and Linux is older than 6.9, because it cannot send
-    /// requests again; errors of the system. If a fetch fails, only the reads that need it fail.
+    /// `Unsupported` if `is_resumed` is true, and the kernel is older than Linux 6.9 and so cannot
+    /// resend requests; errors of the system. If a fetch fails, only the reads that need the
+    /// fetched data fail.
     pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
         let fetch = FromRegistry::new(self.settings.clone())?;
         let files = Files::new(self.snapshots(), Arc::new(fetch)).with_speed(self.speed);
@@ -144,12 +146,12 @@ impl OnDemand {
 
     /// Returns the paths of the files of these layers that were read on demand, in all sessions so
     /// far, each once. The files of the first layer come first, in the order in which they were
-    /// first read. Reads are recorded only for layers with a zTOC. The list is a second old at
-    /// most.
+    /// first read. Reads are recorded only for layers with a zTOC. Files that were first read
+    /// within the last second may be missing.
     ///
     /// # Errors
-    /// `Corrupt` if the table of contents of any layer of the root is damaged; errors of the file
-    /// system.
+    /// `Corrupt` if the description or the table of contents of any layer of the root is damaged;
+    /// `Unsupported` or `OutOfRange` if such a table cannot be used; errors of the file system.
     pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PathBuf>> {
         if !self.is_used() {
             return Ok(Vec::new());

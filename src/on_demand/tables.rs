@@ -100,8 +100,8 @@ fn has_own_table(layer: &Descriptor) -> bool {
 
 impl RegistryTables {
     /// Returns the tables of the image that `reference` names in the registry of `client`.
-    /// `content` has the index of the image, if there is one. `modes` chooses the SOCI indexes that
-    /// are used. `progress` receives a warning for each table that cannot be used.
+    /// If the image has an index, the index must be in `content`. `modes` chooses the SOCI indexes
+    /// that are used. `progress` receives a warning for each table that cannot be used.
     pub fn new(
         client: Mirrors,
         content: Arc<dyn ContentStore>,
@@ -131,19 +131,18 @@ impl RegistryTables {
     /// Returns the SOCI index for `manifest`. `own` is the descriptor of `manifest`. `root` is the
     /// descriptor of the image's index, or of `manifest` if the image has no index.
     ///
-    /// If `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index,
-    /// returns that index, which the index of the image must list. In all other cases, looks for
-    /// the first SOCI index among the referrers of the manifest. Returns it if `soci_v1` of the
-    /// modes is set. Returns `None` if no referrer is a SOCI index, or, with a warning, if
-    /// `soci_v1` is not set.
+    /// If [`PullModes::soci_v2`] is set and an annotation of the manifest names a SOCI index,
+    /// returns the named SOCI index. Otherwise, looks for the first SOCI index among the referrers
+    /// of the manifest. If no referrer is a SOCI index, returns `None`. If a SOCI index is found and
+    /// [`PullModes::soci_v1`] is set, returns the found index. If a SOCI index is found but
+    /// `soci_v1` is not set, reports a warning and returns `None`.
     ///
     /// # Errors
     /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `InvalidArgument` if the
-    /// annotation is not a digest; `NotFound` if the index of the image does not list the named
-    /// index, or the image has no index; `Corrupt` for a damaged document, or one whose bytes do
-    /// not match its digest; `Unsupported` for a document that is not a SOCI index; `OutOfRange`
-    /// for a document that is too large, or that exceeds another bound; errors of the registry and
-    /// of the store.
+    /// annotation is not a digest; `NotFound` if the image has no index that lists the named SOCI
+    /// index; `Corrupt` for a damaged document, or one whose bytes do not match its digest;
+    /// `Unsupported` for a document that is not a SOCI index; `OutOfRange` for a document that
+    /// exceeds a limit, such as [`limit::DOCUMENT_READ`]; errors of the registry and of the store.
     pub async fn soci_index(
         &self,
         root: &Descriptor,
@@ -152,7 +151,8 @@ impl RegistryTables {
     ) -> Result<Option<Index>> {
         if !self.modes.soci_v1 && !self.modes.soci_v2 {
             return Err(Error::precondition(
-                "all lazy pull modes are disabled; enable [pull_modes.soci_v2] in cas.toml",
+                "[pull_modes.soci_v1] and [pull_modes.soci_v2] are disabled; enable \
+                 [pull_modes.soci_v2] in cas.toml",
             ));
         }
         let annotations = manifest.annotations.as_ref();
@@ -195,7 +195,7 @@ impl RegistryTables {
         let listed = listed.ok_or_else(|| {
             Error::not_found(
                 "the manifest names a SOCI index that the index of the image does not list; \
-                 convert the image again",
+                 convert the image again with `cas soci convert`",
             )
             .subject(digest)
         })?;
@@ -309,7 +309,8 @@ impl RegistryTables {
     async fn estargz(&self, layer: &Descriptor, digest: Digest) -> Result<(TableFormat, Vec<u8>)> {
         let size = layer.size;
         let begin = size.checked_sub(estargz::FOOTER as u64);
-        let begin = begin.ok_or_else(|| Error::corrupt("the layer is too short for a footer"))?;
+        let begin =
+            begin.ok_or_else(|| Error::corrupt("the layer is too short for an eStargz footer"))?;
         let footer = self.read(layer, begin..size).await?;
         let footer = footer.first_chunk().ok_or_else(no_footer)?;
         let offset = estargz::footer(footer, size)?.ok_or_else(no_footer)?;
@@ -332,7 +333,7 @@ impl RegistryTables {
     async fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         if blob.size > limit::DOCUMENT_READ {
             return Err(Error::out_of_range(format!(
-                "a document has {} bytes; at most {} are allowed",
+                "the document has {} bytes; at most {} are allowed",
                 blob.size,
                 limit::DOCUMENT_READ
             )));

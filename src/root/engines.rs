@@ -23,18 +23,20 @@ pub struct Engines {
     format: u32,
     /// The store: a scheme, a URL or the name of a table in `stores`. A URL with a host or a path,
     /// such as `fs:///srv/store`, means a store outside of the root. Any other text means a store
-    /// in the root, except that the members of a composition may be such URLs.
+    /// in the root. A composition is a store that is made of other stores, its members. A
+    /// composition in the root may have members outside of the root. Each of these members is a URL
+    /// with a host or a path.
     pub store: String,
     /// The snapshotter: a scheme, or a URL with options, as in `overlay://?NAME=VALUE`. If this
-    /// text is empty, a new root gets the first snapshotter that works on its machine: `overlay` if
-    /// overlayfs can be used, otherwise `native`.
+    /// text is empty, a new root gets the first snapshotter that works on this machine: `overlay`
+    /// if overlayfs can be used, otherwise `native`.
     pub snapshotter: String,
     /// What the root keeps of a layer that it has unpacked. [`Keep::Tar`] needs the snapshotter
     /// `erofs`, and a store in the root.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: Keep,
-    /// The tables `[stores.NAME]` by name. A composition or a store with options may have a table
-    /// instead of a URL.
+    /// The tables `[stores.NAME]`, by name. A composition or a store with options can be described
+    /// by a table instead of a URL.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
     /// The tables `[registries."HOST[:PORT]"]`, by the host and port that references of images
@@ -61,8 +63,8 @@ fn is_default<T: Default + PartialEq>(table: &T) -> bool {
 pub struct Table {
     /// The scheme of the store, such as `by-size`.
     pub kind: String,
-    /// The options, all as text. A member of a composition is a scheme, a URL or the name of
-    /// another table.
+    /// The options of the store, all as text. The members of a composition are options, too. The
+    /// value of such an option is a scheme, a URL or the name of another table.
     #[serde(flatten)]
     pub options: BTreeMap<String, String>,
 }
@@ -157,7 +159,7 @@ impl Engines {
 fn check_name(name: &str) -> Result<()> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || !name.bytes().all(good) {
-        let why = "expected only letters, digits, - and _ in the name of a table of stores; \
+        let why = "expected only letters, digits, - and _ in the name of a table [stores.NAME]; \
                    rename the table";
         return Err(Error::invalid(why).operation("open store").subject(name));
     }

@@ -19,7 +19,7 @@ pub enum Keep {
     /// The blob in the store, and the snapshot.
     #[default]
     Blob,
-    /// The tar in the snapshotter `erofs`, without the blob.
+    /// The uncompressed tar in the snapshotter `erofs`. The blob is removed from the store.
     Tar,
 }
 
@@ -39,7 +39,7 @@ impl Engines {
         let chosen = snapshotter::parse(&self.snapshotter)?;
         if chosen.scheme() != KEEPS_TARS {
             return refuse(format!(
-                "`keep = \"tar\"` needs the snapshotter {KEEPS_TARS}, found {:?}; choose that \
+                "`keep = \"tar\"` needs the snapshotter {KEEPS_TARS}, found {:?}; change the \
                  snapshotter, or leave `keep` out",
                 self.snapshotter
             ));

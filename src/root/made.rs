@@ -1,10 +1,11 @@
 //! Which directories of stores a root has made: the list `local/made.json`.
 //!
-//! If a listed directory is missing or empty, such as the place of a disk that is not mounted, the
-//! root does not open. A new store in that place would have no images, and the next collection
-//! would remove all snapshots. A directory is listed after it was made. If a kill comes in between,
-//! the next opening lists the directory. `init` removes lost directories from the list. The
-//! directory of a snapshotter is not listed, because lost snapshots are unpacked again.
+//! If a listed directory is missing or empty, for example because a disk is not mounted, the root
+//! does not open. A new store in that place would have no images, and the next garbage collection
+//! would remove all snapshots. A directory is listed after it was made. If the process is killed
+//! before it lists the directory, the next opening of the root lists the directory. `cas init`
+//! removes from the list each directory that is missing or empty. The directory of a snapshotter is
+//! not listed, because lost snapshots are unpacked again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,8 +73,8 @@ impl Root {
         let list = self.path.join(DIRECTORY).join(NAME);
         Error::corrupt(format!(
             "{} is missing or empty, but this root has stored files there; mount or restore the \
-             directory; to begin with an empty directory, run `cas init` with the engines of \
-             this root, or delete {}",
+             directory; to begin with an empty directory, run `cas init` with the store and \
+             the snapshotter of this root, or delete {}",
             place.display(),
             list.display()
         ))

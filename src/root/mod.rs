@@ -256,10 +256,10 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     ];
     let others = others.into_iter().filter(|(_, is_same)| !is_same);
     let mut tables: String = others
-        .map(|(table, _)| format!(", and its table [{table}] differs"))
+        .map(|(table, _)| format!(", and its table [{table}] differs from the requested table"))
         .collect();
     if found.keep != chosen.keep {
-        tables.push_str(", and its `keep` differs");
+        tables.push_str(", and its `keep` differs from the requested value");
     }
     Err(Error::already_exists(format!(
         "this root already uses store {:?} and snapshotter {:?}{tables}; choose another directory",

@@ -40,8 +40,9 @@ pub enum PullMode {
     Off,
     /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
     Parallel,
-    /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
-    /// In `cas`, the options of a pull decide in every mode whether layers are read on demand.
+    /// Has the same effect as `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot
+    /// be read on demand. In `cas`, the options of a pull decide in every mode whether layers are
+    /// read on demand.
     ParallelAsFallback,
 }
 

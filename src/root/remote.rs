@@ -23,32 +23,35 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct RemoteTable {
-    /// The directory with `hosts.toml` or certificates of registries, as `--hosts-dir`. If it is
-    /// set, the directories of this machine, such as `/etc/containerd/certs.d`, are not read.
+    /// The default of `--hosts-dir`: the directory with `hosts.toml` or certificates of registries.
+    /// If `hosts_dir` is set, the directories of this machine, such as `/etc/containerd/certs.d`,
+    /// are not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts_dir: Option<PathBuf>,
-    /// The file `registries.conf`, as `--registries-conf`.
+    /// The default of `--registries-conf`: the file `registries.conf`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries_conf: Option<PathBuf>,
-    /// The file `policy.json`, as `--policy-file`.
+    /// The default of `--policy-file`: the file `policy.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_file: Option<PathBuf>,
-    /// Files of certificates that are trusted in addition to the authorities of this machine, as
-    /// `--ca`: certificates of authorities, or a registry's own certificate.
+    /// Files of certificates that are trusted in addition to the authorities of this machine and to
+    /// the files of `--ca`. A file has certificates of authorities, or a registry's own certificate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca: Vec<PathBuf>,
-    /// The file of logins that is read first, and into which logins are written, as `--authfile`.
+    /// The default of `--authfile`: the file of logins that is read first, and into which logins
+    /// are written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_file: Option<PathBuf>,
-    /// The number of seconds for which a request that failed for a temporary reason is repeated, as
-    /// `--retry-for`.
+    /// The default of `--retry-for`: the number of seconds for which a request that failed for a
+    /// temporary reason is repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_for: Option<u64>,
-    /// Minimum number of bytes that a connection must transfer per second, as `--min-speed`: a size
-    /// such as `1KiB`.
+    /// The default of `--min-speed`: the minimum number of bytes that a connection must transfer
+    /// per second, as a size such as `1KiB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_speed: Option<String>,
-    /// Maximum number of ranges of a large layer that are fetched at the same time, as `--ranges`.
+    /// The default of `--ranges`: the maximum number of ranges of a large layer that are fetched at
+    /// the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranges: Option<u64>,
 }
@@ -65,17 +68,16 @@ pub struct PolicyTable {
     /// Rules for images that are not accepted, even if a rule of `allow` accepts them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// The file of a public key, as `--cosign-key`. An image is accepted only if this key verifies
-    /// a cosign signature of the image.
+    /// The default of `--cosign-key`: the file of a public key. An image is accepted only if this
+    /// key verifies a cosign signature of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosign_key: Option<PathBuf>,
     /// A directory of programs that verify images. They have the interface of containerd's image
     /// verifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
-    /// Maximum number of programs that are run for an image. By default, 10. If the directory has
-    /// more, only the first in the order of their names are run. If the number is below zero, all
-    /// programs are run.
+    /// Maximum number of programs that are run for an image, in the order of their names. By
+    /// default, 10. If the number is below zero, all programs are run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
     /// Maximum time for each program in seconds, by default 10.

@@ -27,8 +27,8 @@ impl RemoteSettings {
     /// Reads the settings of the root `root`. Returns empty settings if the root does not exist.
     ///
     /// # Errors
-    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format;
-    /// errors of the file system.
+    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if this version does not read
+    /// the format of `cas.toml`; errors of the file system.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref();
         match fs::read_to_string(path.join(file::NAME)) {
@@ -47,7 +47,8 @@ impl RemoteSettings {
     /// `registry`, which is `HOST[:PORT]`.
     ///
     /// # Errors
-    /// `InvalidArgument` if a table names something that is not a host.
+    /// `InvalidArgument` if the name of any table in `[registries]`, or a value of `token-hosts` in
+    /// any of these tables, is not a host.
     pub fn token_hosts(&self, registry: &str) -> Result<Vec<Host>> {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
@@ -67,8 +68,8 @@ impl RemoteSettings {
     }
 
     /// Returns the files that state the mirrors of registries, the trusted certificates and the
-    /// policy for images. For each file that the table `[remote]` does not name, returns the usual
-    /// file of this machine.
+    /// policy for images. For each file that the table `[remote]` does not name, returns the file
+    /// that [`Hosts::of_system`] names.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();
@@ -92,8 +93,8 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns how long a client waits, and how long it repeats failed requests: the defaults, with
-    /// `retry-for` and `min-speed` of the table `[remote]`.
+    /// Returns the timeouts and the minimum speed of a client: the defaults, except the values that
+    /// `retry-for` and `min-speed` of the table `[remote]` set.
     ///
     /// # Errors
     /// `InvalidArgument` for a minimum speed that is not a size.
@@ -110,7 +111,8 @@ impl RemoteSettings {
         Ok(timeouts)
     }
 
-    /// Returns the limits of a pull: the defaults, with the ranges of the table `[remote]`.
+    /// Returns the limits of a pull: the defaults, except that `ranges` of the table `[remote]` sets
+    /// how many ranges of a layer are fetched at the same time.
     ///
     /// # Errors
     /// `InvalidArgument` for a number of ranges that is not from 1 to [`PullLimits::MAX_RANGES`].

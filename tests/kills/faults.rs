@@ -4,6 +4,7 @@
 //! strace counts the calls of each thread. So if several threads make a call with the same number,
 //! all of these calls fail in the same run.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -248,12 +249,7 @@ impl World {
         (verb.prepare)(&self.place);
         let trace = tempfile::NamedTempFile::new().unwrap();
         let mut traced = under_strace(&(verb.command)(&self.place), fault, trace.path());
-        let injected = || -> Vec<String> {
-            let trace = fs::read(trace.path()).unwrap();
-            let lines = text(&trace);
-            let lines = lines.lines().filter(|line| line.contains(INJECTED));
-            lines.map(str::to_owned).collect()
-        };
+        let injected = || injected(&text(&fs::read(trace.path()).unwrap()));
         let is_other = |line: &String| OTHER_FILES.iter().any(|other| line.contains(other));
         // Such a process may wait for ever.
         let is_over = || injected().iter().any(is_other);
@@ -267,6 +263,23 @@ impl World {
         let must_fail = fault.error == "EIO" && SYNCS.contains(&fault.call) && !is_spare;
         Some(wrong(ended, must_fail).map(|wrong| format!("{wrong}: {first}")))
     }
+}
+
+/// Returns the calls that strace made fail. strace writes a call in two lines if another thread makes
+/// a call meanwhile.
+fn injected(trace: &str) -> Vec<String> {
+    let mut begun = HashMap::new();
+    let mut found = Vec::new();
+    for line in trace.lines() {
+        let thread = line.split(' ').next().unwrap_or_default();
+        if line.contains("<unfinished ...>") {
+            begun.insert(thread, line);
+        } else if line.contains(INJECTED) {
+            let first = begun.remove(thread).filter(|_| line.contains(" resumed>"));
+            found.push([first.unwrap_or_default(), line].concat());
+        }
+    }
+    found
 }
 
 fn under_strace(command: &Command, fault: &Fault, trace: &Path) -> Command {

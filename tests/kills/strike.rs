@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::common::text;
 
@@ -85,6 +85,9 @@ pub(crate) fn end_within(
             let group = Pid::from_child(&process);
             kill_process_group(group, Signal::KILL).unwrap();
             process.wait().unwrap();
+            while test_kill_process_group(group).is_ok() {
+                thread::sleep(LOOK);
+            }
             return None;
         }
         thread::sleep(LOOK);

@@ -105,7 +105,7 @@ fn programs_run_as_the_user_of_the_image_and_nothing_is_left() {
             };
             let (shown, said) = succeeds(&mut run(WHO));
             assert_eq!(shown.trim(), who, "{case}: {said}");
-            let warned = said.contains("runs as 1000:1000, which your user namespace does not map");
+            let warned = said.contains("are 1000:1000, which your user namespace does not map");
             assert_eq!(warned, (ids, image) == (Ids::One, "app:served"), "{case}");
             assert_clean(&home);
             if image == "app:app" {

@@ -148,6 +148,30 @@ fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
     scene.assert_clean();
 }
 
+/// `nohup` and the shell start programs that ignore signals.
+#[test]
+fn signals_that_were_ignored_at_the_start_do_not_end_the_program() {
+    let Some(scene) = Scene::new() else { return };
+    for runtime in scene.runtimes() {
+        let run = scene.run(&runtime, "small", &["sh", "-c", "echo up; sleep 1; exit 7"]);
+        let mut ignoring = Command::new("sh");
+        ignoring.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
+        ignoring.arg(run.get_program()).args(run.get_args());
+        for (name, value) in run.get_envs() {
+            match value {
+                Some(value) => ignoring.env(name, value),
+                None => ignoring.env_remove(name),
+            };
+        }
+        let mut child = started(ignoring);
+        for ignored in [Signal::HUP, Signal::INT] {
+            signal(&child, ignored);
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{runtime}");
+    }
+    scene.assert_clean();
+}
+
 #[test]
 fn what_a_killed_run_leaves_is_removed_by_the_next_gc_or_run() {
     for scene in Scene::all() {

@@ -33,10 +33,12 @@ pub struct ImageBlobs {
 pub enum Promise {
     /// Bytes and record are on stable storage.
     Durable,
-    /// A crash of the machine may lose written data. The column competes only in the rows that do
-    /// not require durability, which are the rows of reads and of space on disk.
+    /// A crash of the machine may lose written data. The column competes for the best value only
+    /// in the rows that do not require durability, which are the rows of reads and of space on
+    /// disk.
     Written,
-    /// The data is lost when the process ends. The column does not compete.
+    /// The data is lost when the process ends. The column does not compete for the best value in
+    /// any row.
     Volatile,
 }
 
@@ -58,7 +60,8 @@ pub enum Role {
     Store,
     /// Another way to store blobs, for comparison with our stores.
     Other,
-    /// A bound that no store can beat. It is shown only in the ratios.
+    /// A bound that no store on a disk can beat. The column is not printed in the table. It serves
+    /// only as a baseline of the goals in [`targets`](crate::targets).
     Floor,
 }
 
@@ -94,7 +97,7 @@ impl Contender {
 }
 
 /// Returns the error `Unsupported` for an operation that a column does not have. The table shows
-/// N/A.
+/// this error as N/A.
 pub fn not_applicable() -> Error {
     Error::unsupported("the column does not have this operation")
 }
@@ -103,7 +106,7 @@ pub fn not_applicable() -> Error {
 /// does not count. If a column does not implement an operation, the table shows N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
-    /// Stores blobs one by one. Each blob is acknowledged before the next blob begins.
+    /// Stores blobs one by one. Each blob is acknowledged before the next blob is written.
     async fn put(&self, _blobs: &[Blob]) -> Result<()> {
         Err(not_applicable())
     }
@@ -124,8 +127,8 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores the same blob with several concurrent writers. Each of them stores the whole blob, as
-    /// [`put_large`](Self::put_large) does.
+    /// Stores one blob with several concurrent writers. Each writer stores the whole blob, which
+    /// consists of the [`pieces`](crate::data::pieces) of this seed and size.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
         Err(not_applicable())
     }
@@ -150,12 +153,12 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Sets a label of each blob to `value`, one by one.
+    /// Sets a label of each blob to `value`, one blob at a time.
     async fn label(&self, _digests: &[Digest], _value: &str) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Creates names for one blob, one by one.
+    /// Creates names that all point to one blob, one name at a time.
     async fn tag(&self, _names: &[String], _target: &Blob) -> Result<()> {
         Err(not_applicable())
     }
@@ -165,7 +168,7 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Records in one batch that the root blob of each image refers to its children.
+    /// Records in one batch which blobs the root blob of each image refers to.
     async fn edges(&self, _images: &[ImageBlobs]) -> Result<()> {
         Err(not_applicable())
     }
@@ -181,7 +184,8 @@ pub trait Column: Send + Sync {
     }
 
     /// Creates an image of `layers` empty layers if it does not exist, then prepares a writable
-    /// snapshot of the image `times` times. Returns how long all these preparations took.
+    /// snapshot of the image `times` times. Returns the total time of the preparations, without the
+    /// creation of the image.
     async fn prepare(&self, _layers: usize, _times: usize) -> Result<Duration> {
         Err(not_applicable())
     }

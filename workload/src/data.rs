@@ -48,8 +48,8 @@ pub fn small(seed: u64, count: usize) -> Vec<Blob> {
     numbers.map(|number| blob(number, SMALL)).collect()
 }
 
-/// Returns the pieces of a blob of `size` bytes. Each piece has [`PIECE`] bytes. Only the last may
-/// be shorter.
+/// Returns the pieces of a blob of `size` bytes. Each piece has [`PIECE`] bytes, except that the
+/// last may be shorter.
 pub fn pieces(seed: u64, size: u64) -> impl Iterator<Item = Bytes> + Send {
     static CUT_FROM: OnceLock<Bytes> = OnceLock::new();
     let pool = CUT_FROM.get_or_init(|| bytes(u64::MAX, POOL + PIECE).into());

@@ -22,8 +22,8 @@ pub(crate) fn taken(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the bytes that users other than the superuser can still write to the file system that
-/// `directory` is on.
+/// Returns the free space in bytes of the file system that `directory` is on. Space that is
+/// reserved for the superuser does not count as free.
 ///
 /// # Errors
 /// `NotFound` if the directory does not exist; errors of the system.

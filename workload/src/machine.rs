@@ -6,14 +6,15 @@ use std::path::Path;
 /// A machine and a disk.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The processor, its cores and whether it has SHA instructions, the memory and the kernel.
+    /// The model of the processor, the number of cores, whether the processor has SHA instructions,
+    /// the size of the memory, and the name and release of the kernel.
     pub processor: String,
     /// The type of the file system that was measured, and its device.
     pub disk: String,
 }
 
 impl Machine {
-    /// Returns this machine, and the disk under `directory`.
+    /// Returns the description of this machine and of the file system that `directory` is on.
     pub fn of(directory: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let processor = text("/proc/cpuinfo");

@@ -31,6 +31,9 @@ fn field(name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(STATUS).during("read", STATUS)?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.map(|kib| kib << 10)
-        .ok_or_else(|| Error::unsupported(format!("{STATUS} lacks {name:?}; use another kernel")))
+    kib.map(|kib| kib << 10).ok_or_else(|| {
+        Error::unsupported(format!(
+            "{STATUS} does not state {name:?} in kB; use a kernel that reports this value"
+        ))
+    })
 }

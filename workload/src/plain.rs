@@ -3,7 +3,7 @@
 //!
 //! The baseline writes a blob to a temporary file, syncs and renames the file, and syncs the
 //! directory. It then appends a line about the blob to another file, and syncs that file. In the
-//! row `fill`, it writes the blobs in place and syncs them together.
+//! row `fill`, it writes each blob directly to its final file, and then syncs all of them together.
 
 use std::fs::{self, File};
 use std::io::Write;

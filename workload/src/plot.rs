@@ -15,8 +15,8 @@ const HEAD: f64 = 44.0;
 impl Table {
     /// Returns the key and the chart of each row that can be drawn. A chart is the text of an SVG
     /// file with a logarithmic axis. Such an axis has no 0, so only medians above 0 have bars.
-    /// Floors have no bars. A row is left out if it has no bar, or if one round of a cell with a
-    /// bar has a value that is not above 0.
+    /// Floors have no bars. A row is left out if no cell has a bar. A row is also left out if a
+    /// cell with a bar contains a value of 0 or less from one of its rounds.
     pub fn plots(&self) -> Vec<(&'static str, String)> {
         let rows = (0..self.rows.len()).filter_map(|row| {
             let mut text = String::new();

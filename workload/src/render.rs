@@ -10,8 +10,9 @@ use crate::table::{Cell, Table};
 use crate::targets::{self, Target};
 
 impl Table {
-    /// Returns the table in Markdown. Below it are the reasons why cells have no value, and the
-    /// goals that [`targets::of`] returns.
+    /// Returns the table in Markdown. Below the table are the reasons why cells have no value, and
+    /// the goals that [`targets::of`] returns. If a column does not have the operation of a row, no
+    /// reason is stated for the cell.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.

@@ -25,7 +25,8 @@ pub struct Row {
     pub unit: &'static str,
     /// Whether high or low values are better.
     pub better: Better,
-    /// Whether only durable columns compete in this row.
+    /// Whether only columns with [`Promise::Durable`](crate::Promise::Durable) compete for the best
+    /// value in this row.
     pub durable: bool,
     /// Returns the description of the measurement at a scale.
     pub title: fn(&Scale) -> String,
@@ -180,7 +181,7 @@ pub const ROWS: &[Row] = &[
         unit: "ms",
         better: Lower,
         durable: true,
-        title: |_| "update of the edges of 100 blobs, 99 each, in one batch".to_owned(),
+        title: |_| "update of 100 blob records with 99 references each, in one batch".to_owned(),
     },
     Row {
         key: "collect-1",
@@ -244,7 +245,7 @@ pub const ROWS: &[Row] = &[
         durable: true,
         title: |scale| {
             format!(
-                "a writable overlay snapshot of an image of {} layers",
+                "preparation of a writable overlay snapshot on {} layers",
                 scale.layers
             )
         },
@@ -273,14 +274,14 @@ pub const ROWS: &[Row] = &[
         unit: "syncs",
         better: Lower,
         durable: true,
-        title: |_| "syncs for a blob of 4 KiB, one by one".to_owned(),
+        title: |_| "syncs for each blob of 4 KiB, stored one by one".to_owned(),
     },
     Row {
         key: "syncs-batch",
         unit: "syncs",
         better: Lower,
         durable: true,
-        title: |_| "syncs for a blob of 4 KiB, 256 at a time".to_owned(),
+        title: |_| "syncs for each blob of 4 KiB, stored 256 at a time".to_owned(),
     },
 ];
 

@@ -30,7 +30,8 @@ pub struct Plan<'a> {
     pub contenders: &'a [Contender],
     /// The command line that starts this program for a task.
     pub self_command: SelfCommand,
-    /// An existing, empty directory. It is empty again after a run without an error.
+    /// An existing, empty directory for the data of the columns. It is empty again after a run
+    /// without an error.
     pub directory: &'a Path,
     /// The date that the table shows.
     pub date: String,
@@ -38,8 +39,9 @@ pub struct Plan<'a> {
     pub progress: &'a dyn Fn(&str),
 }
 
-/// Measures the rows in all columns. Returns the table. An operation that a column does not have is
-/// shown as N/A, and a failure is shown in its cell.
+/// Measures the rows in all columns. Returns the table. If a column does not have the operation of
+/// a row, the cell is shown as N/A. If a measurement fails, its cell contains the message of the
+/// error, and the run continues.
 ///
 /// # Errors
 /// Errors of the file system that [`Plan::directory`] is on.

@@ -23,9 +23,9 @@ pub struct Scale {
     /// and the row `large` has [`Scale::large_blobs`] rounds. If a round takes more than four times
     /// [`Scale::round_time`] in a column, it is the last round of this row in this column.
     pub rounds: usize,
-    /// The time after which a round of many small items makes no further calls. A round can take
-    /// longer, because one call takes many items. The value of the round is calculated from the
-    /// number of items that were done.
+    /// The time after which a round with many small items makes no further calls of the column. The
+    /// round can last longer, because one call handles many items. The value of the round is
+    /// calculated from the number of items that the calls handled.
     pub round_time: Duration,
 }
 
@@ -53,8 +53,8 @@ impl Scale {
         }
     }
 
-    /// Returns a scale with less work: a tenth of the small blobs and of the images, fewer and
-    /// smaller large blobs, a streamed blob of half the size, and shorter rounds.
+    /// Returns a scale with less work than the default: a tenth of the small blobs and of the
+    /// images, fewer and smaller large blobs, a streamed blob of half the size, and shorter rounds.
     pub fn quick() -> Self {
         Scale {
             small_blobs: 1000,

@@ -129,9 +129,7 @@ impl Cells {
         match &self.swap {
             Swap::Local(local) => local.remove_damaged(&self.prefix, path).await,
             #[cfg(feature = "s3")]
-            Swap::Conditional(conditional) => {
-                conditional.remove_damaged(&self.prefix, path).await
-            }
+            Swap::Conditional(conditional) => conditional.remove_damaged(&self.prefix, path).await,
         }
     }
 

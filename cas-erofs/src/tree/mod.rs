@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use cas_core::{Error, Result, limit};
 use cas_layer::Warnings;
-use cas_layer::apply::Cost;
+use cas_layer::apply::{Cost, ImageCost};
 
 use crate::attributes::{self, Sets};
 use node::Child;
@@ -44,7 +44,7 @@ impl Default for Tree {
             free: Vec::new(),
             sets: Sets::default(),
             layer: 0,
-            cost: Cost::default(),
+            cost: Cost::of_layer(ImageCost::default()),
             known: HashMap::new(),
             warnings: Warnings::default(),
             bytes: 0,
@@ -56,7 +56,7 @@ impl Tree {
     /// Begins the next layer.
     pub(crate) fn begin_layer(&mut self) {
         self.layer += 1;
-        self.cost = Cost::default();
+        self.cost = self.cost.next_layer();
         self.known.clear();
     }
 

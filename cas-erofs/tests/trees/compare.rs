@@ -60,7 +60,7 @@ pub(crate) fn make(layers: &[Vec<u8>], file: &Path) -> Result<Disk> {
         reader.add(&mut &layer[..])?;
     }
     let (tree, data) = reader.finish();
-    Disk::write(&tree, &data, file)
+    Disk::write(&tree, &data, &std::fs::File::create(file)?)
 }
 
 /// Applies layers to a new directory.

@@ -1,5 +1,8 @@
 //! The work that the members of one layer cause, and its bounds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cas_core::{Error, Result, limit};
 
 use super::path::depth;
@@ -10,29 +13,55 @@ use super::path::depth;
 pub struct Cost {
     entries: u64,
     /// Number of directories that were made without a member of their own.
-    pub(super) implied: u64,
+    implied: u64,
+    image: ImageCost,
     /// Number of names that were looked up to find parents.
     pub(super) lookups: u64,
     /// Number of names that may be looked up for the members so far.
     allowed_lookups: u64,
 }
 
-impl Default for Cost {
-    /// Returns the cost of a layer without members.
-    fn default() -> Self {
-        Cost {
-            entries: 0,
-            implied: 0,
-            lookups: 0,
-            allowed_lookups: limit::LOOKUPS,
-        }
+/// Counts the members of all layers of one image, and the directories that they imply. Clones count
+/// together, so layers can be applied in parallel.
+#[derive(Clone, Debug, Default)]
+pub struct ImageCost(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    entries: AtomicU64,
+    implied: AtomicU64,
+}
+
+impl ImageCost {
+    /// Returns the numbers of members and of implied directories after adding to them.
+    pub(super) fn add(&self, entries: u64, implied: u64) -> (u64, u64) {
+        let add = |count: &AtomicU64, more| count.fetch_add(more, Ordering::Relaxed) + more;
+        (add(&self.0.entries, entries), add(&self.0.implied, implied))
     }
 }
 
 impl Cost {
+    /// Returns the cost of a layer of an image, before its first member.
+    pub fn of_layer(image: ImageCost) -> Self {
+        Cost {
+            entries: 0,
+            implied: 0,
+            image,
+            lookups: 0,
+            allowed_lookups: limit::LOOKUPS,
+        }
+    }
+
+    /// Returns the cost of the next layer of the same image, before its first member.
+    #[must_use]
+    pub fn next_layer(&self) -> Self {
+        Self::of_layer(self.image.clone())
+    }
+
     /// Counts a member.
     pub fn count_entry(&mut self) {
         self.entries += 1;
+        self.image.add(1, 0);
     }
 
     /// Returns the number of members.
@@ -67,20 +96,25 @@ impl Cost {
     /// Counts directories that are about to be made without a member of their own.
     ///
     /// # Errors
-    /// `OutOfRange` if the members so far imply more directories than [`limit`] allows for this
-    /// number of members.
+    /// `OutOfRange` if the members of the image so far imply more directories than [`limit`] allows
+    /// for this number of members, or if the members and the implied directories of the layer are
+    /// more than [`limit::ENTRIES`].
     pub fn count_implied(&mut self, directories: usize) -> Result<()> {
-        let entries = self.entries;
+        let directories = directories as u64;
+        self.implied += directories;
+        let (entries, implied) = self.image.add(0, directories);
         let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
-        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
-        self.implied += directories as u64;
-        if self.implied <= allowed {
+        let of_layer = limit::ENTRIES.saturating_sub(self.entries);
+        let (entries, implied, allowed) = match self.implied <= of_layer {
+            true => (entries, implied, allowed),
+            false => (self.entries, self.implied, of_layer),
+        };
+        if implied <= allowed {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
-            "the first {entries} members imply {} directories that no member describes; at most \
-             {allowed} are allowed; build the image with members for its directories",
-            self.implied
+            "the first {entries} members imply {implied} directories that no member describes; at \
+             most {allowed} are allowed; build the image with members for its directories"
         )))
     }
 }

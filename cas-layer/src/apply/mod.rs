@@ -73,7 +73,7 @@ use standalone::Recorder;
 
 pub use action::{Action, WHITEOUT_DEVICE};
 pub use capability::{CAPABILITY, check_capability};
-pub use cost::{Cost, check_links};
+pub use cost::{Cost, ImageCost, check_links};
 pub(crate) use meta::is_of_host;
 pub use meta::is_set;
 pub use owners::give_to_owners;
@@ -87,6 +87,7 @@ pub struct Tree {
     private: bool,
     /// Present if layers are applied without privileges.
     rootless: Option<Arc<Rootless>>,
+    cost: ImageCost,
 }
 
 /// The result of applying a layer.
@@ -116,6 +117,7 @@ impl Tree {
             root: root.during("open tree", path.display())?,
             private: false,
             rootless: None,
+            cost: ImageCost::default(),
         })
     }
 
@@ -128,6 +130,13 @@ impl Tree {
             private: true,
             ..self
         }
+    }
+
+    /// Returns the tree for layers of the image whose cost is `cost`. By default, all layers that
+    /// are applied to one tree count as one image.
+    #[must_use]
+    pub fn with_cost(self, cost: ImageCost) -> Self {
+        Tree { cost, ..self }
     }
 
     /// Returns the tree of an open directory.
@@ -146,6 +155,7 @@ impl Tree {
             root,
             private: false,
             rootless: None,
+            cost: ImageCost::default(),
         })
     }
 
@@ -242,7 +252,7 @@ impl Layer {
         Ok(Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
-            cost: Cost::default(),
+            cost: Cost::of_layer(tree.cost.clone()),
             budget: write_budget(root)?,
             private: tree.private,
             rootless: tree.rootless.clone(),

@@ -106,16 +106,24 @@ mod tests {
         let tree = Tree::open(temp.path()).unwrap();
         let mut layer = Layer::new(&tree).unwrap();
         // With what the first member allows, two more directories may be implied.
-        layer.cost.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
+        tree.cost
+            .add(0, limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2);
         let mut apply = |name: &str| {
             let archive = testkit::archive::Tar::new().file(name, "").end();
             layer.read(&mut Reader::new(&archive[..]))
         };
         apply("a/b/file").unwrap();
         let deep = (0..limit::IMPLIED_BY_ENTRY + 1).map(|name| format!("{name}/"));
-        let error = apply(&format!("c/{}file", deep.collect::<String>())).unwrap_err();
+        let deep: String = deep.collect();
+        let error = apply(&format!("c/{deep}file")).unwrap_err();
         assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
         assert!(error.to_string().contains("at most 32800"), "{error}");
         assert!(!temp.path().join("c").exists());
+        // The layers of an image count together.
+        let mut next = Layer::new(&tree).unwrap();
+        let archive = testkit::archive::Tar::new().file(format!("d/{deep}file"), "");
+        let archive = archive.end();
+        let error = next.read(&mut Reader::new(&archive[..])).unwrap_err();
+        assert!(error.to_string().contains("at most 32816"), "{error}");
     }
 }

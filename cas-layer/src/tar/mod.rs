@@ -131,6 +131,12 @@ impl<R: BufRead> Reader<R> {
                     }
                 }
                 b'g' => {
+                    if waiting.pax.is_some() || waiting.path.is_some() || waiting.link.is_some() {
+                        self.warn(
+                            "a global pax header is between a member and its own pax or GNU \
+                             header; other readers may ignore the latter",
+                        );
+                    }
                     self.global(&header)?;
                     if let Some(stated) = &mut stated {
                         stated.follows_global = true;
@@ -138,7 +144,14 @@ impl<R: BufRead> Reader<R> {
                 }
                 b'L' => {
                     let body = self.extension(&header, limit::GNU_LONG)?;
-                    once(&mut waiting.path, header::text(&body).to_vec())?;
+                    let path = header::text(&body).to_vec();
+                    if path.is_empty() {
+                        self.warn(
+                            "a GNU header states an empty name; other readers may use the name in \
+                             the header of the member",
+                        );
+                    }
+                    once(&mut waiting.path, path)?;
                 }
                 b'K' => {
                     let body = self.extension(&header, limit::GNU_LONG)?;

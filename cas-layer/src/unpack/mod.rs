@@ -96,9 +96,10 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// have these names after it is unpacked. If a layer is read on demand, its
 /// [`LayerTable::identity`] takes the place of its diff ID.
 ///
-/// Returns `None` if the store has a layer that was not yet verified against its diff ID. The
-/// configuration may state a wrong diff ID for such a layer, so the snapshots with these names may
-/// belong to another image. [`to_snapshots`] verifies such a layer.
+/// Returns `None` if a layer is in the store, or is one that registries do not distribute, and was
+/// not yet verified against its diff ID. The configuration may state a wrong diff ID for such a
+/// layer, so the snapshots with these names may belong to another image. [`to_snapshots`] verifies
+/// such a layer.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
@@ -235,11 +236,15 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
     Ok(label.is_some_and(|label| label == diff_id.to_string()))
 }
 
-/// Returns whether the store has a layer, but its bytes are not known to have this diff ID.
+/// Returns whether the bytes of a layer are not known to have this diff ID, although they could be
+/// verified: the store has them, or no job can have verified and discarded them, because registries
+/// do not distribute them.
 async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
-    Ok(layer.digest != *diff_id
-        && !is_diff_id_known(store, layer, diff_id).await?
-        && store.content.stat(&layer.digest).await?.is_some())
+    if layer.digest == *diff_id || is_diff_id_known(store, layer, diff_id).await? {
+        return Ok(false);
+    }
+    Ok(layer.media_type.is_non_distributable()
+        || store.content.stat(&layer.digest).await?.is_some())
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without

@@ -164,6 +164,7 @@ impl Unpacking<'_> {
             false => Accept::Tars,
         };
         let (progress, confine) = (Arc::clone(self.progress), self.target.confine);
+        let cost = self.cost.clone();
         let (snapshot, kept) = (Arc::clone(&standalone.snapshot), standalone.kept.clone());
         let waiter = Waiter::new();
         let watch = waiter.watch();
@@ -181,7 +182,7 @@ impl Unpacking<'_> {
                 Some(kept) => kept.make_tree(&path)?,
                 None => path,
             };
-            let tree = Tree::open(&path)?;
+            let tree = Tree::open(&path)?.with_cost(cost);
             tree.check_empty().during("unpack", path.display())?;
             let advance = |bytes| {
                 if shown {

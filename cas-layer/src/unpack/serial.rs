@@ -89,6 +89,7 @@ impl Unpacking<'_> {
         let watch = waiter.watch();
         let item = layer.descriptor.digest.to_string();
         let (accept, confine) = (self.accept(), self.target.confine);
+        let cost = self.cost.clone();
         pool::apart("cas-unpack", move || {
             // Until this thread ends, the snapshot is not removed, and the layer keeps its place in
             // the quota.
@@ -99,7 +100,7 @@ impl Unpacking<'_> {
             // Nothing is synced here: the commit, or the replacement of the old files, syncs.
             let warnings = match target {
                 LayerTarget::Tree(mounts) => {
-                    let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
+                    let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?.with_cost(cost);
                     let relaxed = Durability::Relaxed;
                     flow::unpack_one(source, &tree, confine, relaxed, &advance)?.warnings
                 }

@@ -23,6 +23,7 @@ use super::kept_layer::{self, KeptLayer};
 use super::on_demand::{LayerTable, Recorded, TableSource};
 use super::standalone::StandaloneLayer;
 use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
+use crate::apply::ImageCost;
 use crate::flow::{self, Accept, Confine};
 
 /// How many layers of an image are unpacked at the same time by default.
@@ -123,6 +124,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) store: &'a Store,
     pub(super) target: Target<'a>,
     pub(super) progress: &'a Arc<dyn Progress>,
+    pub(super) cost: ImageCost,
     guard: LeaseGuard,
     config: Descriptor,
     manifest_id: String,
@@ -207,6 +209,7 @@ impl<'a> Unpacking<'a> {
             store,
             target,
             progress,
+            cost: ImageCost::default(),
             guard: LeaseGuard::begin(store, "unpack").await?,
             config: manifest.config.clone(),
             manifest_id: String::new(),
@@ -537,7 +540,7 @@ impl<'a> Unpacking<'a> {
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
     /// diff ID, but the blob that this image lists may have another diff ID. Does nothing if the
-    /// diff ID of the blob is known already, or if the blob is not in the store.
+    /// diff ID of the blob is known already, or if a job may have verified and discarded the blob.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if !is_unverified(self.store, &layer, &diff_id).await? {

@@ -189,7 +189,7 @@ fn what_no_layer_can_express_is_refused() {
         ),
         (mark("trusted.overlay.metacopy"), "metacopy=off"),
         (mark("trusted.overlay.redirect"), "redirect_dir=off"),
-        (mark("user.a=b"), "has a ="),
+        (mark("user.a=b"), "has a `=`"),
     ];
     for (error, message) in unsupported {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

@@ -9,7 +9,7 @@ use cas_core::media_type::DiffCompression;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{ContentExt, Digest, Labels, Manifest, MediaType, Snapshotter};
-use cas_layer::unpack::{Target, to_snapshots};
+use cas_layer::unpack::{Target, to_snapshots, verified_chain_ids};
 use snapshot_native::NativeSnapshotter;
 
 use super::{LAYERS, expected, image, image_of, silent, store, tar_of, tree};
@@ -157,6 +157,27 @@ async fn layers_are_verified_although_their_snapshots_exist() {
             let layer = wrong.layers[place].digest.to_string();
             assert!(error.to_string().contains(&layer), "{error}");
         }
+    }
+    // A layer that registries do not distribute may be absent, but then it is not verified.
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    for place in 0..LAYERS.len() {
+        let layers = tars
+            .iter()
+            .enumerate()
+            .map(|(index, tar)| match index == place {
+                true => (MediaType::from(foreign), gzip(&other)),
+                false => blob(tar, &MediaType::OCI_LAYER),
+            });
+        let wrong = image_of(&store, layers.collect(), &diff_ids).await;
+        store
+            .content
+            .remove(&wrong.layers[place].digest)
+            .await
+            .unwrap();
+        let error = unpack(&wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{place}");
+        let chain = verified_chain_ids(&store, &wrong).await.unwrap();
+        assert_eq!(chain, None, "{place}");
     }
     // The same layers in another compression are the same layers.
     for kind in &kinds {

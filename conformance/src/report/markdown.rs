@@ -6,8 +6,9 @@ use super::{Counts, Outcome, Report, groups, promises};
 use crate::laws::book;
 
 impl Report {
-    /// Returns the report as Markdown: a table of stores, tables of the gaps, the skipped laws, the
-    /// outgrown gaps and the broken laws, and the law book.
+    /// Returns the report as Markdown. First comes a table of the stores. Then come four tables:
+    /// the gaps, the skipped laws, the outgrown gaps and the broken laws. A table that would be
+    /// empty is left out. At the end, one table for each group describes the laws of the group.
     pub fn markdown(&self) -> impl Display + '_ {
         Page(self)
     }

@@ -1,9 +1,10 @@
 //! The results of all laws on all stores, as a table.
 //!
-//! If the environment variable [`DIRECTORY`] names a directory, the test of each law appends a line
-//! of JSON, a [`Line`], to a file in that directory. Each process has its own file.
-//! [`Report::read`] reads the lines. [`Report::markdown`] and [`Report::json`] return the report as
-//! Markdown and as JSON. The program `law-report` prints the report in one of these formats.
+//! If the environment variable `CONFORMANCE_REPORT` ([`DIRECTORY`]) names a directory, the test of
+//! each law appends a line of JSON, a [`Line`], to a file in that directory. Each test process has
+//! its own file. [`Report::read`] reads the lines. [`Report::markdown`] and [`Report::json`] return
+//! the report as Markdown and as JSON. The program `law-report` prints the report in one of these
+//! formats.
 
 mod markdown;
 
@@ -128,7 +129,7 @@ pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration)
         ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
     append(Path::new(&directory), &line)
-        .expect("the directory in CONFORMANCE_REPORT must be writable");
+        .expect("the directory that CONFORMANCE_REPORT names must be writable");
 }
 
 /// Appends a line by one write, so that parallel tests do not mix their lines.
@@ -205,8 +206,9 @@ impl Report {
         stores
     }
 
-    /// Returns the report as JSON: each store with its promises and counts, the law book, and the
-    /// line of each law that was run on a store.
+    /// Returns the report as JSON. `stores` lists the stores, each with its promises and, for each
+    /// group, the number of laws per [`Outcome`]. `laws` describes all laws. `verdicts` lists the
+    /// [`Line`] of each law and suite.
     pub fn json(&self) -> Value {
         let stores = self.stores().into_iter().map(|((package, store), lines)| {
             let groups = groups().into_iter().filter_map(|group| {

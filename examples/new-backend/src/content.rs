@@ -1,4 +1,5 @@
-//! Blobs: a digest refers to an id, and the id to rows.
+//! Blobs. The table `blobs` maps a digest to an id. The rows of the table `pieces` with this id
+//! contain the bytes of the blob.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

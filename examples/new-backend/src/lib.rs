@@ -1,4 +1,4 @@
-//! A store in one SQLite file. Directory of the store:
+//! A store in one SQLite file. The directory of the store contains:
 //!
 //! ```text
 //! cas.sqlite   these tables:
@@ -11,7 +11,8 @@
 //! ```
 //!
 //! When an ingest is published, its id becomes the id of the blob, so no bytes are copied. The same
-//! transaction writes the records of the blob. A number is never used twice.
+//! transaction writes the records that are published with the blob. Each number is used only once:
+//! as the id of an ingest and of the blob that it becomes, or as a revision of a record.
 
 mod content;
 mod engine;

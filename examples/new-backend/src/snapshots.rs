@@ -1,5 +1,5 @@
-//! A snapshotter: the directory of a new snapshot is a copy of its parent's directory. A view on a
-//! parent has no directory of its own.
+//! A snapshotter: the directory of a new snapshot is a copy of its parent's directory. A view that
+//! has a parent does not get a directory: its mount shows the directory of the parent.
 
 use std::path::Path;
 use std::sync::Arc;

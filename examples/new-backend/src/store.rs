@@ -22,11 +22,12 @@ pub struct SqliteStore(Arc<Engine>);
 
 impl SqliteStore {
     /// Opens the store in the directory `path`, or creates it. The store cannot be opened again
-    /// until its last handle is dropped.
+    /// until this value and everything that it returned are dropped.
     ///
     /// # Errors
-    /// `Busy` if the store is already open; `FailedPrecondition` for a newer format; `Corrupt` for
-    /// a file that is not a database; `Full` for a full disk; errors of the file system.
+    /// `Busy` if the store is already open; `FailedPrecondition` if the database has a newer
+    /// format; `Corrupt` if `cas.sqlite` is not a database; `Full` if the disk is full; errors of
+    /// the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let engine = Engine::open(path).map_err(|error| error.backend("sqlite"));
@@ -50,7 +51,7 @@ impl SqliteStore {
         Arc::new(RecordImages::new(self.records()))
     }
 
-    /// Returns all three parts.
+    /// Returns the content store, the records store and the image store.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

@@ -73,13 +73,14 @@ fn merged(input: &[u8]) -> bool {
         let data: Vec<Vec<u8>> = data.iter().map(whole).collect();
         let devices = data.iter().map(|data| SliceImage::new(data)).collect();
         let peer = EroFS::new_with_devices(SliceImage::new(metadata), devices);
-        let peer = peer.unwrap_or_else(|error| panic!("the peer cannot read the image: {error}"));
+        let peer = peer.unwrap_or_else(|error| panic!("erofs-rs cannot read the image: {error}"));
         let walked = peer.walk_dir("/");
-        let walked = walked.unwrap_or_else(|error| panic!("the peer cannot list: {error}"));
+        let walked =
+            walked.unwrap_or_else(|error| panic!("erofs-rs cannot list the image: {error}"));
         let mut found = 0;
         for entry in walked {
             if let Err(error) = entry {
-                panic!("the peer cannot read an entry: {error}");
+                panic!("erofs-rs cannot read an entry of the image: {error}");
             }
             found += 1;
         }

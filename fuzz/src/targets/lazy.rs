@@ -1,4 +1,5 @@
-//! Layers that are read on demand: their tables of contents, and what leads to these tables.
+//! Layers that are read on demand: their tables of contents, and the indexes, footers, annotations
+//! and descriptions from which `cas` finds these tables.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The targets, by what their inputs are.
+//! The targets, in one module for each kind of input.
 #![allow(clippy::panic, reason = "a target panics if a promise is broken")]
 
 mod aci;

@@ -1,4 +1,4 @@
-//! Names and other short texts that people type or that others send.
+//! Short texts from users and from other machines, such as names, digests, sizes and filters.
 
 use cas_core::check::{ReadData, parse_rate};
 use cas_core::image::filter::Filters;

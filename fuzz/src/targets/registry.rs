@@ -1,4 +1,5 @@
-//! What registries and their token services answer, keys of cosign, and rules for images.
+//! Answers of registries and of their token services, keys of cosign, and rules that allow or deny
+//! images.
 
 use cas_distribution::fuzzing;
 use cas_distribution::{CosignKey, Rules};

@@ -1,4 +1,5 @@
-//! Settings of a root, ranges of ids, and files of an image that describe a process and its user.
+//! Settings of a root and of the SOCI snapshotter, image configurations, the files `passwd` and
+//! `group` of an image, and ranges of user and group ids.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What backends store besides records.
+//! Files of an OCI layout, and objects of a remote store.
 
 use std::fs;
 

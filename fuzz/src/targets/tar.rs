@@ -157,7 +157,7 @@ fn check_regions(regions: &[Region], size: u64) -> u64 {
         assert!(region.offset >= end, "{regions:?}");
         end = region.offset + region.length;
     }
-    assert!(end <= size, "{regions:?} in {size} bytes");
+    assert!(end <= size, "{regions:?} in a file of {size} bytes");
     regions.iter().map(|region| region.length).sum()
 }
 
@@ -224,7 +224,7 @@ fn tar_peer(input: &[u8]) -> bool {
         let mut other = match theirs.next() {
             Some(Ok(other)) => other,
             Some(Err(_)) => return true,
-            None => panic!("{shown} is not found by the peer"),
+            None => panic!("the crate `tar` does not find {shown}"),
         };
         assert_eq!(*to_zero(&other.path_bytes()), *entry.path, "the name");
         match &entry.kind {
@@ -250,7 +250,7 @@ fn tar_peer(input: &[u8]) -> bool {
     let next = theirs.next();
     assert!(
         next.is_none_or(|next| next.is_err()),
-        "the peer finds another member"
+        "the crate `tar` finds a member that `cas` does not find"
     );
     true
 }

@@ -24,7 +24,7 @@ fn image_of(tar: Tar) -> Vec<u8> {
     layers.add(&mut &tar.end()[..]).unwrap();
     let (tree, data) = layers.finish();
     let path = temp.path().join("image");
-    Disk::write(&tree, &data, &path).unwrap();
+    Disk::write(&tree, &data, &fs::File::create(&path).unwrap()).unwrap();
     fs::read(path).unwrap()
 }
 

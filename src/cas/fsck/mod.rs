@@ -27,12 +27,12 @@ const MAKING: Duration = Duration::from_secs(3);
 pub struct FsckOptions {
     /// How the root is opened.
     pub open: OpenOptions,
-    /// Which blobs are read and hashed, and which snapshots have their files read. The documents of
+    /// The blobs that are read and hashed, and the snapshots whose files are read. The documents of
     /// images are always read and hashed.
     pub read_data: ReadData,
-    /// Whether this check continues where an interrupted check with the same `read_data` stopped
-    /// reading blobs and snapshots. A check of a percentage always continues after the previous
-    /// one.
+    /// Whether the reading of blobs and snapshots continues where an interrupted check with the
+    /// same `read_data` stopped. With [`ReadData::Percent`], it always continues where the previous
+    /// check with a percentage stopped.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
@@ -73,14 +73,14 @@ impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if [`FsckOptions::repair`] is
     /// set. Returns what was found. A root can be checked even if it is so damaged that
     /// [`Cas::open`] fails. The report then has only the damage that must be repaired before the
-    /// rest can be checked. Other jobs may use the root during the check, if its store allows
+    /// rest can be checked. Other jobs may use the root during the check, if the store allows
     /// several processes at a time.
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
-    /// time, and another process has it open; as [`Cas::open_with`], except for damage; errors of
-    /// the source of a repair. A source in [`FsckOptions::from`] is opened even if nothing is
-    /// repaired.
+    /// time, and another process has it open; errors of [`Cas::open_with`] that are not due to
+    /// damage; errors of the source of a repair. A source in [`FsckOptions::from`] is opened even
+    /// if nothing is repaired.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -254,7 +254,8 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
             detail: format!(
-                "the snapshot of this mount is kept, but is not mounted here; {outcome}"
+                "a snapshot was made for a mount at this directory, but is not mounted there; \
+                 {outcome}"
             ),
             repaired,
         });

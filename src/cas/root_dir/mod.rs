@@ -7,11 +7,12 @@
 //!   image-config.json   0600; the configuration of the image, byte for byte
 //!   image-name          0600; the full name of the image
 //! ```
-//! A job holds the lock of PATH from its first change to its last. Labels of the snapshot record
-//! where `rootfs` is, and whether the mount is complete. If a job is killed while it mounts or
-//! removes, a later collection removes the snapshot and the directory, unless `rootfs` is mounted.
-//! If the job is killed before it has made the snapshot, an empty directory stays. A complete root
-//! directory stays, even if the machine is restarted, until it is removed or prepared again.
+//! A job keeps PATH locked while it changes anything in PATH. Labels of the snapshot record where
+//! `rootfs` is, and whether the mount is complete. If a job is killed while it mounts the snapshot
+//! or removes the root directory, a later collection removes the snapshot and the directory, unless
+//! something is mounted on `rootfs`. If a job is killed before it has made the snapshot, an empty
+//! directory stays. A complete root directory stays, even if the machine is restarted, until it is
+//! removed or prepared again.
 
 mod place;
 mod prepared;
@@ -91,11 +92,11 @@ impl Cas {
     /// name or is not UTF-8; `FailedPrecondition` if the directory has files and is not a root
     /// directory; `AlreadyExists` if another root directory, mount or job uses a snapshot with this
     /// key; `Busy` while the earlier root directory is in use or is mounted only in another mount
-    /// namespace, or if something else is mounted in it. After each of these errors, what was at
-    /// `path` stays. Another error may occur after the earlier root directory was removed; nothing
-    /// is then left at `path`. Examples are `InvalidArgument` if the last component of `path`
-    /// cannot be the key of a snapshot, and the errors of [`Cas::mount`] for layers that are read
-    /// on demand.
+    /// namespace, or if something else is mounted in it. After these errors, everything at `path`
+    /// stays. Other errors may occur after the earlier root directory was removed. Nothing is then
+    /// left at `path`. Examples are `InvalidArgument` if the last component of `path` cannot be the
+    /// key of a snapshot, and `FailedPrecondition` if the image has layers that are read on demand,
+    /// and no process serves them.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -143,8 +144,8 @@ impl Cas {
 
     /// Unmounts the root directory of a container, and keeps the directory and what was written to
     /// it. Returns false if nothing is mounted on `rootfs`, or if the directory does not exist.
-    /// [`Cas::mount_snapshot_with`] mounts the snapshot again. Set `suid` and `devices` to mount it
-    /// as before.
+    /// [`Cas::mount_snapshot_with`] mounts the snapshot again. The options `suid` and `devices`
+    /// give the new mount the rights that the old mount had.
     ///
     /// # Errors
     /// `Busy` while the mount is in use, or if it is only in another mount namespace;
@@ -160,8 +161,7 @@ impl Cas {
     /// [`Cas::unmount_root_dir`].
     ///
     /// # Errors
-    /// As [`Cas::unmount_root_dir`]; a lazy unmount returns `Busy` only if the mount is only in
-    /// another mount namespace.
+    /// As [`Cas::unmount_root_dir`], but a lazy unmount also succeeds while the mount is in use.
     pub async fn unmount_root_dir_with(
         &self,
         path: impl AsRef<Path>,
@@ -207,9 +207,10 @@ impl Cas {
     }
 
     /// Unmounts the root directory of a container, and removes its files, its snapshot and the
-    /// directory itself. A snapshot that [`Cas::create_snapshot`] made under this key is removed,
-    /// too, if it is not mounted. Returns false if there was nothing to remove. Files of another
-    /// mount in the directory are never removed.
+    /// directory itself. The last component of `path` is the key of the snapshot. A snapshot that
+    /// [`Cas::create_snapshot`] made under this key is removed, too, if it is not mounted. Returns
+    /// false if there was nothing to remove. Files of other mounts in the directory are never
+    /// removed.
     ///
     /// # Errors
     /// `Busy` while the mount is in use or is only in another mount namespace, or if something else

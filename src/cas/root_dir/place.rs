@@ -161,8 +161,8 @@ impl RootDir {
         match self.foreign(snapshot)? {
             None => Ok(()),
             Some(name) => Err(Error::precondition(format!(
-                "the directory is not a root directory, because it has {name:?}; choose another \
-                 path, or remove what is in it"
+                "the directory is not a root directory, because it contains {name:?}; choose \
+                 another path, or empty the directory"
             ))),
         }
     }
@@ -210,8 +210,8 @@ impl RootDir {
         match used {
             None => Ok(()),
             Some(last) => Err(Error::already_exists(format!(
-                "the snapshot with the name of this directory belongs to {}; remove that root \
-                 directory or mount first, or choose another name",
+                "the snapshot with the name of this directory belongs to {}; remove the root \
+                 directory or unmount the snapshot there, or choose another name",
                 last.display()
             ))),
         }
@@ -375,6 +375,6 @@ fn advise(error: Error) -> Error {
     if error.kind() != ErrorKind::Busy {
         return error;
     }
-    let why = format!("{error}; or detach it with `cas rootfs unmount --lazy`");
+    let why = format!("{error}; or detach the mount with `cas rootfs unmount --lazy`");
     Error::busy(why).source(error)
 }

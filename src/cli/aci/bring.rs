@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::list::describe;
 use crate::cli::Context;
+use crate::cli::patient::Patient;
 
 /// Import an ACI and print its key
 #[derive(Args)]
@@ -21,7 +22,8 @@ use crate::cli::Context;
   cas aci import https://example.com/app-v1.0.aci
 
 The key is the SHA-512 of the uncompressed archive. Without --json, only its first 64 digits are
-printed, as in rkt. A URL is fetched as by `cas aci fetch`.")]
+printed, as in rkt. For a URL, the max-age and the ETag of the server have the same effect as in
+`cas aci fetch`.")]
 pub(crate) struct Import {
     /// File (plain, gzip, bzip2, xz or zstd), - for standard input, or URL
     #[arg(value_name = "FILE|URL")]
@@ -51,7 +53,7 @@ impl Import {
             fetch_one(acis, &self.source, options, self.plain_http).await?
         } else {
             let source: Box<dyn Read + Send> = match &*self.source {
-                "-" => Box::new(io::stdin()),
+                "-" => Box::new(Patient(io::stdin())),
                 path => Box::new(File::open(path).during("open", path)?),
             };
             let imported = acis.write_aci_with(source, options).await;
@@ -108,8 +110,8 @@ pub(super) async fn fetch(
     failed.map_or(Ok(()), Err)
 }
 
-/// Imports the ACIs of a store directory of rkt. Warns of each ACI and each remote that could not
-/// be imported.
+/// Imports the ACIs of a store directory of rkt. Warns of each ACI that could not be imported, and
+/// of each remote (the record of a URL) that could not be imported.
 ///
 /// # Errors
 /// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as the error
@@ -169,7 +171,8 @@ pub(super) async fn import_store(
     }
 }
 
-/// Prints the key of an ACI in the store.
+/// With `--json`, prints the entry of an ACI in the catalogue. Otherwise, prints `sha512-` and the
+/// first 64 digits of the key of the ACI.
 async fn show(context: &Context, acis: &AciStore, key: &Key) -> Result<()> {
     let info = acis.get_aci_info(&key.to_string()).await?;
     context.out.item(&describe(&info), || key.half())

@@ -32,7 +32,9 @@ pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String])
 }
 
 /// Removes ACIs that were neither imported nor read for `older_than`, then the leftovers of killed
-/// jobs, and then all content that nothing keeps. A dry run only lists the ACIs.
+/// jobs, and then unused content. Leftovers, and content that was stored without a lease, stay for
+/// a day. Without `older_than`, removes no ACIs. A dry run only lists the ACIs that would be
+/// removed.
 pub(super) async fn gc(
     context: &Context,
     cas: &Cas,

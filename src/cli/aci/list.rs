@@ -49,7 +49,7 @@ enum Field {
     Size,
     /// The size in the store
     Packed,
-    /// The size of the unpacked trees
+    /// The size of the file trees that a container runtime has unpacked from the ACI
     Tree,
     /// Whether the ACI was imported with --latest; ACIs without --latest come first
     Latest,
@@ -103,8 +103,8 @@ pub(super) fn show(context: &Context, infos: &[AciInfo]) -> Result<()> {
     })
 }
 
-/// Returns a URL that an ACI was fetched from, and how it was fetched, as JSON. Others may read the
-/// output, so parts of the URLs that may be secret are left out.
+/// Returns the record of a URL that an ACI was fetched from, as JSON. Others may read the output,
+/// so parts of URLs that may be secret are left out.
 fn origin(remote: &Remote) -> Value {
     json!({
         "url": url_excerpt(&remote.aci_url),

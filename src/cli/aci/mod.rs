@@ -28,9 +28,9 @@ pub(crate) enum Aci {
   cas aci fetch https://example.com/app-v1.0.aci
   cas aci fetch --all
 
-A server may give an ACI a max-age. The server is not contacted again before this time has passed.
-Afterwards, the server is asked whether the ACI has changed (ETag), and only a changed ACI is
-fetched. Signatures are not verified.")]
+A server may give an ACI a max-age. The ACI is not requested again before this time has passed.
+Afterwards, if the server sent an ETag, the ACI is fetched only if it has changed. Without an ETag,
+the ACI is fetched even if it has not changed. Signatures are not verified.")]
     Fetch {
         /// URLs of ACIs
         #[arg(required_unless_present = "all", value_name = "URL")]
@@ -91,7 +91,7 @@ keys.")]
 Unused content that was stored less than a day ago stays for a later `cas aci gc`. `cas gc` removes
 unused content, too, but does not remove ACIs.")]
     Gc {
-        /// Also remove ACIs that were last imported or read longer ago than this, as in 12h or 30d
+        /// Also remove ACIs that were neither imported nor read in this time, such as 12h or 30d
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         older_than: Option<Duration>,
         /// Only list the ACIs that would be removed
@@ -129,7 +129,7 @@ impl Aci {
                 let key = find(acis, &aci).await?;
                 context
                     .out
-                    .bytes(&acis.get_image_manifest_json(&key).await?)
+                    .content(&acis.get_image_manifest_json(&key).await?)
             }
             Aci::ToImage { aci, name } => {
                 let key = find(acis, &aci).await?;

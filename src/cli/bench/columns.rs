@@ -12,7 +12,7 @@ use workload::{Contender, Open, Promise, floors, plain, stores};
 ///
 /// # Errors
 /// As [`cas::Registry::check`]; `InvalidArgument` for a URL that does not parse; `Unsupported` for
-/// a store that is not in a directory.
+/// a URL with a host, or with an option whose value is a URL.
 pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
     let mut all = named
         .iter()
@@ -71,7 +71,8 @@ fn store(name: &str) -> Result<Contender> {
     Ok(stores(head, promise, open, Some(overlay)))
 }
 
-/// Returns the location of a store of this name or URL in `directory`.
+/// Returns a location in `directory` for a store with the scheme `name`, or with the scheme and the
+/// options of the URL `name`.
 fn locate(name: &str, directory: &Path) -> Result<Location> {
     if !name.contains("://") {
         return Location::of_path(name, directory);

@@ -42,8 +42,9 @@ pub(crate) struct Bench {
     /// all names
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, a blob
-    /// of half the size for the rows stream and stream-memory, and shorter rounds
+    /// Measure less: a tenth of the small blobs and of the images, 3 large blobs of 64 MiB instead
+    /// of 4 of 256 MiB, a blob of 256 MiB instead of 512 MiB for the rows stream and stream-memory,
+    /// and shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Use a blob of 10 GiB instead of 512 MiB for the rows stream and stream-memory
@@ -133,7 +134,7 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns the arguments that start a [`BenchTask`] with the same columns.
+/// Returns the first arguments of each [`BenchTask`] process: the hidden command and the stores.
 fn task_arguments(stores: &[String]) -> Vec<std::ffi::OsString> {
     let stores = stores.iter().map(|store| format!("--store={store}").into());
     [TASK.into()].into_iter().chain(stores).collect()

@@ -10,6 +10,7 @@ use cas::content::{Durability, Expected, OwnIngest, Writer};
 use cas::{Context as _, Descriptor, Digest, Error, MediaType, Result, Store};
 
 use super::PIECE;
+use crate::cli::patient::Patient;
 
 /// Stores a file as a blob, or standard input if `file` is `-`. Returns the descriptor of the blob.
 pub(super) async fn add(
@@ -28,7 +29,7 @@ pub(super) async fn add(
     writer.rewind().await?;
     let copied = match source {
         Some(file) => copy_file(file, &mut writer).await,
-        None => copy(&mut stdin().lock(), &mut writer).await,
+        None => copy(&mut Patient(stdin().lock()), &mut writer).await,
     };
     copied.during("read", file.display())?;
     let stored = publish(store, writer, digest, media_type).await?;
@@ -51,10 +52,10 @@ async fn publish(
     published.await.map(|_| descriptor.clone())
 }
 
-/// Writes a file into the ingest. A regular file is read up to the size that it has at the
-/// beginning, and the store may share its data instead of copying the data. A file that is not
-/// regular, such as a pipe, is read to its end, and so is a file that states the size 0, as files
-/// of `/proc` do.
+/// Writes a file into the ingest. A regular file is read up to the size that it has when this
+/// function starts, and the store may share the data with the file (reflink) instead of copying the
+/// data. A file that is not regular, such as a pipe, is read to its end. So is a file whose size is
+/// stated as 0, such as a file of `/proc`.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() == 0 {

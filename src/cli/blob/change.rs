@@ -78,15 +78,16 @@ async fn warn_of_absent(
         };
         if cas.store().content.stat(&target).await?.is_none() {
             context.progress.warn(&format!(
-                "the store does not have {target}; {key} keeps that blob once it is stored"
+                "the store does not have {target}; the label {key} keeps that blob once it is \
+                 stored"
             ));
         }
     }
     Ok(())
 }
 
-/// Parses `KEY=VALUE`, or `KEY=`, which removes the label. Returns the key, and the value or
-/// `None`.
+/// Parses `KEY=VALUE`, or `KEY=`, which removes the label. Returns the key and the value. For
+/// `KEY=`, the value is `None`.
 ///
 /// # Errors
 /// A message for text without a key or without `=`.

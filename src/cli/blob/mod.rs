@@ -150,7 +150,7 @@ async fn cat(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
     let Stat { digest, .. } = find(cas.store(), digest).await?;
     let mut reader = cas.read_blob(&digest).await?;
     while let Some(piece) = reader.next().await? {
-        context.out.bytes(&piece)?;
+        context.out.content(&piece)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
 /// The devices that every container has.
 const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
 
-/// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the usual devices, so that
+/// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the [`DEVICES`], so that
 /// `rm -rf /` in the chroot cannot reach the host's other device files. If the image has something
 /// other than a directory at one of these paths, nothing is mounted there.
 pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {

@@ -76,7 +76,13 @@ impl Run {
             .with_progress(context.progress.clone());
         #[cfg(feature = "on-demand")]
         if self.lazy {
-            lazy::pull_missing(context, &self.image, options.platforms.clone()).await?;
+            let stop = stop::signalled()?;
+            tokio::select! {
+                pulled = lazy::pull_missing(context, &self.image, options.platforms.clone()) => {
+                    pulled?;
+                }
+                kind = stop => return stop::stopped(kind).await,
+            }
         }
         let cas = context.cas_to_mount().await?;
         run_dir::sweep(&cas, false, &*context.progress).await?;
@@ -156,8 +162,8 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
     Ok(Made::Bundle(run_dir, made, signals))
 }
 
-/// Makes a bundle without privileges. If this user has further ids, gives the files to the owners
-/// that the image names.
+/// Makes a bundle without privileges. If this user has more ids than their own, gives the files in
+/// the bundle's root file system to the owners that they have in the image.
 async fn make_rootless(
     cas: &Cas,
     image: ImageRef,
@@ -172,8 +178,9 @@ async fn make_rootless(
     Ok(())
 }
 
-/// Starts the bundle with the first runtime that can. Returns the exit code of the program. If the
-/// image does not have the program, or it is not executable, starts nothing and returns 127 or 126.
+/// Starts the bundle with the first runtime that can start it, and returns the exit code of the
+/// program. Starts nothing and returns 127 if the image does not have the program, or 126 if the
+/// program is not executable.
 async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
     let process = bundle::process(run_dir.bundle())?;
     let name = excerpt(process.args.first().map_or("", String::as_str));

@@ -1,7 +1,8 @@
 //! The bundle of a run, and the removal of bundles that killed runs have left.
 //!
 //! ```text
-//! ROOT/run/ID/   the bundle; its rootfs is a mounted snapshot, or without privileges, files
+//! ROOT/run/ID/   the bundle
+//!   rootfs/      a mounted snapshot; if the user has no privileges, the unpacked files
 //!   runtime      the path of the runtime
 //!   state/       the runtime's state of the container, while the container exists
 //!   pid          written by the runtime once the container exists
@@ -14,11 +15,13 @@ use std::path::{Path, PathBuf};
 
 use cas::gc::Removed;
 use cas::{Cas, Context, Error, ErrorKind, Progress, Result, Run};
+use cas_host::MountedDirs;
+use cas_host::mount::{UnmountMode, unmount};
 
 use super::super::in_namespace;
 use super::{is_rootless, runtime};
 
-/// The locked place of one run.
+/// The directory of one run. The run is locked while this value exists.
 pub(super) struct RunDir(Run);
 
 impl RunDir {
@@ -50,9 +53,9 @@ impl RunDir {
     /// run.
     ///
     /// # Errors
-    /// `Busy` while the container does not end, or while something uses the mount; the mount then
-    /// stays. `Denied` if files of other users cannot be removed, or without the right to unmount.
-    /// Errors of the runtime and of the file system.
+    /// `Busy` if the container does not end, or if something uses the mount, which then stays;
+    /// `Denied` if files of other users cannot be removed, or if this process may not unmount;
+    /// errors of the runtime and of the file system.
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
         if self.bundle().exists() {
             runtime::end(&self).await?;
@@ -70,6 +73,7 @@ impl RunDir {
 
     /// Removes the bundle, but never anything mounted in it.
     async fn remove_bundle(&self) -> Result<()> {
+        self.unmount_state()?;
         let removed = cas_host::remove_all(self.bundle(), true).map_err(Error::from);
         match removed {
             // Users of the container may own files in the bundle.
@@ -79,11 +83,25 @@ impl RunDir {
             removed => removed,
         }
     }
+
+    /// Unmounts what the runtime has left mounted in the directory of its state. While runc starts
+    /// a container, it mounts its own program there.
+    fn unmount_state(&self) -> Result<()> {
+        // The mount table has paths without symbolic links.
+        let Ok(state) = self.bundle().join("state").canonicalize() else {
+            return Ok(());
+        };
+        let mounted = MountedDirs::read_own();
+        for place in mounted.places_below(&state) {
+            unmount(&place, UnmountMode::default())?;
+        }
+        Ok(())
+    }
 }
 
-/// Removes the directories that killed runs with the snapshotter of `cas` have left. A failure to
-/// remove one is only a warning. A dry run removes nothing. Returns what was removed, or for a dry
-/// run what would be removed.
+/// Removes the directories and snapshots that killed runs have left, if the runs used the
+/// snapshotter of `cas`. A failure to clean up after one run is only a warning. A dry run removes
+/// nothing. Returns what was removed, or for a dry run what would be removed.
 pub(in super::super) async fn sweep(
     cas: &Cas,
     dry_run: bool,

@@ -11,9 +11,10 @@ use cas::{Context, Error, Result};
 use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{self, SignalKind};
+use tokio::signal::unix::SignalKind;
 use tokio::time::{Instant, sleep_until};
 
+use super::super::stop::Handled;
 use super::run_dir::RunDir;
 
 /// Maximum time that a program may take to end after a signal was passed on to it. A program that
@@ -113,7 +114,7 @@ pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file() && may_execute(file))
 }
 
-/// Returns a command of a runtime that keeps its state in the bundle.
+/// Returns a command that starts `runtime` with a directory of the bundle for its state.
 fn oci(run_dir: &RunDir, runtime: &Path) -> Command {
     let mut command = Command::new(runtime);
     command.arg("--root").arg(run_dir.bundle().join("state"));
@@ -141,7 +142,11 @@ async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
         return Ok(false);
     }
     let file = run_dir.bundle().join("runtime");
-    let runtime = std::fs::read(&file).during("read", file.display())?;
+    let runtime = match std::fs::read(&file) {
+        // An earlier removal of the bundle was interrupted. It began when the container had ended.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        read => read.during("read", file.display())?,
+    };
     let runtime = PathBuf::from(OsString::from_vec(runtime));
     let output = oci(run_dir, &runtime).args(arguments).output().await;
     let output = output.during("start", runtime.display())?;
@@ -165,18 +170,18 @@ pub(super) async fn end(run_dir: &RunDir) -> Result<()> {
 
 /// Signals that ask the tool to end. They are passed on to the program.
 pub(super) struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hang_up: unix::Signal,
+    interrupt: Handled,
+    terminate: Handled,
+    hang_up: Handled,
 }
 
 impl Signals {
-    /// Catches the signals from now on.
+    /// Catches the signals from now on, except those that this process ignored from its start.
     pub(super) fn watch() -> Result<Self> {
         Ok(Signals {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hang_up: unix::signal(SignalKind::hangup())?,
+            interrupt: Handled::new(SignalKind::interrupt())?,
+            terminate: Handled::new(SignalKind::terminate())?,
+            hang_up: Handled::new(SignalKind::hangup())?,
         })
     }
 
@@ -191,15 +196,15 @@ impl Signals {
             tokio::select! {
                 status = child.wait() => return status.during("wait for", "the program"),
                 // After Ctrl-C at a terminal, the kernel has sent this signal to the program, too.
-                _ = self.interrupt.recv() => if !at_terminal {
+                () = self.interrupt.recv() => if !at_terminal {
                     pass(child, Signal::INT);
                     deadline.get_or_insert(Instant::now() + GRACE);
                 },
-                _ = self.terminate.recv() => {
+                () = self.terminate.recv() => {
                     pass(child, Signal::TERM);
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
-                _ = self.hang_up.recv() => {
+                () = self.hang_up.recv() => {
                     pass(child, Signal::HUP);
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }

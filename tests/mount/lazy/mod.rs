@@ -385,7 +385,7 @@ fn an_index_that_the_digest_does_not_cover_is_used_only_by_choice() {
     assert_eq!((tables, &*said), (2, ""));
     let (tables, said) = pull("[pull_modes.soci_v2]\nenable = false\n");
     assert!(
-        tables == 0 && said.contains("all lazy pull modes are disabled"),
+        tables == 0 && said.contains("[pull_modes.soci_v2] are disabled"),
         "{said}"
     );
 }

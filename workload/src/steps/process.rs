@@ -19,7 +19,7 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let numbers = lane.task().run(&format!("stream:{size}"))?;
     let [_, seconds, peak] = numbers[..] else {
         return Err(Error::internal(format!(
-            "the child process printed {} numbers instead of 3; it must call `run_task`",
+            "expected 3 numbers from the child process, found {}; the program must call `run_task`",
             numbers.len()
         )));
     };
@@ -34,7 +34,8 @@ pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
     // The first image is left out, because the names from the step `tag` keep its blobs.
     let dead = lane.fixture.images.get(1..=dead);
-    let dead = dead.ok_or_else(|| Error::invalid("a scale has fewer than 2 images; use more"))?;
+    let dead =
+        dead.ok_or_else(|| Error::invalid("the scale has fewer than 2 images; use at least 2"))?;
     let names: Vec<String> = dead.iter().map(|image| image.name.clone()).collect();
     lane.column().await?.forget(&names).await?;
     let numbers = if lane.is_volatile() {

@@ -106,8 +106,11 @@ impl Snapshots {
         let mut chain: Vec<SnapshotRecord> = Vec::new();
         while let Some(parent) = &chain.last().unwrap_or(record).parent {
             let found = self.load(parent).await?.ok_or_else(|| {
-                Error::corrupt("the parent of a snapshot has no record; run `cas fsck --repair`")
-                    .subject(parent)
+                Error::corrupt(
+                    "the snapshot is the parent of another snapshot, but has no record; run \
+                     `cas fsck --repair`",
+                )
+                .subject(parent)
             })?;
             if !met.insert(parent.clone()) {
                 let message = "the snapshot is one of its own ancestors; run `cas fsck --repair`";

@@ -195,7 +195,7 @@ pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
         let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
         assert!(
             tree.names().is_empty(),
-            "a new snapshot must be empty, but has files in round {round}"
+            "round {round}: a new snapshot must be empty, but has files"
         );
         tree.write("file", "text");
         drop(tree);

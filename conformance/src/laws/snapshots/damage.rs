@@ -83,7 +83,7 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
     match store.check("base", Depth::Files).await.unwrap() {
         Condition::Damaged(what) => assert!(
             what.contains("file"),
-            "expected the name of the file, found {what}"
+            "a check must name the damaged file, but returned {what}"
         ),
         other => panic!("a check must find an emptied file, but returned {other:?}"),
     }

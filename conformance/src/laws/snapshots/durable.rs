@@ -1,4 +1,4 @@
-//! Laws of the syncs before a commit is acknowledged.
+//! Laws of the files and directories that must be synced before a commit is acknowledged.
 
 use std::fs;
 
@@ -21,8 +21,8 @@ pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
             [Mount::Bind { .. }]
         ) {
             return crate::skip(
-                "the snapshotter does not return one bind mount, so strace cannot show the syncs of \
-                 its files",
+                "`prepare` does not return a single bind mount, so strace cannot show the syncs of \
+                 the layer's files",
             );
         }
         return subject.syncs_before_it_acknowledges(MARKER);

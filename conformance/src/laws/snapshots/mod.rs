@@ -1,5 +1,5 @@
-//! Laws of [`cas_core::Snapshotter`]: the states of snapshots, as in containerd, their content and
-//! their space.
+//! Laws of [`cas_core::Snapshotter`]: the states, the content and the space of snapshots. Snapshots
+//! have the same states as in containerd.
 
 mod changes;
 mod collected;
@@ -45,7 +45,7 @@ laws! { $
             "A committed layer and an unfinished layer would have the same key"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_frees_the_key:
-            "The next unpack of the same layer would find its key taken"
+            "The key of a finished unpack would stay taken, and the next unpack would fail"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_cannot_move_to_another_parent:
             "A layer's changes would be applied to a tree that they were not made for"
@@ -86,7 +86,7 @@ laws! { $
             "A layer would inherit labels of its active snapshot, such as gc.root, and stay forever"
             ["containerd snapshots.Snapshotter.Commit"],
         an_update_replaces_all_labels:
-            "A removed label would still keep the snapshot"
+            "A removed label would still protect the snapshot from garbage collection"
             ["containerd snapshots.Snapshotter.Update"],
         an_update_changes_what_its_paths_name:
             "Setting one label would remove other labels"
@@ -129,7 +129,7 @@ laws! { $
     ]
     changes() [
         a_recreated_directory_is_empty:
-            "Files that a layer removed with their directory would come back"
+            "Files of a removed directory would reappear after a layer creates the directory again"
             ["containerd snapshots/testsuite"],
         owners_and_modes_go_through_layers:
             "A file would stay accessible to its old owner, or inaccessible to its new owner"
@@ -186,7 +186,7 @@ laws! { $
             "An unpacked image would have to be unpacked again after each collection"
             ["containerd docs/garbage-collection.md, gc.ref.snapshot"],
         a_snapshot_without_a_lease_lives_a_day:
-            "A snapshot made by hand would be removed before it can be named or labelled"
+            "A snapshot made by hand would be removed before its user can protect it with a label"
             ["docs/DURABILITY.md, Leases and collection"],
     ]
     races(racy) [

@@ -1,4 +1,4 @@
-//! Laws of races between two openings of one snapshotter, as in two processes.
+//! Laws of races. Each law opens one snapshotter twice, as two processes would do.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
     stores[1]
         .remove("base")
         .await
-        .expect("a refused prepare must leave no child of its parent");
+        .expect("a refused prepare must not leave a child of `base`");
 }
 
 pub(super) async fn one_of_many_commits_wins(subject: Subject) {
@@ -101,7 +101,7 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: S
         assert_eq!(
             stat(&*stores[0], "child").await.is_some(),
             base,
-            "the child must exist exactly if its parent exists: {outcomes:?}"
+            "the child must exist if and only if its parent exists: {outcomes:?}"
         );
         if base {
             stores[0].remove("child").await.unwrap();

@@ -101,7 +101,10 @@ pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
     if !root {
-        crate::skip("only the superuser can mount and change owners, so files were not checked");
+        crate::skip(
+            "only the superuser can mount and change owners, so the files of snapshots were not \
+             checked",
+        );
     }
     root
 }

@@ -29,7 +29,7 @@ pub(super) async fn a_parent_must_exist(subject: Subject) {
     assert_eq!(kind(made), Some(ErrorKind::NotFound));
     assert!(
         keys(&*store).await.is_empty(),
-        "a refused snapshot is listed"
+        "a snapshot whose creation was refused must not be listed"
     );
 }
 
@@ -138,7 +138,7 @@ pub(super) async fn a_commit_sets_a_parent_or_is_refused(subject: Subject) {
         assert_eq!(keys(&*store).await, ["base", "key"]);
         return;
     }
-    done.expect("a commit on another parent must succeed");
+    done.expect("a commit that sets a parent must succeed");
     let parent = stat(&*store, "name").await.unwrap().parent;
     assert_eq!(parent.as_deref(), Some("base"));
     let gone = store.remove("base").await;
