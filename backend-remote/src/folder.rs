@@ -15,7 +15,7 @@ use cas_core::{Algorithm, Context, Error, Result, pool};
 use cas_host::OwnerFile;
 use tokio::sync::RwLock;
 
-use crate::folder_check;
+use crate::format;
 
 /// The file that a process locks while it has the store open.
 const LOCK: &str = "lock";
@@ -53,8 +53,8 @@ impl Folder {
     /// system.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let folder = Self::claim(root)?;
-        if let Some(lost) = folder_check::lost_folders(root)?.first() {
-            return Err(folder_check::lost(lost));
+        if let Some(folder) = lost_folders(root)?.first() {
+            return Err(lost(folder));
         }
         if folder.is_writable() {
             folder.remove_temporary()?;
@@ -195,8 +195,31 @@ impl Folder {
     }
 }
 
+/// Returns the folders of records that do not exist. Every store of the current format has them.
+/// Returns none if the directory has no file `format`, or that of an older or a newer format.
+pub(crate) fn lost_folders(root: &Path) -> Result<Vec<String>> {
+    match fs::read(root.join(format::PATH)) {
+        Ok(body) if format::parse(&body).is_ok_and(|format| format.is_current()) => {}
+        _ => return Ok(Vec::new()),
+    }
+    let mut lost = Vec::new();
+    for folder in Table::ALL.map(table_folder) {
+        if !root.join(&folder).try_exists()? {
+            lost.push(folder);
+        }
+    }
+    Ok(lost)
+}
+
+/// Returns the error for a store that has lost a folder of records.
+fn lost(folder: &str) -> Error {
+    Error::corrupt("the folder of records is missing; run `cas fsck --repair`")
+        .operation("open store")
+        .subject(folder)
+}
+
 /// Returns the folder of the records of a table.
-pub(crate) fn table_folder(table: Table) -> String {
+fn table_folder(table: Table) -> String {
     format!("records/{}", table.name())
 }
 

@@ -260,9 +260,15 @@ impl SnapshotDirs {
     /// Errors of the file system if the directories cannot be listed. A directory that cannot be
     /// opened is skipped.
     pub(crate) fn temporary_files(&self, remove: bool) -> Result<Vec<Usage>> {
+        let ids = self.ids()?;
+        // The parent directory may be absent in a root that cannot be written.
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let all = Dir::open(&self.path).during("open", self.path.display())?;
-        let ids = self.ids()?.into_iter();
-        let opened = ids.filter_map(|id| all.open_dir(&id.to_string()).ok());
+        let opened = ids
+            .into_iter()
+            .filter_map(|id| all.open_dir(&id.to_string()).ok());
         let mut found: Vec<Usage> = opened.map(|dir| leftovers(&dir, remove)).collect();
         found.retain(|usage| *usage != Usage::default());
         Ok(found)

@@ -16,12 +16,12 @@ pub(crate) struct Connection {
     /// registry on this machine that does not require TLS)
     #[arg(long)]
     pub(crate) plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: the file in cas.toml, or
+    /// Look for the login in this file before any other file [default: the file in cas.toml, or
     /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
-    /// Let the registry refer to addresses on this machine and in private networks, even if the
-    /// registry itself is elsewhere
+    /// Let redirects, token services and upload locations of the registry lead to this machine and
+    /// to private networks, even if the registry itself is elsewhere
     #[arg(long)]
     pub(crate) private_addresses: bool,
     /// Repeat a request that failed for a temporary reason, for up to this time; with 0s, requests
@@ -43,18 +43,18 @@ pub(crate) struct Connection {
 /// Which certificates of registries are trusted.
 #[derive(Args)]
 pub(crate) struct Trust {
-    /// Read hosts.toml and certificates for a registry from DIR/HOST[:PORT] only; if this directory
-    /// is absent, read hosts.toml from DIR/_default
+    /// Read hosts.toml and certificates only from DIR: for each registry from DIR/HOST[:PORT]; if
+    /// this subdirectory is absent, read hosts.toml from DIR/_default
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
-    /// Also trust the certificates in this PEM file, of authorities or of the registry itself
+    /// Also trust each certificate in this PEM file, whether of an authority or of a registry
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
 }
 
 impl Trust {
-    /// Adds the options of this command to `hosts`, which names the files of the root. Returns the
-    /// result. `--hosts-dir` replaces the directory of the root, and each `--ca` adds a file.
+    /// Returns `hosts`, which names the files that the root uses, with the options of this command
+    /// applied. `--hosts-dir` replaces the directories of `hosts`, and each `--ca` adds a file.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());
@@ -94,9 +94,9 @@ impl Connection {
         Ok(timeouts)
     }
 
-    /// Returns the files that name mirrors and certificates. `hosts` has the files of the root.
-    /// `--hosts-dir` and `--registries-conf` replace the directory and the file of the root. The
-    /// files of `--ca` are added to those of the root.
+    /// Returns `hosts`, which names the files that the root uses, with the options of this command
+    /// applied. `--hosts-dir` replaces the directories of `hosts`, `--registries-conf` replaces the
+    /// file `registries.conf`, and each `--ca` adds a file.
     pub(crate) fn hosts(&self, hosts: Hosts) -> Hosts {
         let hosts = self.trust.hosts(hosts);
         match &self.registries_conf {

@@ -18,9 +18,9 @@ use super::{Context, names};
 FROM and TO are URL#NAME, DIR#NAME or NAME. URL names a store, and DIR a root. NAME alone means the
 store of this root, or the store that --store names. In place of a URL, you may write a scheme or
 the name of a table in cas.toml. In TO, NAME may be left out, as in redb#: the image then keeps its
-name. After a URL, and after a DIR that begins with / or ., the # may be left out, too. If the
-destination does not exist, it is created. Blobs that the destination already has are not copied, so
-a copy that was interrupted continues where it stopped.")]
+name. If TO is a URL, or begins with a slash or a dot, the # may be left out together with NAME. If
+the destination does not exist, it is created. Blobs that the destination already has are not
+copied, so a copy that was interrupted continues where it stopped.")]
 pub(crate) struct Copy {
     /// Image to copy
     from: String,

@@ -19,11 +19,11 @@ use super::Context;
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later can mount
 the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
-always gives the same bytes. No privileges are needed. While the file is written, its directory may
-need free space for twice the size of the file. If the image is unpacked into snapshots of the
-snapshotter `erofs`, and the root is not read-only, `--format erofs` copies the tars of these
-snapshots, and decompresses no layer. With `--format vmdk`, FILE is a directory, which must be empty
-or absent.
+always gives the same bytes, unless one of its layers is served on demand and is still incomplete.
+No privileges are needed. While the file is written, its directory may need free space for twice the
+size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, and the root
+is not read-only, `--format erofs` copies the tars of these snapshots, and decompresses no layer.
+With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
 With `--writable`, the program mke2fs makes an empty ext4 file system in a second, sparse file. The
 virtual machine can write to this file system.")]
@@ -39,7 +39,7 @@ pub(crate) struct Disk {
     /// Second file to write: an empty, writable ext4 file system
     #[arg(long, value_name = "FILE", requires = "writable_size")]
     writable: Option<PathBuf>,
-    /// Size of the writable file system, at least 16MiB, as in 10GiB
+    /// Size of the writable file system, as in 10GiB; at least 16MiB, and a multiple of 4KiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
     /// Platform, as in linux/arm64 [default: this machine's, or the image's own if the image is not
@@ -50,7 +50,7 @@ pub(crate) struct Disk {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// One file, which is a raw disk; `raw` means the same
+    /// One file, which is a raw disk; `raw` is another name of this format
     #[value(alias = "raw")]
     Erofs,
     /// A directory with the metadata, the tars, and disk.vmdk, which joins them to one disk

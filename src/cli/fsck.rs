@@ -51,7 +51,7 @@ pub(crate) struct Fsck {
     /// Use plain HTTP for registries, unless hosts.toml or registries.conf sets the scheme
     #[arg(long, requires = "repair")]
     plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: the file in cas.toml, or
+    /// Look for the login in this file before any other file [default: the file in cas.toml, or
     /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", requires = "repair")]
     authfile: Option<PathBuf>,
@@ -110,7 +110,8 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     for (key, bytes) in &report.resumable {
         let short = key.parse::<Digest>().map_or(key.clone(), |key| key.short());
         out.say(format!(
-            "kept: {} of {short}, from an interrupted job; the next pull continues from there",
+            "kept: the first {} of {short}, left by an interrupted job; the next pull of this blob \
+             continues after these bytes",
             size(*bytes)
         ))?;
     }

@@ -37,8 +37,8 @@ struct Cache {
     /// Also remove images that were not used, created or changed for this long, as in 12h or 30d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-    /// Keep this many of the most recently used images; if this is the only option of a cache,
-    /// remove all other images
+    /// Keep this many of the most recently used images; if no other option of this group is given,
+    /// remove the remaining images
     #[arg(long, value_name = "NUMBER")]
     keep_last: Option<usize>,
     /// Remove images until the content of the remaining images is at most this large, as in 20GiB

@@ -133,8 +133,8 @@ impl RegistryTables {
     ///
     /// If [`PullModes::soci_v2`] is set and an annotation of the manifest names a SOCI index,
     /// returns the named SOCI index. Otherwise, looks for the first SOCI index among the referrers
-    /// of the manifest. If no referrer is a SOCI index, returns `None`. If a SOCI index is found and
-    /// [`PullModes::soci_v1`] is set, returns the found index. If a SOCI index is found but
+    /// of the manifest. If no referrer is a SOCI index, returns `None`. If a SOCI index is found
+    /// and [`PullModes::soci_v1`] is set, returns the found index. If a SOCI index is found but
     /// `soci_v1` is not set, reports a warning and returns `None`.
     ///
     /// # Errors

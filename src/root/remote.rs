@@ -35,7 +35,8 @@ pub struct RemoteTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_file: Option<PathBuf>,
     /// Files of certificates that are trusted in addition to the authorities of this machine and to
-    /// the files of `--ca`. A file has certificates of authorities, or a registry's own certificate.
+    /// the files of `--ca`. A file contains certificates of authorities, or a registry's own
+    /// certificate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca: Vec<PathBuf>,
     /// The default of `--authfile`: the file of logins that is read first, and into which logins

@@ -111,8 +111,8 @@ impl RemoteSettings {
         Ok(timeouts)
     }
 
-    /// Returns the limits of a pull: the defaults, except that `ranges` of the table `[remote]` sets
-    /// how many ranges of a layer are fetched at the same time.
+    /// Returns the limits of a pull: the defaults, except that `ranges` of the table `[remote]`
+    /// sets how many ranges of a layer are fetched at the same time.
     ///
     /// # Errors
     /// `InvalidArgument` for a number of ranges that is not from 1 to [`PullLimits::MAX_RANGES`].

@@ -41,7 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<Location> {
     }
     let location: Location = text.parse()?;
     if !location.place().is_empty() {
-        let message = "a snapshotter keeps its files below the root; leave the path out";
+        let message = "a snapshotter keeps its files below the root; remove the path after `://`";
         return Err(Error::invalid(message)
             .operation("open snapshotter")
             .subject(text));

@@ -2,7 +2,8 @@
 
 use crate::archive::Tar;
 
-/// Returns the text of a manifest. `more` has further members, each with a comma before it.
+/// Returns the text of an image manifest, a JSON object. `more` contains further members of the
+/// object, with a comma before each of them.
 pub fn manifest(name: &str, more: &str) -> String {
     format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"{name}"{more}}}"#)
 }

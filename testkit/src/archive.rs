@@ -30,7 +30,7 @@ impl Header {
         header
     }
 
-    /// Overwrites the bytes of the header from the offset `at`.
+    /// Writes `bytes` into the header, starting at the offset `at`.
     pub fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
@@ -78,8 +78,9 @@ impl Header {
         self
     }
 
-    /// Returns the header with its checksum, which is the sum of its bytes. If `signed` is set, the
-    /// bytes are summed as signed numbers.
+    /// Sets the checksum, and returns the bytes of the header. The checksum is the sum of these
+    /// bytes, with spaces in the field of the checksum. If `signed` is set, the bytes are summed as
+    /// signed numbers.
     pub fn sealed(mut self, signed: bool) -> [u8; 512] {
         self.put(148, b"        ");
         let value = |byte: u8| {

@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`, on a port of its own.
+//! A registry for tests: Debian's `docker-registry`, which listens on a free port.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +23,8 @@ fn ok(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A registry that stops when this value is dropped.
+/// A registry that stops when this value is dropped. Each function that starts a registry takes a
+/// directory `place`, below which the registry stores its files.
 pub struct Registry {
     process: Child,
     /// Host and port.
@@ -32,31 +33,33 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts a registry below `place` without authentication.
+    /// Starts a registry without TLS and without authentication.
     pub fn open(place: &Path) -> Self {
         Self::start(place, "", "")
     }
 
-    /// Starts a registry with TLS, and makes its certificate, `certificate.pem` below `place`.
+    /// Starts a registry with TLS. Its certificate, `certificate.pem` below `place`, is for the
+    /// address 127.0.0.1.
     pub fn encrypted(place: &Path) -> Self {
         Self::start(place, &tls(place, "IP:127.0.0.1", LEAF), "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does. Its certificate is for `host`,
-    /// such as `DNS:registry.test`, and is made with these options of `openssl req`.
+    /// Starts a registry with TLS. Its certificate, `certificate.pem` below `place`, is for `host`,
+    /// such as `DNS:registry.test`. `options` are further options for the `openssl req` that
+    /// creates the certificate.
     pub fn certified(place: &Path, host: &str, options: &[&str]) -> Self {
         Self::start(place, &tls(place, host, options), "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate has expired.
+    /// Starts a registry with TLS. Its certificate, `certificate.pem` below `place`, has expired.
     pub fn expired(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         expire(place);
         Self::start(place, &tls, "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does. Its clients must also present a
-    /// certificate: the registry's own one, whose key is `key.pem`.
+    /// Starts a registry with TLS that requires client certificates. The registry and its clients
+    /// use the same certificate, `certificate.pem` below `place`, and its key, `key.pem`.
     pub fn mutual(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         let certificate = place.join("certificate.pem");
@@ -64,8 +67,8 @@ impl Registry {
         Self::start(place, &tls.replace('}', &clients), "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires [`USER`] and
-    /// [`PASSWORD`]. Its certificate is for the host of Docker Hub.
+    /// Starts a registry with TLS that requires [`USER`] and [`PASSWORD`]. Its certificate,
+    /// `certificate.pem` below `place`, is for `registry-1.docker.io`, the host of Docker Hub.
     pub fn hub(place: &Path) -> Self {
         Self::start(
             place,
@@ -74,7 +77,7 @@ impl Registry {
         )
     }
 
-    /// Starts a registry that requires [`USER`] and [`PASSWORD`].
+    /// Starts a registry without TLS that requires [`USER`] and [`PASSWORD`].
     pub fn closed(place: &Path) -> Self {
         Self::start(place, "", &login(place))
     }

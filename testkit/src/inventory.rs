@@ -1,4 +1,4 @@
-//! What exists in and around a root.
+//! Lists of the files, mounts, records, ingests and snapshots of a root, for comparisons.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,9 @@ use cas_core::{Snapshotter, Store, snapshot};
 /// of it is free.
 const SLACK: u64 = 2 << 20;
 
-/// A list of what exists. By default, it is empty. A part of a file's path that consists of digits
-/// and dots is listed as `N`, because the same file may have another number in another run.
+/// A list of files, mounts, records, ingests and snapshots. The default list is empty. The paths of
+/// files have `N` in place of each component that consists of digits and dots, because the number
+/// of a file may differ between runs.
 #[derive(Default)]
 pub struct Inventory {
     things: BTreeMap<String, usize>,
@@ -22,9 +23,10 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Lists the files below `scratch`, the mounts there, and the records, ingests and snapshots of
-    /// the open root `root`, which is below `scratch`. Leaves out files that engines, the kernel
-    /// and snapshotters make and remove as they need to.
+    /// Lists the files and mounts below `scratch`, and the records, ingests and snapshots of the
+    /// open root `root`, which is below `scratch`. Leaves out files that may differ although
+    /// nothing was left behind: working files of database engines, and the directories and images
+    /// that the kernel or a snapshotter creates at the first use.
     ///
     /// # Panics
     /// If the root cannot be read.
@@ -78,8 +80,9 @@ impl Inventory {
         }
     }
 
-    /// Returns a line for each thing that this inventory and `before` do not contain equally often.
-    /// Returns one more line if the files of this inventory occupy over 2 MiB more.
+    /// Returns a line for each entry whose number of occurrences differs between this inventory and
+    /// `before`. Returns one more line if the files of this inventory occupy over 2 MiB more than
+    /// the files of `before`.
     pub fn differences(&self, before: &Inventory) -> Vec<String> {
         let mut found = Vec::new();
         let names = self.things.keys().chain(before.things.keys());
@@ -95,7 +98,10 @@ impl Inventory {
             }
         }
         if self.bytes > before.bytes + SLACK {
-            found.push(format!("{} bytes instead of {}", self.bytes, before.bytes));
+            found.push(format!(
+                "the files occupy {} bytes instead of {}",
+                self.bytes, before.bytes
+            ));
         }
         found
     }

@@ -1,7 +1,7 @@
-//! Tests of a snapshotter whose process is killed, once at each system call that changes the disk.
-//! After each kill, the acknowledged snapshots must exist, records and directories must agree, and
-//! the same work must succeed. After each kill of a collection, another collection must leave
-//! nothing.
+//! Tests that kill the process of a snapshotter at each system call that changes the disk, with one
+//! kill in each run. After a kill, the acknowledged snapshots must exist, the records must agree
+//! with the directories, and the interrupted work must succeed when it is repeated. After the kill
+//! of a garbage collection, the next collection must remove all snapshots and their files.
 //!
 //! A test binary implements [`Scenario`] and has three tests. The first test has the name `task`
 //! and calls [`task`]. The other tests call [`kill_everywhere`] and [`kill_collections`]. These
@@ -33,16 +33,16 @@ const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 2] = ["unlinkat", "pwrite64"];
 
-/// The layers that are made, each on top of the layer before it.
+/// The names of the layers that a scenario makes, each on top of the layer before it.
 pub const LAYERS: [&str; 3] = ["one", "two", "three"];
 
 /// A snapshotter, and the work during which it is killed.
 pub trait Scenario {
-    /// The system calls of the work that change the disk.
+    /// The system calls with which the work changes the disk.
     const CALLS: &'static [&'static str];
 
-    /// Whether the test uses a directory in memory. The test needs no disk, because a killed
-    /// process loses no data that the kernel has accepted.
+    /// Whether the test uses a directory in memory if `/dev/shm` exists. Memory suffices,
+    /// because a killed process loses no data that the kernel has accepted.
     const IN_MEMORY: bool = true;
 
     /// Opens the snapshotter below `root`, and its records.
@@ -56,9 +56,9 @@ pub trait Scenario {
     /// committed it.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
-    /// Checks the content of the layers of this scenario, except for the files of [`fill`]. The
-    /// tree shows the layers up to and including the layer with this index. Panics if the content
-    /// is wrong.
+    /// Checks the content of the layers, except for the files that [`fill`] writes. The tree shows
+    /// the layers of [`LAYERS`] up to and including the layer with this index. Panics if the
+    /// content is wrong.
     fn check_tree(_tree: &Path, _index: usize) {}
 }
 
@@ -79,7 +79,7 @@ pub fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
 /// Returns the directory of a snapshot whose only mount is a bind mount.
 ///
 /// # Panics
-/// For other mounts.
+/// If `mounts` is anything but one bind mount.
 pub fn tree(mounts: &[Mount]) -> PathBuf {
     match mounts {
         [Mount::Bind { source, .. }] => source.clone(),
@@ -87,22 +87,23 @@ pub fn tree(mounts: &[Mount]) -> PathBuf {
     }
 }
 
-/// Prints that a step is done. The parent process, which kills this process, reads the line.
+/// Prints that a step is done. From the output, the parent process learns which steps were done
+/// before the kill.
 ///
 /// # Panics
-/// If the line cannot be printed.
+/// If the output cannot be written.
 pub fn acknowledge(step: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "did {step}").unwrap();
     out.flush().unwrap();
 }
 
-/// Does the work or the collection in a process that [`kill_everywhere`] or [`kill_collections`]
-/// starts. Does nothing in any other process. All work runs on one thread, because strace counts
-/// the calls of each thread separately.
+/// Does the work of the scenario or collects garbage, in a process that [`kill_everywhere`] or
+/// [`kill_collections`] starts. Does nothing in any other process. Uses only one thread, because
+/// strace counts the calls of each thread separately.
 ///
 /// # Panics
-/// If the work fails.
+/// If the work or the collection fails.
 pub fn task<S: Scenario>() {
     let Some(root) = std::env::var_os(ROOT) else {
         return;
@@ -240,12 +241,12 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
     }
 }
 
-/// Kills the task at each call that changes the disk, and checks the state that the killed process
-/// left. If strace is not installed, prints `SKIPPED` and does nothing else.
+/// Kills the work of the scenario at each system call in [`Scenario::CALLS`] that it makes, with
+/// one kill in each run. Checks the state that the killed process left, and repeats the work. If
+/// strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is lost or left behind, or if the task does not make every call of
-/// [`Scenario::CALLS`].
+/// If a check or the repeated work fails, or if the work never makes one of the calls.
 pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
@@ -254,7 +255,7 @@ pub fn kill_everywhere<S: Scenario>() {
     for call in S::CALLS {
         let kills = (1..).find(|number| !kill::<S>(call, *number)).unwrap() - 1;
         assert!(kills > 0, "{call} was never called, so nothing was tested");
-        eprintln!("{call}: killed {kills} times");
+        eprintln!("number of kills at {call}: {kills}");
     }
 }
 
@@ -266,7 +267,7 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let inject = format!("inject={call}:signal=SIGKILL:when={number}");
     let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace];
     let output = run(root, &[&strace[..], &["-e", &inject]].concat());
-    let context = format!("killed at {call} {number}");
+    let context = format!("killed at call {number} of {call}");
     check::<S>(root, &acknowledged(&output), &context);
     let again = run(root, &[]);
     assert!(again.status.success(), "{context}: {again:?}");
@@ -279,12 +280,12 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     !output.status.success()
 }
 
-/// Kills a collection at each call that changes the disk, and checks that the next collection
-/// leaves nothing. If strace is not installed, prints `SKIPPED` and does nothing else.
+/// Kills a garbage collection at each system call `unlinkat` or `pwrite64` that it makes, with one
+/// kill in each run. Checks that the next collection removes all snapshots and their files. If
+/// strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is left, or if the collection does not make each of its calls (`unlinkat`, `unlink`
-/// and `pwrite64`) at least once.
+/// If a check fails, or if the collection never makes one of the calls.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
@@ -295,7 +296,7 @@ pub fn kill_collections<S: Scenario>() {
     for call in COLLECTION {
         let killed = |number: &usize| !kill_collection::<S>(full.path(), call, *number);
         let kills = (1..).find(killed).unwrap() - 1;
-        eprintln!("{call}: killed {kills} times");
+        eprintln!("number of kills at {call}: {kills}");
         assert!(kills > 0, "{call} was never called, so nothing was tested");
     }
 }
@@ -318,7 +319,7 @@ fn kill_collection<S: Scenario>(full: &Path, call: &str, number: usize) -> bool 
         .envs([(ROOT, root.as_os_str()), (COLLECTS, "1".as_ref())])
         .output()
         .unwrap();
-    let context = format!("killed at {call} {number}");
+    let context = format!("killed at call {number} of {call}");
     let (store, _) = S::open(&root).expect(&context);
     collect(&*store);
     wait(async {

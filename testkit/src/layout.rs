@@ -1,4 +1,4 @@
-//! Image layouts of layers that a test makes.
+//! Writers of OCI image layouts. A test provides the layers.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,8 @@ pub fn layout(path: &Path, layers: Vec<Tar>) {
     layout_of(path, &layers, &diff_ids);
 }
 
-/// Writes a layout with an image of these layers, whose configuration states these diff IDs.
+/// Writes a layout with an image of these layers. The configuration of the image states these diff
+/// IDs.
 pub fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
     layout_typed(
         path,
@@ -24,7 +25,8 @@ pub fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
     );
 }
 
-/// Writes a layout as [`layout_of`] does, with layers of this media type.
+/// Writes a layout with an image of these layers, which have this media type. The configuration of
+/// the image states these diff IDs.
 pub fn layout_typed(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest], media_type: &str) {
     fs::create_dir_all(path.join("blobs/sha256")).unwrap();
     let blob = |data: &[u8]| {

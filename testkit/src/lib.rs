@@ -6,11 +6,11 @@
 //! | [`archive`] | a writer of valid and invalid tar archives |
 //! | [`compress`] | xz and bzip2 |
 //! | [`docker`] | a registry |
-//! | [`inventory`] | a list of what exists in and around a root |
+//! | [`inventory`] | a list of the files, mounts, records, ingests and snapshots of a root |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
 //! | [`layout`] | image layouts |
 //! | [`program`] | a program that tests put into images |
-//! | [`random`] | random numbers that can be repeated |
+//! | [`random`] | reproducible random numbers |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |
 

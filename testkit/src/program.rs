@@ -1,7 +1,7 @@
 //! A program that tests put into images. It does not need libraries.
 
-/// Returns a program that ends at once with the exit code 0, as an ELF file with one segment. It is
-/// for the processor of this build, which is an x86-64 or an AArch64.
+/// Returns an ELF file with one segment. The program exits at once with the exit code 0. It runs on
+/// the architecture that this crate is built for, which must be x86-64 or AArch64.
 pub fn program_that_ends() -> Vec<u8> {
     const PLACE: u64 = 0x40_0000;
     const HEADERS: u64 = 0x78;

@@ -22,7 +22,7 @@ pub type Described = (
 
 /// Returns the root of a tree and all files and directories below it, by their paths from the root.
 /// The path `root` must be absolute. The time of the root is given as 0, because an archive may
-/// have no member that sets it.
+/// have no member for its root.
 pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];

@@ -310,7 +310,10 @@ fn owners_are_counted_where_there_are_no_attributes() {
     }
     unpack.args(["unpack", "--rootless", "app", "ram/tree"]);
     let said = succeeds(&mut unpack).1;
-    assert!(said.contains("not kept (6, such as owned)"), "{said}");
+    assert!(
+        said.contains("not kept (number: 6, first: owned)"),
+        "{said}"
+    );
 }
 
 /// The set-group-id bit of the parent gives new files another group.

@@ -147,11 +147,11 @@ impl Drop for KillOnDrop {
 
 /// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
 /// the result for the parent process. If the column does not have the operation that the task
-/// needs, prints that, and returns no error.
+/// needs, prints `not applicable` and succeeds. A task is written as `NAME` or `NAME:NUMBER`.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown column or task, or for a task with an invalid number; errors of
-/// the column.
+/// `InvalidArgument` if the column or the task is unknown, or if the text after the colon is not a
+/// number; errors of the column.
 pub async fn run_task(
     contenders: &[Contender],
     column: &str,
@@ -160,7 +160,7 @@ pub async fn run_task(
 ) -> Result<()> {
     let contender = contenders.iter().find(|contender| contender.name == column);
     let contender = contender.ok_or_else(|| {
-        Error::invalid("unknown column; name a column of the table").subject(column)
+        Error::invalid("unknown column; give the name of a column of the table").subject(column)
     })?;
     let column = (contender.open)(directory.to_owned()).await?;
     let column = &*column;

@@ -1,4 +1,4 @@
-//! A column of the table: one way to store blobs.
+//! A column of the benchmark table: one way to store blobs.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ pub struct Blob {
     pub data: Bytes,
 }
 
-/// A name, and the blobs that it keeps.
+/// An image: a name, and the blobs that the name protects from garbage collection.
 #[derive(Clone, Debug)]
 pub struct ImageBlobs {
     /// The name.
@@ -31,7 +31,7 @@ pub struct ImageBlobs {
 /// What the acknowledgement of a write means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// Bytes and record are on stable storage.
+    /// The data and its record are on stable storage.
     Durable,
     /// A crash of the machine may lose written data. The column competes for the best value only
     /// in the rows that do not require durability, which are the rows of reads and of space on

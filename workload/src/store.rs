@@ -1,4 +1,4 @@
-//! The column of one of our stores. It calls the store as a program does.
+//! The column of a store in the benchmark table. The column calls the public API of `cas-core`.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -31,9 +31,9 @@ pub type Open =
 /// directory if it does not exist.
 pub type Snapshots = fn(&Path, Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>>;
 
-/// Returns the column of the stores that `open` opens. `promise` states their durability.
-/// `snapshots` opens the snapshotter for the row `prepare`. If `snapshots` is `None`, this row is
-/// N/A.
+/// Returns the column of a store. `open` opens the store, and `promise` states its durability.
+/// `snapshots` opens the snapshotter for the row `prepare`. If `snapshots` is `None`, the column
+/// shows N/A in this row.
 pub fn stores(
     name: impl Into<String>,
     promise: Promise,
@@ -239,7 +239,9 @@ async fn build_layers(snapshotter: &dyn Snapshotter, layers: usize) -> Result<St
         }
         parent = Some(name);
     }
-    parent.ok_or_else(|| Error::invalid("an image needs at least one layer"))
+    parent.ok_or_else(|| {
+        Error::invalid("expected at least one layer, found 0; increase `Scale::layers`")
+    })
 }
 
 async fn put(store: Store, blob: Blob, durability: Durability) -> Result<()> {

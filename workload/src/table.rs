@@ -59,7 +59,8 @@ impl Cell {
         Some((*self.values.first()?, *self.values.last()?))
     }
 
-    /// Returns why the cell is N/A, or `None` if no step gave a reason.
+    /// Returns why the cell is N/A: the message of the last `Unsupported` error of its measurement.
+    /// Returns `None` if there was no such error.
     pub fn missing(&self) -> Option<&str> {
         self.gap.as_deref()
     }

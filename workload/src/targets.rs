@@ -1,19 +1,20 @@
-//! The goals, and whether a table meets them. Most goals are ratios to a floor, to a database that
-//! is called directly, or to plain files, all measured in the same run. Other goals are absolute
-//! values.
+//! The performance goals of the stores, and whether a table meets them. Most goals compare a store
+//! with a baseline from the same run: a floor ([`Role::Floor`](crate::Role::Floor)), a database
+//! that is called directly, or plain files. The other goals compare a store with an absolute value.
 
 use crate::rows::Better;
 use crate::table::Table;
 
 /// A goal, and the ratio that was measured.
 pub struct Target {
-    /// The column and the row, and the baseline that the value is compared with.
+    /// The column, the row and the baseline, such as `redb, stat, to redb raw`.
     pub what: String,
     /// The measured ratio. A ratio to a measured baseline is above 1 if the column is better than
-    /// the baseline. A ratio to an absolute value is the measured value divided by this value.
+    /// the baseline. A ratio to an absolute value is the measured value divided by the absolute
+    /// value.
     pub ratio: f64,
-    /// The goal for the ratio. If a higher ratio is better, the goal is a minimum. Otherwise, the
-    /// ratio must be below the goal.
+    /// The goal for the ratio. A ratio to a measured baseline must be at least the goal. A ratio to
+    /// an absolute value must be below the goal.
     pub goal: f64,
     better: Better,
 }
@@ -75,8 +76,8 @@ const GOALS: &[(&str, &str, Baseline, f64)] = &[
 ];
 
 /// Returns the goals of the columns and rows that were measured. A goal is left out if its baseline
-/// was not measured. Goals in absolute values are left out if the images had fewer than 100,000
-/// blobs.
+/// was not measured. Goals in absolute values are left out if
+/// [`Scale::image_blobs`](crate::Scale::image_blobs) returns less than 100,000.
 pub fn of(table: &Table) -> Vec<Target> {
     GOALS
         .iter()
@@ -112,7 +113,7 @@ fn target(
         }
         Baseline::Files => {
             let files = median("put", "plain files")?;
-            ("plain files, one by one".to_owned(), files)
+            ("plain files in the row put".to_owned(), files)
         }
         Baseline::Value(value) => {
             if table.scale.image_blobs() < 100_000 {

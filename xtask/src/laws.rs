@@ -19,12 +19,12 @@ const END: &str = "<!-- /laws -->";
 /// The test targets with conformance tests, in any package.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
-/// Tests all stores, compositions and snapshotters, and writes the page. Leaves out RocksDB if it
-/// cannot be built.
+/// Tests all stores, compositions and snapshotters, and writes the results to [`PAGE`]. Leaves out
+/// RocksDB if it cannot be built.
 ///
 /// # Errors
 /// An error if a test failed, for example because a store breaks a law; the page is written before
-/// this error is returned. Errors of the set-up, the files and the commands.
+/// this error is returned. Errors of the set-up, of the commands, and of reading and writing files.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");
@@ -63,7 +63,7 @@ fn write_between(page: &Path, text: &str) -> Result<()> {
     let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let Some((before, after)) = parts else {
         bail!(
-            "expected the marks {BEGIN} and, after it, {END} in {}; add them",
+            "expected the mark {BEGIN} and, after it, the mark {END} in {}; add the marks",
             page.display()
         );
     };

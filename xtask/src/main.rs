@@ -102,17 +102,17 @@ const WORKSPACE: &[&str] = &[
     "oci-cas-backend-rocksdb",
 ];
 
-/// RocksDB by itself.
+/// Cargo's options for the backend RocksDB alone.
 const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
-/// RocksDB in the tool.
+/// Cargo's options for the tool with RocksDB.
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
-/// The tests of the tool that try every engine.
+/// Cargo's options for the tests of the tool that run on every local store.
 const ENGINES: &[&str] = &[
     "--test", "engines", "--test", "formats", "--test", "fsck", "--test", "places", "--test",
     "space",
 ];
 
-/// The tests of ACIs, with RocksDB among the stores.
+/// Cargo's arguments for the tests of App Container images (ACIs) on all stores, with RocksDB.
 const ACIS: &[&str] = &[
     "test",
     "--package",
@@ -166,8 +166,8 @@ fn check_stages(stages: &mut Stages, set_up: ScopedJoinHandle<'_, Result<()>>) -
     Ok(())
 }
 
-/// Lints and tests RocksDB. This is a separate task, because RocksDB takes minutes to build. If it
-/// cannot be built, prints that, and returns no error.
+/// Lints and tests RocksDB. This is a separate task, because RocksDB takes minutes to build. If
+/// RocksDB cannot be built, prints what the build needs, and returns no error.
 fn rocksdb() -> Result<()> {
     peers::set_up()?;
     if !peers::can_build_rocksdb() {
@@ -235,12 +235,14 @@ fn long(fuzz_minutes: f64) -> Result<()> {
     bench()
 }
 
-/// The logs of the kills and of the faults. A run skips a verb of which nothing was left according to
-/// the log. Without a log, a run takes every verb.
+/// The logs of the tasks `kills` and `faults`. For each store, snapshotter and verb, a line states
+/// whether data of killed or failed runs of the verb remained after a collection. A task skips a
+/// verb if this line ends with `nothing left`. Without a log, a task runs every verb.
 const KILLED: &str = "target/kills.log";
 const FAILED: &str = "target/faults.log";
 
-/// Runs the tests that kill verbs, or that make their system calls fail.
+/// Runs the tests that `chosen` selects: those that kill verbs, or those that make the system calls
+/// of verbs fail.
 fn strike(log: &str, chosen: &[&str]) -> Result<()> {
     let features = if peers::can_build_rocksdb() {
         "s3,rocksdb"
@@ -253,7 +255,7 @@ fn strike(log: &str, chosen: &[&str]) -> Result<()> {
     step(cargo(&[&test[..], &kills, chosen].concat()).env("CAS_KILLS_LOG", log))
 }
 
-/// The log of the crashes. A run skips the trials that the log lists.
+/// The log of the task `crashes`. It lists the trials that have ended. The task skips these trials.
 const CRASHED: &str = "target/crashes.log";
 
 fn crashes() -> Result<()> {

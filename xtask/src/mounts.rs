@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Makes this program run where mounts are shared, as on a machine with systemd, if it has the
-/// right to do so. A test that creates a mount namespace gets a copy of the mounts of all other
-/// tests. If mounts were private, an unmount by another test would not remove the copy. The copy
-/// would keep the mount busy until the test that created the namespace ends.
+/// Makes this program run in a mount namespace with shared mounts, as on a machine with systemd. A
+/// test that creates a mount namespace gets a copy of the mounts of all other tests. If mounts were
+/// private, an unmount by another test would not remove the copy. The copy would keep the mount
+/// busy until the test that created the namespace ends.
 ///
-/// If mounts are private and `unshare` can create a mount namespace, this call runs the program
-/// again in a new one, and does not return. If `unshare` cannot, mounts stay private.
+/// If mounts are already shared, does nothing. Otherwise, runs the program again in a new mount
+/// namespace that `unshare` creates, and does not return. If `unshare` cannot create a mount
+/// namespace, returns without an error, and mounts stay private.
 ///
 /// # Errors
 /// Errors of reading the mount table and of starting the program again.

@@ -1,4 +1,4 @@
-//! Real images, and programs that builds and tests call, such as peers of `cas`.
+//! Installs the programs that builds and tests call, and makes the images that tests use.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,12 +45,12 @@ const SMALL: &[&str] = &["small"];
 /// All images. Making them takes some minutes.
 pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 
-/// The Python package of the S3 service with which the store in a bucket is tested.
+/// The Python package of moto, the S3 service on which tests run the store `s3`.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
-/// Installs missing programs, and makes the small image. Only the superuser on a system with
-/// `apt-get` installs Debian packages. Otherwise, prints a note that lists the missing packages.
-/// Prints a note if moto or the image is still missing.
+/// Installs missing Debian packages if the user is the superuser and the system has `apt-get`.
+/// Otherwise, prints a note that lists the missing packages. Then installs moto, or prints a note
+/// if moto cannot be installed. Finally, makes the small image with [`make_images`].
 ///
 /// # Errors
 /// Errors of installing Debian packages and of making the image.
@@ -64,8 +64,8 @@ pub(crate) fn set_up() -> Result<()> {
         install(&missing)?;
     } else if !missing.is_empty() {
         eprintln!(
-            "NOTE: the Debian packages {missing:?} are missing, and tests that need them print \
-             SKIPPED; install the packages, or run `cargo xtask setup` as the superuser on Debian"
+            "NOTE: missing Debian packages: {missing:?}; tests that need them print SKIPPED; \
+             install the packages, or run `cargo xtask setup` as the superuser on Debian"
         );
     }
     install_moto()?;
@@ -100,11 +100,12 @@ fn install_moto() -> Result<()> {
     Ok(())
 }
 
-/// Makes missing images in `target/images`. If the user is not the superuser or there are no
-/// scripts, prints a note for each missing image instead.
+/// Makes missing images in `target/images` with the scripts in `../shared/images`. If the user is
+/// not the superuser or this directory does not exist, prints a note for each missing image
+/// instead.
 ///
 /// # Errors
-/// Errors of the scripts, and of creating the directory.
+/// Errors of the scripts, and of creating `target/images`.
 pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
     for image in images {
@@ -151,8 +152,9 @@ pub(crate) fn can_build_rocksdb() -> bool {
 }
 
 /// Returns whether a package is installed. For most packages, checks that the program exists. The
-/// programs listed for `python3-venv` and `libclang-dev` belong to other packages. So for these
-/// two, checks that the modules or the library of the package exist.
+/// programs listed for `python3-venv` and `libclang-dev` belong to other packages. So, for
+/// `python3-venv`, checks that Python can import its modules, and for `libclang-dev`, checks that
+/// libclang exists.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)

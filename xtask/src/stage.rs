@@ -29,14 +29,15 @@ impl Stages {
         self.try_time(name, || step(command));
     }
 
-    /// Runs a stage that is not a command. If it fails, does the same as [`Stages::try_run`].
+    /// Runs a function as a stage. If the stage fails, later stages still run, and
+    /// [`Stages::finish`] reports the failure.
     pub(crate) fn try_time(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
         if let Err(error) = self.time(name, work) {
             self.failed.push((name, error));
         }
     }
 
-    /// Runs a stage that is not a command, and on which later stages depend.
+    /// Runs a function as a stage on which later stages depend.
     ///
     /// # Errors
     /// Errors of the stage.
@@ -56,7 +57,8 @@ impl Stages {
     /// end of a long output.
     ///
     /// # Errors
-    /// An error that names these stages, if there are any.
+    /// An error that names the stages that failed in [`Stages::try_run`] or [`Stages::try_time`],
+    /// if there are any.
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\nseconds  stage");
         for (name, seconds) in &self.seconds {
@@ -71,7 +73,7 @@ impl Stages {
             eprintln!("\n{name}: {error:#}");
         }
         let names: Vec<_> = self.failed.iter().map(|(name, _)| *name).collect();
-        bail!("these stages failed: {}", names.join(", "))
+        bail!("failed stages: {}", names.join(", "))
     }
 }
 

@@ -15,7 +15,7 @@ const WORDS: &[(&str, &str)] = &[
     ("is no", "\"is not a\", or \"there is none\""),
 ];
 
-/// Words that make a forbidden word acceptable if they follow it.
+/// Forbidden words, each with a next word that makes it acceptable.
 const ALLOWED: &[(&str, &str)] = &[("is no", "longer")];
 
 /// The files that are checked, by their extensions.
@@ -24,10 +24,12 @@ const FILES: &[&str] = &["*.rs", "*.md", "*.toml", "*.sh"];
 /// This file, which is not checked, because it contains the words.
 const THIS: &str = "xtask/src/words.rs";
 
-/// Checks the files of Rust, Markdown, TOML and shell that git tracks, except this file.
+/// Looks for forbidden words in the Rust, Markdown, TOML and shell files that git tracks, except
+/// this file.
 ///
 /// # Errors
-/// Lists each forbidden word as `FILE:LINE: "WORD"; write ...`; errors of git and of reading files.
+/// An error that lists each forbidden word as `FILE:LINE: "WORD"; write ...`, if there are any.
+/// Errors of git and of reading files.
 pub(crate) fn check() -> Result<()> {
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--"])
@@ -78,8 +80,8 @@ fn find(text: &str) -> Vec<(usize, &'static str, &'static str)> {
     found
 }
 
-/// Splits a line into words and the marks that end a sentence or a clause. A word consists of
-/// letters, digits, hyphens, apostrophes and underscores. Other characters separate words.
+/// Splits a line into words and the marks `.`, `:`, `;`, `!` and `?`. A word consists of letters,
+/// digits, hyphens, apostrophes and underscores. All other characters only separate words.
 fn split(line: &str) -> impl Iterator<Item = &str> {
     let is_word = |letter: char| letter.is_alphanumeric() || "_-'".contains(letter);
     let is_end = |letter: char| ".:;!?".contains(letter);

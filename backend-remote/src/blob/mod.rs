@@ -87,6 +87,21 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
+    /// As [`Blobs::pointer`], but first removes a damaged cell. A caller that has the bytes of the
+    /// blob calls this.
+    pub(crate) async fn pointer_to_replace(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<(Pointer, Revision)>> {
+        match self.pointer(digest).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.remove_damaged(digest).await?;
+                self.pointer(digest).await
+            }
+            found => found,
+        }
+    }
+
     /// Stores `pointer` in the blob's cell. `found` is the result of [`Blobs::pointer`]: `None`, or
     /// a pointer to a damaged blob. Afterwards deletes the parts of the damaged blob. Returns
     /// false, and deletes nothing, if another writer changed the cell first.

@@ -113,7 +113,7 @@ impl Upload {
     ) -> Result<bool> {
         self.check_age()?;
         for _ in 0..ATTEMPTS {
-            let found = blobs.pointer(digest).await?;
+            let found = blobs.pointer_to_replace(digest).await?;
             if let Some((pointer, _)) = &found
                 && pointer.size == size
                 && blobs.is_complete(pointer).await?

@@ -14,8 +14,9 @@ const HEAD: usize = 512;
 /// Where the header of a tar has the bytes `ustar`.
 const MARK: std::ops::Range<usize> = 257..262;
 
-/// Returns the digest, size and kind of a blob as JSON, with the format and the record if they are
-/// known. For a configuration, the JSON also has the content, which is null if it is not JSON.
+/// Returns a JSON object with the digest, size and kind of a blob, its format if [`format()`]
+/// recognizes one, and its record if the store has one. For a configuration, the object also has
+/// the content of the blob, or null if the content is not JSON.
 ///
 /// # Errors
 /// `Corrupt` for a damaged configuration or record; `OutOfRange` for a configuration that is too
@@ -59,7 +60,8 @@ fn kind(media_type: Option<&MediaType>) -> &'static str {
     }
 }
 
-/// Returns the format that the first bytes of a blob show, or `None` if they show none.
+/// Recognizes the format of a blob by its first bytes. Returns `tar`, `json` or the name of a
+/// compression, or `None` for any other format.
 async fn format(store: &Store, digest: &Digest) -> Result<Option<String>> {
     let reader = super::open(store, digest).await?;
     let head = reader.read_at(0, HEAD).await?;

@@ -1,4 +1,4 @@
-//! `cas blob`: blobs by digest.
+//! `cas blob`: lists, reads, adds, labels and removes blobs.
 
 mod add;
 mod change;
@@ -55,8 +55,9 @@ pub(crate) enum Blob {
     /// Remove blobs to which nothing refers, without waiting for gc
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
-If an image, a lease, a label, a snapshot or a blob that stays refers to one of the blobs, the
-command names up to three references, and removes none of the blobs. `cas why` lists more.")]
+If an image, a lease, a label, a snapshot or a blob that is not in the list refers to one of the
+blobs, the command removes none of the blobs. The error names up to three references; `cas why`
+lists more.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
@@ -72,10 +73,10 @@ command names up to three references, and removes none of the blobs. `cas why` l
   cas blob label e3b0c442 containerd.io/gc.root=yes    # keep the blob and the blobs it lists
   cas blob label e3b0c442 containerd.io/gc.root=       # remove this label
 
-Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd. A blob with gc.root
-stays. A blob with gc.ref.content.NAME=DIGEST keeps the blob DIGEST. A blob with
-gc.bref.content.NAME=DIGEST is kept by the blob DIGEST. A gc label that has no meaning on a blob is
-refused.")]
+Labels with the prefix `containerd.io/gc.` decide what gc keeps. They have the same meaning in
+containerd. A blob with gc.root stays. A blob with gc.ref.content.NAME=DIGEST keeps the blob DIGEST.
+A blob with gc.bref.content.NAME=DIGEST is kept by the blob DIGEST. A gc label that has no meaning
+on a blob is refused.")]
     Label {
         /// Digest of the blob, or its first digits
         digest: String,
@@ -155,24 +156,25 @@ async fn cat(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Opens a blob that was found.
+/// Opens a blob that [`find`] has returned.
 ///
 /// # Errors
 /// `NotFound` if the blob was removed meanwhile; errors of the store.
 async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
     let reader = store.content.open(digest).await?;
     reader.ok_or_else(|| {
-        Error::not_found("the blob was removed before it was read; import or pull it again")
+        Error::not_found("the blob was removed before it was read; pull or import its image again")
             .subject(digest)
     })
 }
 
-/// Returns the only blob whose digest begins with `text`, in digits of either case. If `text` has
-/// no algorithm, blobs of all algorithms are searched.
+/// Returns the only blob whose digest begins with `text`, ignoring the case of letters. If `text`
+/// does not name an algorithm, digests of all algorithms are searched.
 ///
 /// # Errors
-/// `InvalidArgument` if `text` is not the beginning of a digest, or if the digests of several blobs
-/// begin with it; `NotFound` if no digest does; errors of the store.
+/// `InvalidArgument` if no digest can begin with `text`, or if the digests of several blobs begin
+/// with `text`; `NotFound` if the store has no blob whose digest begins with `text`; errors of the
+/// store.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
     let found = store.content.find(&prefix).await?;

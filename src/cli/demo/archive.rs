@@ -91,7 +91,7 @@ pub(super) fn check(root: &Path, files: usize) -> Result<usize> {
     let expected = files - files.div_ceil(DELETED);
     if found != expected {
         return Err(Error::other(format!(
-            "{} files that the third layer deletes are still there",
+            "number of files that are still there although the third layer deletes them: {}",
             found - expected
         )));
     }
@@ -134,7 +134,8 @@ fn path(number: usize) -> String {
     format!("data{}/file-{number:05}", number % 20)
 }
 
-/// Returns up to 32 KiB: one line, different for each file, repeated.
+/// Returns the content of the file with this number: at most 32 KiB of one repeated line, which is
+/// different for each file.
 fn content(number: usize) -> Vec<u8> {
     let line = format!("{number:08x} {}\n", Digest::sha256(&number.to_le_bytes()));
     line.repeat(1 + number % 390).into_bytes()

@@ -14,7 +14,7 @@ use clap::{Args, value_parser};
 use super::Context;
 use super::output::size;
 
-/// Make an image, import, list and unpack it, and show how long each step takes
+/// Make, import, list and unpack an image, and show how long each step takes
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas demo\n  cas demo --keep /tmp/demo")]
 pub(crate) struct Demo {
@@ -109,7 +109,7 @@ async fn steps(context: &Context, directory: &Path, files: usize) -> Result<()> 
     }
 
     cas.remove(ImageRef::typed(NAME)).await?;
-    step.done("removed the name; the blobs stay in the store until `cas gc`")
+    step.done("removed the name of the image; its blobs stay in the store until `cas gc`")
 }
 
 /// Prints each step and how long it took.

@@ -25,8 +25,8 @@ const RESETS: usize = 5;
 
 /// Returns the host and port of the service. Unless a parent process has started the service, the
 /// first call starts it, makes the bucket [`BUCKET`], and sets the credentials in the environment
-/// of this process. If moto is not installed, the first call prints the reason, and each call
-/// returns `None`.
+/// of this process. If moto is not installed, each call returns `None`, and the first call prints
+/// that moto is missing.
 ///
 /// # Panics
 /// If the service does not start.
@@ -48,7 +48,7 @@ fn start() -> Option<String> {
     run_service(program, host.clone());
     let deadline = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect(&host).is_err() {
-        assert!(Instant::now() < deadline, "moto did not start in a minute");
+        assert!(Instant::now() < deadline, "moto did not start within 60 s");
         thread::sleep(Duration::from_millis(50));
     }
     make_bucket(&host, BUCKET);

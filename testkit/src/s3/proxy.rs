@@ -20,8 +20,7 @@ pub enum Fault {
     ChecksThenWrites,
     /// The service writes all records, but its reply to the first write of each record is lost.
     LosesFirstReply,
-    /// The service writes an object that publishes a blob, but its reply to such a write is always
-    /// lost.
+    /// The service writes the objects that publish blobs, but all replies to these writes are lost.
     NeverRepliesToPublish,
 }
 
