@@ -143,7 +143,7 @@ async fn the_registry_says_how_long_to_wait() {
         let registry = failing(&sample, Wait(wait), "GET", &part);
         let error = pulled(&registry, &sample, quick()).await.unwrap_err();
         assert!(
-            error.to_string().contains(&format!("after {wait}")),
+            error.to_string().contains(&format!("Retry-After: {wait}")),
             "{error}"
         );
         assert_eq!(registry.count("GET", &part), 1);

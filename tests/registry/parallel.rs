@@ -479,7 +479,7 @@ fn without_overlay_layers_are_kept_with_a_warning() {
     let done = pull.output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(
-        done.status.success() && said.contains("so they are stored"),
+        done.status.success() && said.contains("so all layers are stored"),
         "{said}"
     );
     let stored = root

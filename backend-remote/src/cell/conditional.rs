@@ -63,8 +63,8 @@ impl ConditionalSwap {
         }
     }
 
-    /// Replaces an object that is not a cell with a deleted cell. Does nothing if there is no such
-    /// object, or another writer replaces the object first.
+    /// Replaces the object at `path` with a deleted cell, unless the object is a cell. Does nothing
+    /// if another writer replaces the object first.
     pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
         match prefix.get(path).await? {
             Some(object) if stored::decode(&object.body).is_none() => {

@@ -59,7 +59,7 @@ impl LocalSwap {
         Ok(true)
     }
 
-    /// Deletes an object that is not a cell. Does nothing if there is no such object.
+    /// Deletes the object at `path`, unless it is a cell.
     pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
         let _held = self.lock(path).await;
         match stored::read(prefix, path).await {

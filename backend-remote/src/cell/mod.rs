@@ -124,7 +124,7 @@ impl Cells {
         self.prefix.put(path, body).await.map(|_| ())
     }
 
-    /// Removes an object that is not a cell. Does nothing if there is no such object.
+    /// Removes the object at `path`, unless it is a cell.
     pub(crate) async fn remove_damaged(&self, path: &str) -> Result<()> {
         match &self.swap {
             Swap::Local(local) => local.remove_damaged(&self.prefix, path).await,

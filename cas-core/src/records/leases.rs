@@ -196,7 +196,7 @@ impl Leases {
     /// Changes a lease, and retries if another writer was faster. Returns the lease as written.
     ///
     /// # Errors
-    /// `NotFound` if there is no lease with this id; `InvalidArgument` for labels that exceed their
+    /// `NotFound` if no lease has this id; `InvalidArgument` for labels that exceed their
     /// bounds; `Corrupt` if the record of the lease does not parse; `Conflict` if every attempt
     /// lost against another writer; errors of `change` and of the store.
     pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
