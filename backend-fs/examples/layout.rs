@@ -35,8 +35,8 @@ fn main() {
 /// # Errors
 /// `InvalidArgument` if the command is unknown, or a digest or a name does not parse; `NotFound` if
 /// `cat`, `path` or `tag` names a blob that the layout does not have; `AlreadyExists` if the name
-/// for `tag` already refers to something else; `Corrupt` if the layout is damaged; errors of the
-/// store, of `input` and of `output`.
+/// for `tag` already has another target, or has labels; `Corrupt` if the layout is damaged; errors
+/// of the store, of `input` and of `output`.
 pub async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     let [directory, arguments @ ..] = arguments else {
         return Err(Error::invalid(USAGE));

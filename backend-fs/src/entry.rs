@@ -1,8 +1,8 @@
 //! One entry of `index.json`.
 //!
-//! Any program may have written the entry, so members may be missing or have another type. An entry
-//! with a valid digest is read as far as possible, because a collection must keep the content of
-//! the entry.
+//! Any program may have written the entry, so members may be missing or have the wrong type. An
+//! entry with a valid digest is read as far as possible, because a collection must keep the content
+//! of the entry.
 
 use cas_core::dispatch::embedded;
 use cas_core::image::Reference;

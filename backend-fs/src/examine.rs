@@ -161,8 +161,9 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
     let (mended, outcome) = if repair && !faults.is_empty() {
         match IndexFile::default().change(directories, |index| Ok(index.mend(facts))) {
             Ok(mended) => {
-                let outcome = "the content of the entry is missing or damaged in the store; \
-                               import the content, or correct or remove the entry";
+                let outcome = "the entry was not corrected: its digest is not valid, or its \
+                               content is missing, damaged or unreadable in the store; import the \
+                               content, or correct or remove the entry";
                 (Some(mended), outcome.to_owned())
             }
             // The rest of the store can still be repaired.

@@ -1,4 +1,4 @@
-//! What the content of an entry of `index.json` says about the entry.
+//! The sizes and the types of the blobs to which the entries of `index.json` refer.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -284,7 +284,7 @@ impl ImageStore for FsImages {
             format!(
                 "the OCI image-spec does not allow the name {name} in an image layout: skopeo and \
                  umoci list the image, but may refuse to select it by this name; choose another \
-                 name for these programs"
+                 name if you use these programs"
             )
         })
     }

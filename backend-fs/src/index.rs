@@ -97,7 +97,7 @@ impl Index {
         match &targets[..] {
             [first, second, ..] => Err(Error::precondition(format!(
                 "index.json has several entries of this name, for {} and for {}; delete the name, \
-                 which removes all of them, and create it again",
+                 which removes all its entries, and create the name again",
                 first.digest, second.digest,
             ))),
             _ => Ok(targets.pop()),

@@ -56,9 +56,9 @@ impl FsStore {
     /// only. Writes nothing to the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory has no image layout, an image layout of a version
-    /// other than 1, a store of another kind or a store of a newer format; `Corrupt` if a file or
-    /// directory of the store is damaged, lost or of the wrong type, for example if
+    /// `FailedPrecondition` if the directory has no image layout, or if it has an image layout of a
+    /// version other than 1, a store of another kind or a store of a newer format; `Corrupt` if a
+    /// file or directory of the store is damaged, lost or of the wrong type, for example if
     /// `.cas/format.json` has more than 64 KiB; `Unavailable`, `NotFound` or `Unsupported` if the
     /// ID of the boot cannot be read from `/proc`; errors of the records and of the file system.
     /// This function does not read `index.json`. The methods of the image store report damage of

@@ -41,10 +41,11 @@ impl RedbStore {
     ///
     /// # Errors
     /// `Busy` if the store is locked (the message has the pid of the process that locked it, if the
-    /// pid is known); `FailedPrecondition` if `path` is a file, or if the directory contains other
-    /// files, a database of another program or a store of a newer format; `Corrupt` if the database
-    /// is damaged or lost; `Full` if the disk has no room to create the store, or becomes full
-    /// while the store is opened; errors of the file system.
+    /// pid is known); `FailedPrecondition` if `path` is a file, if the directory has no database
+    /// but has files that no store creates, or if it has a database of another program or a store
+    /// of a newer format; `Corrupt` if the database is damaged or lost; `Full` if the disk has no
+    /// room to create the store, or becomes full while the store is opened; errors of the file
+    /// system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }

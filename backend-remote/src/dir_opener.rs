@@ -31,9 +31,10 @@ impl RemoteStore {
     /// # Errors
     /// `Busy` if a process already has the store open, and that process or this process can write
     /// to the store (the message has the pid of the process that has the store open, if the pid is
-    /// known); `FailedPrecondition` if the directory contains files and is not a store, is a store
-    /// of another kind or of a newer format, or has a file `format` that cannot be parsed; errors
-    /// of the file system; errors of the system if the threads of the store cannot be started.
+    /// known); `FailedPrecondition` if the directory contains files but is not a store, if it is a
+    /// store of another kind or of a newer format, or if its file `format` cannot be parsed;
+    /// `Corrupt` if a folder of records is missing; errors of the file system; errors of the system
+    /// if the threads of the store cannot be started.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

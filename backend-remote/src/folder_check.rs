@@ -1,5 +1,5 @@
-//! Finds and repairs what a `dir:` store has lost of its own files: the file `format`, and folders
-//! of records.
+//! Finds and repairs two kinds of damage of a `dir:` store: a lost or damaged file `format`, and
+//! lost folders of records.
 
 use std::path::Path;
 
@@ -33,7 +33,10 @@ pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
             detail: format!(
                 "the file {what}; {}",
                 match repair {
-                    true => "it was made again, and a damaged file was renamed",
+                    true => {
+                        "it was made again (a repair renames a damaged file to \
+                         `format.damaged-NUMBER`)"
+                    }
                     false => "a repair makes it again",
                 }
             ),
@@ -51,7 +54,7 @@ pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
             "the folder of records is missing, and its records are lost; {}",
             match repair {
                 true => "an empty folder was made",
-                false => "a repair makes an empty folder, and makes the records again that it can",
+                false => "a repair makes an empty folder, and makes the records of blobs again",
             }
         ),
         repaired: repair,

@@ -20,10 +20,12 @@
 //! the service supports conditional deletes, the deletion then also removes the object.
 //!
 //! Parts are written once, under a version of 64 random bits. A late deletion therefore never
-//! removes parts of a newer version of the blob. An ingest can be read back and resumed before it
-//! is published. A publish writes the parts and then the cell. A removal deletes the cell and then
-//! the parts. A kill in between leaves parts that no cell points to. A collection removes such
-//! parts after a day.
+//! removes parts of a newer version of the blob. An ingest writes each part when the part is full.
+//! Before the publish, the process that began the ingest can resume the ingest and read back the
+//! bytes. A publish writes the last part and then the cell. A removal deletes the cell and then the
+//! parts. A process that is killed during an ingest, a publish or a removal can leave parts that no
+//! cell points to. A garbage collection removes such parts. If several processes may use the store,
+//! the parts must be at least a day old.
 //!
 //! Some services ignore conditions or do not evaluate them atomically. A probe finds such services.
 //! A store on such a service can only be opened with the option `single=true`. A caller that sets

@@ -18,15 +18,15 @@ use crate::runtime;
 /// Maximum length of the name of an object in a bucket, in bytes.
 pub(crate) const MAX_NAME: usize = 1024;
 
-/// The conformance laws that a store in a bucket does not pass, with reasons. A store in memory
-/// does not pass `odd_keys_are_keys` either. The law `openings_share_the_key` does not apply to a
-/// store in memory, because the law is only for shared stores. A store in a directory passes all
-/// laws that apply to it.
+/// The laws (conformance tests) that a store in a bucket does not pass, as pairs of a law and the
+/// reason. A store in memory does not pass `odd_keys_are_keys` either. The law
+/// `openings_share_the_key` does not apply to a store in memory, because the law is only for shared
+/// stores. A store in a directory passes all laws that apply to it.
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",
-        "two processes can upload with the same key, because an ingest belongs to one process; \
-         the first publish provides the blob",
+        "processes do not share ingests, so two processes can upload with the same key; the first \
+         publish provides the blob",
     ),
     (
         "odd_keys_are_keys",

@@ -1,7 +1,8 @@
-//! Returns the space of removed blobs to the file system. A row is a piece of a blob. One of
-//! RocksDB's blob files contains the rows of many blobs. When a blob is removed, its rows stay in
-//! the blob files as dead rows. RocksDB deletes a blob file whose rows are all dead. On request,
-//! RocksDB writes the live rows of other blob files to new files.
+//! Returns the space of removed blobs to the file system. A row is a piece of a blob. Each of
+//! RocksDB's blob files contains rows of many blobs. When a blob is removed, its rows stay in the
+//! blob files as dead rows. RocksDB deletes a blob file whose rows are all dead. On request,
+//! RocksDB also writes the live rows of its oldest blob files to new files, so that all rows in the
+//! old files are dead.
 
 use cas_core::Result;
 use cas_kv::Space;

@@ -53,7 +53,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
             Error::precondition("the database belongs to another program; choose another directory")
         }
         rocksdb::ErrorKind::NotSupported => Error::precondition(format!(
-            "{message}; use the release that wrote the database"
+            "{message}; use the release of cas that wrote the database"
         )),
         _ => Error::internal(format!("RocksDB failed: {message}; please report it")),
     };

@@ -14,7 +14,8 @@ use crate::database::Database;
 use crate::engine::RocksEngine;
 use crate::options::Tuning;
 
-/// The conformance laws that this store does not pass, with reasons. There are none.
+/// The laws (conformance tests) that this store does not pass, as pairs of a law and the reason.
+/// The list is empty.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// File names in the directory of a store.

@@ -1,5 +1,5 @@
-//! Measures the rows of the benchmark table that take little time. Criterion measures these rows
-//! for each column of our own stores.
+//! Measures with Criterion those rows of the benchmark table that take little time, for each column
+//! that is one of our own stores. `docs/BACKENDS.md` contains the table.
 //!
 //! `cargo bench -p oci-cas-benches --bench backends -- [ROW[/COLUMN]]`. The environment variable
 //! `CAS_BENCH_ON` names the directory for the stores.

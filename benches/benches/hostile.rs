@@ -1,7 +1,7 @@
 //! Measures how long it takes to apply hostile layers, and a layer of ordinary files. The paths or
-//! links of a hostile layer lead through almost 512 directories, the maximum. Each layer repeats a
-//! member or a group of members. With twice as many repetitions, applying the layer must take less
-//! than 2.3 times as long.
+//! links of a hostile layer lead through directories that are about 500 deep. A path may have at
+//! most 512 components. Each layer repeats a member or a group of members. With twice as many
+//! repetitions, applying the layer must take less than 2.3 times as long.
 //!
 //! `cargo bench -p oci-cas-benches --bench hostile`. The layers are applied in `/dev/shm` if that
 //! directory exists.

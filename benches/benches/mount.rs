@@ -1,11 +1,11 @@
 //! Measures mounts of images that are already unpacked, with 6 and with 128 layers, in the
-//! snapshotters `overlay` and `erofs`. The time begins with the call, and ends when the directory
-//! is mounted. The goal for `erofs` is 1 ms. In contrast to the time that `peers mount` measures,
-//! this time does not include the start of a process.
+//! snapshotters `overlay` and `erofs`. The time begins with the call of `Cas::mount_with`, and ends
+//! when the directory is mounted. The goal for `erofs` is 1 ms. In contrast to the time that
+//! `peers mount` measures, this time does not include the start of a process.
 //!
-//! This bench also measures how long it takes to prepare the root directory of a container. In an
-//! empty place, the goal is 10 ms. Over the mounted root directory of an earlier container, the
-//! goal is 20 ms.
+//! This bench also measures how long it takes to prepare the root directory of a container. The
+//! goal is 10 ms if nothing is mounted at the path, and 20 ms if the root directory of an earlier
+//! container is still mounted there.
 //!
 //! `cargo bench -p oci-cas-benches --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]

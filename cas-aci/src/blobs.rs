@@ -1,4 +1,4 @@
-//! Storing blobs: an intact copy stays, and a damaged one is replaced.
+//! Stores blobs. An intact copy that the store already has is kept, and a damaged copy is replaced.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, OwnIngest, Writer};

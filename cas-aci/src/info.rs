@@ -43,7 +43,7 @@ pub struct AciInfo {
     pub blob: Descriptor,
     /// The blob with the manifest.
     pub manifest: Descriptor,
-    /// The id of the lease that protects both blobs from collections.
+    /// The id of the lease that protects both blobs from garbage collection.
     pub lease: String,
 }
 

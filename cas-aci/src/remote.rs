@@ -42,7 +42,8 @@ impl Remote {
     }
 
     /// Returns whether the ACI is fresh at `now`, so that the server need not be asked. Returns
-    /// false if `now` is before the download, for example because the clock was set back.
+    /// false if `now` is before [`download_time`](Self::download_time), for example because the
+    /// clock was set back.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         let age = now.duration_since(self.download_time);
         age.is_ok_and(|age| age < self.cache_max_age)

@@ -1,4 +1,4 @@
-//! Keeps the times at which ACIs were read, in memory until a flush writes these times to the
+//! Keeps in memory the times at which ACIs were read, until a flush writes these times to the
 //! catalogue.
 
 use std::collections::BTreeMap;

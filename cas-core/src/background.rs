@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::pool::{self, Active};
 
 /// Runs a future to its end on a new thread, and returns at once. If no thread can be started, the
-/// future is dropped. The end of the process also ends the work, so a program waits with
+/// future is dropped. The end of the process also ends the work, so a program should call
 /// [`pool::wait_until_idle`] before it ends.
 ///
 /// If the caller runs on a tokio runtime, the future can use the timers and sockets of this

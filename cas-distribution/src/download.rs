@@ -81,6 +81,7 @@ pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result
 async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
     let http = Http::new(base, Judge::new(base, false), Timeouts::default())?;
     let (mut url, mut patience) = (base.clone(), http.patience());
+    let mut last = url.clone();
     for _ in 0..=limit::REDIRECTS {
         let attempt = || async {
             let mut request = http.request(Method::GET, &url)?;
@@ -94,9 +95,10 @@ async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
         if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
+        last = url;
         url = request::location(base, &response)?;
     }
-    Err(error::redirected(&url))
+    Err(error::redirected(&last))
 }
 
 fn parse(text: &str, plain_http: bool) -> Result<Url> {

@@ -211,7 +211,9 @@ impl Fetcher for Mirrors {
                 Err(error) => self.pass_over(number, error, left.is_empty())?,
             }
         }
-        Err(unable("resolve"))
+        let mut places = self.places.iter();
+        let has_digest = places.any(|place| place.endpoint.reference.digest().is_some());
+        Err(unable(if has_digest { "pull" } else { "resolve" }))
     }
 
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {

@@ -11,8 +11,8 @@ use cas_host::{Dir, Misplaced, Place};
 /// `InvalidArgument` if `path` does not have both, or if the name is not UTF-8.
 pub(crate) fn split(path: &Path) -> Result<(&Path, &str)> {
     let name = path.file_name().and_then(|name| name.to_str());
-    let parts = path.parent().zip(name);
-    parts.ok_or_else(|| {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    parent.zip(name).ok_or_else(|| {
         Error::invalid("not the path of a file; expected DIR/NAME, with NAME in UTF-8")
     })
 }

@@ -1,4 +1,4 @@
-//! Ingests. Each full part is sent to the bucket. The remaining bytes stay in memory until the
+//! Ingests. Each full part is written to the store. The remaining bytes stay in memory until the
 //! publish.
 //!
 //! When the writer of an ingest is dropped, the ingest keeps its parts and the remaining bytes, so

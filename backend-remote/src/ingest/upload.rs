@@ -1,4 +1,4 @@
-//! Collects the bytes of one ingest into parts and sends the parts.
+//! Splits the bytes of one ingest into parts and sends the parts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

@@ -31,8 +31,8 @@ pub fn all() -> Vec<Contender> {
 }
 
 /// The name of the column of the object store with a directory in place of a bucket. The store
-/// makes as many calls as with a bucket, so a list or a garbage collection of 100,000 blobs takes
-/// many minutes. The column is therefore shown only on request.
+/// makes as many calls as with a bucket, so listing or garbage-collecting 100,000 blobs takes many
+/// minutes. The program `table` therefore shows the column only if `--columns` names it.
 pub const SLOW: &str = "dir";
 
 /// The schemes of the backends that each have a column of their own.

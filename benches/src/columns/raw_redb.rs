@@ -1,6 +1,6 @@
-//! redb called directly: a row of bytes and a record in one transaction. Large blobs are cut into
-//! rows of the same size as in our store. Every transaction is committed in two phases, as in our
-//! store.
+//! redb called directly. One transaction stores both the bytes and the record of a blob. The bytes
+//! of a small blob are one row. Large blobs are cut into rows of the same size as in our store.
+//! Every transaction is committed in two phases, as in our store.
 
 use std::ops::Bound;
 use std::path::Path;

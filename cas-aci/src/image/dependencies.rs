@@ -64,8 +64,8 @@ fn check_bounds(depth: usize, count: usize) -> Result<()> {
     ] {
         if found > allowed {
             return Err(Error::out_of_range(format!(
-                "the ACI and its dependencies have more than {allowed} {what}; build it with fewer \
-                 dependencies"
+                "the ACI and its dependencies have more than {allowed} {what}; build the ACI again \
+                 with fewer dependencies"
             )));
         }
     }

@@ -24,9 +24,9 @@ impl AciStore {
     /// key, or by name and labels. If an ACI has a `pathWhitelist`, its layer and the layers of its
     /// dependencies have only the listed paths and the directories above them. The section `app` of
     /// the manifest becomes the configuration of the image, without the event handlers and the
-    /// supplementary groups. The labels and annotations of the ACI become labels of the image. If
-    /// the ACI lacks the label `os`, the image gets the operating system of this machine. If the
-    /// ACI lacks the label `arch`, the image gets the architecture of this machine.
+    /// supplementary groups. The labels and annotations of the ACI become labels in the
+    /// configuration. If the ACI lacks the label `os`, the image gets the operating system of this
+    /// machine. If the ACI lacks the label `arch`, the image gets the architecture of this machine.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have,

@@ -8,7 +8,7 @@ use cas_core::{Error, Result, limit};
 /// [`limit::NAME`] bytes.
 ///
 /// # Errors
-/// `InvalidArgument` if the text is not such a name.
+/// `InvalidArgument` if `text` is not an AC identifier.
 pub fn check_identifier(text: &str) -> Result<()> {
     check(text, b"-._~/", "one of - . _ ~ /")
 }

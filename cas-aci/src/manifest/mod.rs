@@ -163,7 +163,8 @@ impl ImageManifest {
                 key.map_err(|_| {
                     let found = excerpt(&dependency.image_id);
                     Error::invalid(format!(
-                        "expected sha512- and hexadecimal digits as an imageID, found \"{found}\""
+                        "expected sha512- and 2 to 128 lower-case hexadecimal digits as an \
+                         imageID, found \"{found}\""
                     ))
                 })?;
             }

@@ -63,7 +63,7 @@ impl OpenOptions {
 impl AciStore {
     /// Opens the image store in `store`, and creates it if there is none. If `store` is read-only
     /// or full, an absent image store is opened as an empty one. A catalogue of an older format is
-    /// migrated, and its old notes stay as a backup.
+    /// migrated. Its entries in the older format stay as a backup.
     ///
     /// # Errors
     /// `FailedPrecondition` if the format of the catalogue is newer than this version of `cas` can

@@ -19,10 +19,10 @@ impl AciStore {
     /// memory until [`AciStore::flush`]. When the times of
     /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call flushes
     /// them, and ignores errors. If they cannot be written, the times of reads of further ACIs are
-    /// not kept until a later flush writes the times in memory.
+    /// discarded until a later flush writes the times that are in memory.
     ///
     /// # Errors
-    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob.
+    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob of the ACI.
     pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
         let info = self.find(key).await.during("read ACI", key)?;
         self.open_reader(&info).await
@@ -40,8 +40,8 @@ impl AciStore {
     /// Returns the manifest of an ACI, byte for byte as its author wrote it.
     ///
     /// # Errors
-    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob; `Corrupt` if
-    /// the blob is damaged.
+    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob of the
+    /// manifest; `Corrupt` if this blob is damaged.
     pub async fn get_image_manifest_json(&self, key: &str) -> Result<Bytes> {
         let info = self.find(key).await.during("get image manifest", key)?;
         self.manifest_json_of(&info).await

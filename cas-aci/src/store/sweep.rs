@@ -27,11 +27,11 @@ pub struct Swept {
 }
 
 impl AciStore {
-    /// Removes what killed processes left: leases that keep blobs for no ACI, and temporary files.
-    /// Leases and files that are at most a day old at `now` stay, because a job may still use them.
-    /// The next collection removes the blobs that only the removed leases kept. Also corrects the
-    /// catalogue's index of names: removes the entries that lead to no ACI, and adds missing
-    /// entries.
+    /// Removes what killed processes left: leases of the image store that no ACI in the catalogue
+    /// refers to, and temporary files. Leases and files that are at most a day old at `now` stay,
+    /// because a job may still use them. The next collection removes the blobs that only the
+    /// removed leases kept. Also corrects the catalogue's index of names: removes the entries that
+    /// lead to no ACI, and adds missing entries.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`]; errors of the store and of the file system.

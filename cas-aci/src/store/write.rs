@@ -95,13 +95,13 @@ impl AciStore {
     /// A separate thread reads the source to the end, so reads of the source may block.
     ///
     /// # Errors
-    /// `Corrupt` if the source is not an ACI, or if the manifest exceeds a bound; `OutOfRange` if
-    /// the source exceeds another bound of [`limit`]; `Unsupported` if the compressed ACI is
-    /// followed by bytes that are neither zeros nor another stream of the same format, or if the
-    /// ACI needs a filter or a checksum of xz that is not supported; `FailedPrecondition` after
-    /// [`AciStore::close`]; errors of the source and of the store. After an error of the source,
-    /// the store keeps none of its bytes. After an error of the store, blobs may stay until a
-    /// collection.
+    /// `Corrupt` if the source is not an ACI, or if its manifest exceeds a bound of [`limit`];
+    /// `OutOfRange` if the source, or a member other than the manifest, exceeds a bound of
+    /// [`limit`]; `Unsupported` if the compressed ACI is followed by bytes that are neither zeros
+    /// nor another stream of the same format, or if the ACI needs a filter or a checksum of xz that
+    /// is not supported; `FailedPrecondition` after [`AciStore::close`]; errors of the source and
+    /// of the store. After an error of the source, the store keeps none of the bytes that were
+    /// read. After an error of the store, blobs may stay until a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }

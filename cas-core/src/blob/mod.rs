@@ -2,9 +2,9 @@
 //!
 //! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. If only the digest of a
 //! blob is known, [`describe`] and [`document`] find out its media type, and [`children`] finds out
-//! which blobs it lists. These functions read the bytes of the blob only if its record lacks the
-//! answer. [`referrers`] returns the referrers of a manifest or an index, and [`stored_subject`]
-//! returns the subject of a referrer.
+//! which blobs it lists. These three functions read the bytes of the blob only if its record lacks
+//! the answer. [`referrers`] returns the referrers of a manifest or an index, and
+//! [`stored_subject`] returns the subject of a referrer.
 
 mod describe;
 mod info;

@@ -12,9 +12,10 @@ use crate::labels::{GC_REF_REFERRER, kept_referrers};
 use crate::store::Store;
 use crate::{dispatch, limit};
 
-/// Returns the referrers of `subject`, which is a manifest or an index: those that were stored with
-/// it, and those among the store's roots without a name. The referrers are in the order of their
-/// digests. Referrers whose bytes were lost are left out.
+/// Returns the referrers of `subject`, which is a manifest or an index: the referrers that labels
+/// of `subject` keep ([`GC_REF_REFERRER`]), and those that the store lists without a name
+/// ([`ImageStoreExt::unnamed`]). The referrers are in the order of their digests. Referrers whose
+/// bytes were lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. The entry lacks both if
 /// the referrer is damaged, too large to be read, or neither a manifest nor an index. Entries
@@ -64,8 +65,9 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     Ok(found)
 }
 
-/// Returns the subject that a manifest or an index states, if the store has the subject. Returns
-/// `None` for a document that is missing, damaged or too large to be read, and for any other blob.
+/// Returns the subject that a manifest or an index, `own`, states. Returns `None` if `own` states
+/// no subject, or one that the store does not have. Also returns `None` if `own` is missing,
+/// damaged or too large to be read, or is neither a manifest nor an index.
 ///
 /// # Errors
 /// Errors of the store.

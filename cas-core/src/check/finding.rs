@@ -12,15 +12,15 @@ use crate::snapshot::Usage;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Problem {
-    /// A file, a directory or an SQLite database of the root or of the store is missing, does not
-    /// open or parse, or has the wrong type.
+    /// A file, a directory or an SQLite database of the root directory of `cas` or of the store is
+    /// missing, does not open or parse, or has the wrong type.
     StoreDamaged,
     /// The database of a store in a key-value engine, such as redb, is missing, does not open, or
     /// has rows that cannot be read. A repair copies the readable rows to a new database. Names in
     /// the unreadable rows are lost.
     DatabaseDamaged,
     /// A record does not parse, the parents of a snapshot lack records or form a circle, or the
-    /// counter of the ids of snapshots is damaged.
+    /// counter for snapshot ids is damaged.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
@@ -29,8 +29,8 @@ pub enum Problem {
     /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
     /// An image or a lease needs a blob that the store does not have. Also reported for a layer
-    /// without a blob if a snapshotter keeps the tar of the layer, but the record of the tar was
-    /// lost.
+    /// without a blob if a snapshotter keeps the tar of the layer, but the record of the manifest
+    /// does not state this.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
@@ -49,7 +49,7 @@ pub enum Problem {
     SnapshotMissing,
     /// The files of a snapshot differ from the files that were committed.
     SnapshotDamaged,
-    /// Files of a snapshotter that no record names.
+    /// A snapshotter has files or directories that no record names.
     SnapshotLeft,
     /// A snapshot that was made for a mount, and that is not mounted.
     MountLeft,

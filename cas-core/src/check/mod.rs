@@ -8,16 +8,16 @@
 //!    the right size. Documents are hashed, and the record of a document must list the same blobs
 //!    as the document.
 //! 3. Blobs: each one must have a record, and the subject of each referrer must keep the referrer.
-//! 4. Lost names: a document is reported if no name and no lease reaches it, and if it had no
-//!    record or the store lost names. A repair then adds the claims of owners to the records that
-//!    it has made: each owner claims the blobs that the names of this owner reach.
+//! 4. Lost names: a document that no name and no lease reaches is reported if it had no record, or
+//!    if the store lost names. A repair then adds the claims of owners to the records that it has
+//!    made: each owner claims the blobs that the names of this owner reach.
 //! 5. Bytes: the selected blobs are read and hashed.
 //! 6. Ingests: an ingest is reported if no job has it open and no later job continues it. A repair
 //!    discards these ingests.
 //! 7. Snapshots: each record must parse, and each snapshot must have its directory, with the files
 //!    that were committed. The files of the selected snapshots are read. A repair makes damaged
-//!    committed snapshots again from their layers, and removes the directories and files of
-//!    snapshotters that no record names.
+//!    committed snapshots again from their layers. It also removes directories and files that a
+//!    snapshotter has, but that no record names.
 //!
 //! A repair fetches a missing or damaged blob from a source. If the fetch fails, damaged bytes that
 //! can be read are set aside in quarantine: they are stored under their own digest, and the lease

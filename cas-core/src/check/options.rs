@@ -83,8 +83,9 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 /// The sources from which a repair fetches blobs.
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// Returns the sources that may have the blobs of the image `name`, best first. If `name` is
-    /// `None`, returns the sources that do not depend on the name of an image.
+    /// Returns the sources that may have the blobs of the image `name`, in the order in which the
+    /// repair tries them. If `name` is `None`, returns the sources that do not depend on the name
+    /// of an image.
     ///
     /// # Errors
     /// Errors of connecting to a source, if there is only one source.
@@ -134,9 +135,9 @@ pub struct CheckOptions<'a> {
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. If so, the check reports all documents that no
-    /// name and no lease reaches, and a repair keeps them. Otherwise, the check reports, and a
-    /// repair keeps, only those of these documents that have no valid record.
+    /// Whether names were lost before the check. If so, the check reports the documents that no
+    /// name and no lease reaches. Otherwise, the check leaves out the documents that have a valid
+    /// record. A repair keeps the reported documents.
     pub names_lost: bool,
     /// How damage is repaired. If this is `None`, damage is only reported.
     pub repair: Option<Repair<'a>>,

@@ -1,8 +1,8 @@
 //! Compositions: stores made of other stores.
 //!
 //! A composition is itself a store. It passes the conformance tests of every capability that it
-//! reports, and uses its members only through their traits. The composition defines which member is
-//! the records store.
+//! reports, and uses its members only through their traits. The composition defines which member
+//! keeps the records.
 
 pub mod by_size;
 pub mod observe;

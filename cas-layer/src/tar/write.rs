@@ -11,6 +11,8 @@ use super::header::BLOCK;
 use super::member::{OCTAL, check_path, target};
 use super::pax::{XATTR, check_xattrs};
 
+/// The largest number in seven octal digits.
+const SMALL: u64 = 0o777_7777;
 /// Maximum length in bytes of a name in a header. A longer one needs a pax record.
 const NAME: usize = 100;
 /// Number of bytes of a file that are copied at once.
@@ -134,14 +136,14 @@ pub(crate) fn head(entry: &Entry) -> Result<Vec<u8>> {
         target(link)?;
         head.name(157, "linkpath", link);
     }
-    head.octal(100..108, u64::from(entry.mode));
+    head.small(100..108, "mode", entry.mode)?;
     head.number(124..136, "size", entry.size);
     head.number(108..116, "uid", u64::from(entry.uid));
     head.number(116..124, "gid", u64::from(entry.gid));
     head.time(entry.mtime);
     if let Some(device) = device {
-        head.octal(329..337, u64::from(device.major));
-        head.octal(337..345, u64::from(device.minor));
+        head.small(329..337, "major device number", device.major)?;
+        head.small(337..345, "minor device number", device.minor)?;
     }
     check_xattrs(
         entry
@@ -177,6 +179,21 @@ impl Head {
         let digits = field.len() - 1;
         let text = format!("{value:0digits$o}");
         self.header[field][..digits].copy_from_slice(text.as_bytes());
+    }
+
+    /// Writes a number that has no record into a field.
+    ///
+    /// # Errors
+    /// `OutOfRange` if it does not fit.
+    fn small(&mut self, field: Range<usize>, what: &str, value: u32) -> Result<()> {
+        if u64::from(value) > SMALL {
+            return Err(Error::out_of_range(format!(
+                "the {what} {value} is greater than {SMALL}, the largest number that a tar can \
+                 have here; change it"
+            )));
+        }
+        self.octal(field, u64::from(value));
+        Ok(())
     }
 
     /// Writes a number into a field, or 0 and a record if it does not fit.

@@ -1,6 +1,7 @@
 //! The floor of import and unpack: the work that no tool can leave out. The floor does not compare
-//! digests, and writes no records and no attributes of files. It runs on one thread. Its time is
-//! its processor time divided by the number of cores, as in a pipeline that keeps every core busy.
+//! digests, and writes no records and no attributes of files. The floor runs on one thread. In the
+//! table of `peers`, the time of the floor is its processor time divided by the number of cores. A
+//! pipeline that keeps every core busy would take this time.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};

@@ -1,4 +1,5 @@
-//! The jobs that need no registry, for `cas`, its peers and the floor.
+//! The measured jobs that need no registry: to import, unpack and mount an image. The contenders
+//! are `cas`, its peers and the floor.
 
 use std::fs;
 use std::path::{Path, PathBuf};

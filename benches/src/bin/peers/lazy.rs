@@ -118,7 +118,7 @@ impl Jobs<'_> {
             measure(shell.args(["-c", &script, "sh", command]))
         };
         vec![
-            Contender::new("cas run --lazy, files listed", lazy(listed)),
+            Contender::new("cas run --lazy, with prefetch list", lazy(listed)),
             Contender::new("cas run --lazy", lazy(reference)),
             Contender::new("cas pull --unpack, cas run", whole),
         ]

@@ -2,17 +2,19 @@
 //! file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. The default is 5
-//! rounds and all rows. `--ctr` names the directory of another containerd and its `ctr`. `--on`
-//! names the directory for the runs. Without `--on`, `peers` makes a journaled ext4 on a loop
-//! device, because a file system without a journal would give false results. This needs superuser
-//! rights. Every run has a new directory, and the order of the tools changes from round to round.
-//! Before the first run, `peers` writes to most of the free memory, because the first use of memory
-//! is slow in a virtual machine.
+//! rounds and all rows. `ROW` names a job, such as `import`, or a group of jobs, such as
+//! `snapshotters`. `--ctr` names a directory that contains the programs `containerd` and `ctr`.
+//! Without `--ctr`, `peers` uses the programs on `PATH`. `--on` names the directory for the runs.
+//! Without `--on`, `peers` makes a journaled ext4 on a loop device, because a file system without a
+//! journal would give false results. This needs superuser rights. Every run has a new directory,
+//! and the order of the tools changes from round to round. Before the first run, `peers` writes to
+//! most of the free memory, because the first use of memory is slow in a virtual machine.
 //!
-//! For each tool of a job, the table has the median and the range of the time, the median processor
-//! time, and the peak memory. A ratio is the value of the job's first tool divided by the value of
-//! the tool in the line. The processor time of `ctr` includes the time of its containerd. No
-//! processor time includes the time that the kernel takes to write back the page cache.
+//! For each job, the table has one line per tool. A line has the median and the range of the time,
+//! the median processor time, and the peak memory. A ratio is the value of the job's first tool
+//! divided by the value of the tool in the line. The processor time of `ctr` includes the time of
+//! its containerd. No processor time includes the time that the kernel takes to write back the page
+//! cache.
 
 mod daemon;
 mod floor;
@@ -128,8 +130,8 @@ fn header(scratch: &Scratch, containerd: &Programs) -> Result<String> {
         let out = command.arg("--version").output();
         let out = out.with_context(|| {
             format!(
-                "cannot start {program}; `cargo xtask setup` installs it, but not in the directory \
-                 of --ctr"
+                "cannot start {program}; run `cargo xtask setup` to install it on PATH; a \
+                 directory given with --ctr must contain containerd and ctr"
             )
         })?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -262,7 +264,8 @@ impl Table<'_> {
                     jobs.push_listed(present, &fresh, (&reference, command), (&pushed, span))?;
                     let listed = format!("{link}/{name}-{program}");
                     let contenders = jobs.first_commands(&listed, &reference, command);
-                    let job = format!("first run of {program}, spans of {span}, 20 ms and 50 MB/s");
+                    let job =
+                        format!("first run of {program}, SOCI spans of {span}, 20 ms and 50 MB/s");
                     self.job(&job, &contenders)?;
                 }
             }

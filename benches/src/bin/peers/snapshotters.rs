@@ -1,4 +1,5 @@
-//! The jobs of the snapshotters `erofs`, `overlay` and `native`, with the goals of `erofs`.
+//! The jobs of the snapshotters `erofs`, `overlay` and `native`, and the performance goals of
+//! `erofs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Content, ingests and readers that report their calls.
+//! Wrappers of content stores, ingests and readers that report each asynchronous call.
 
 use std::fs::File;
 use std::path::PathBuf;

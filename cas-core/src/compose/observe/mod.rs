@@ -24,8 +24,8 @@ pub trait Observer: Send + Sync + 'static {
     fn observe(&self, event: &Event);
 }
 
-/// Returns `store`, with every asynchronous call of its content, ingests, readers, records and
-/// images reported to `observer`.
+/// Wraps `store`. Returns a store that reports to `observer` every asynchronous call of its content
+/// store, ingests, readers, records and image store.
 pub fn observe(store: Store, observer: Arc<dyn Observer>) -> Store {
     let watch = Watch(observer);
     Store {

@@ -1,4 +1,4 @@
-//! Records and images that report their calls.
+//! Wrappers of [`Records`] and [`ImageStore`] that report each asynchronous call.
 
 use std::sync::Arc;
 
