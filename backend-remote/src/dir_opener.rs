@@ -38,7 +38,11 @@ impl RemoteStore {
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();
-        let folder = pool::run(move || Folder::open(&root)).await;
+        let folder = pool::run(move || {
+            folder_check::refuse_lost_folders(&root)?;
+            Folder::open(&root)
+        });
+        let folder = folder.await;
         let folder = folder.during("open store", path.display())?;
         let (root, temp) = (path.to_string_lossy(), path.join(TEMP_DIR));
         let service = Fs::default()

@@ -15,8 +15,6 @@ use cas_core::{Algorithm, Context, Error, Result, pool};
 use cas_host::OwnerFile;
 use tokio::sync::RwLock;
 
-use crate::format;
-
 /// The file that a process locks while it has the store open.
 const LOCK: &str = "lock";
 /// The folder in which files are written before they are renamed.
@@ -49,13 +47,9 @@ impl Folder {
     ///
     /// # Errors
     /// `Busy` if the directory is locked; `FailedPrecondition` if it is not a store and contains
-    /// other files; `Corrupt` if the folder of a table of records is missing; errors of the file
-    /// system.
+    /// other files; errors of the file system.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let folder = Self::claim(root)?;
-        if let Some(folder) = lost_folders(root)?.first() {
-            return Err(lost(folder));
-        }
         if folder.is_writable() {
             folder.remove_temporary()?;
             let created = folder.create_subfolders();
@@ -195,31 +189,8 @@ impl Folder {
     }
 }
 
-/// Returns the folders of records that do not exist. Every store of the current format has them.
-/// Returns none if the directory has no file `format`, or that of an older or a newer format.
-pub(crate) fn lost_folders(root: &Path) -> Result<Vec<String>> {
-    match fs::read(root.join(format::PATH)) {
-        Ok(body) if format::parse(&body).is_ok_and(|format| format.is_current()) => {}
-        _ => return Ok(Vec::new()),
-    }
-    let mut lost = Vec::new();
-    for folder in Table::ALL.map(table_folder) {
-        if !root.join(&folder).try_exists()? {
-            lost.push(folder);
-        }
-    }
-    Ok(lost)
-}
-
-/// Returns the error for a store that has lost a folder of records.
-fn lost(folder: &str) -> Error {
-    Error::corrupt("the folder of records is missing; run `cas fsck --repair`")
-        .operation("open store")
-        .subject(folder)
-}
-
 /// Returns the folder of the records of a table.
-fn table_folder(table: Table) -> String {
+pub(crate) fn table_folder(table: Table) -> String {
     format!("records/{}", table.name())
 }
 

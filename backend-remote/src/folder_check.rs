@@ -4,11 +4,27 @@
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
-use cas_core::{Context, Result};
+use cas_core::records::Table;
+use cas_core::{Context, Error, Result};
 use cas_host::{Dir, NewFile};
 
-use crate::folder::{Folder, lost_folders};
+use crate::folder::{Folder, table_folder};
 use crate::format::{self, Format};
+
+/// Checks that the store has lost no folder of records. A new folder in its place would hide the
+/// loss.
+///
+/// # Errors
+/// `Corrupt` if a folder is missing; errors of the file system.
+pub(crate) fn refuse_lost_folders(root: &Path) -> Result<()> {
+    match lost_folders(root)?.first() {
+        None => Ok(()),
+        Some(folder) => Err(Error::corrupt(
+            "the folder of records is missing; run `cas fsck --repair`",
+        )
+        .subject(folder)),
+    }
+}
 
 /// Checks the file `format` and the folders of records of the store in the directory `root`.
 /// Returns what was found. A repair sets a damaged file `format` aside, and makes what is missing.
@@ -60,6 +76,22 @@ pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
         repaired: repair,
     }));
     Ok(findings)
+}
+
+/// Returns the folders of records that do not exist. Every store of the current format has them.
+/// Returns none if the directory has no file `format`, or that of an older or a newer format.
+fn lost_folders(root: &Path) -> Result<Vec<String>> {
+    match std::fs::read(root.join(format::PATH)) {
+        Ok(body) if format::parse(&body).is_ok_and(|format| format.is_current()) => {}
+        _ => return Ok(Vec::new()),
+    }
+    let mut lost = Vec::new();
+    for folder in Table::ALL.map(table_folder) {
+        if !root.join(&folder).try_exists()? {
+            lost.push(folder);
+        }
+    }
+    Ok(lost)
 }
 
 /// Returns what is wrong with the file `format`: it is missing although the directory has objects
