@@ -32,7 +32,7 @@ pub struct Manifest {
     /// The layers, lowest first.
     #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
-    /// The manifest or index that this manifest refers to.
+    /// The manifest or index that this manifest is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.
@@ -62,7 +62,7 @@ pub struct Index {
     /// Manifests and further indexes.
     #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
-    /// The manifest or index that this index refers to.
+    /// The manifest or index that this index is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.
@@ -143,8 +143,8 @@ impl Document {
         }
     }
 
-    /// Returns the subject: the manifest or index that the document refers to. Returns `None` if
-    /// the document is not a referrer.
+    /// Returns the subject: the manifest or index that the document is a referrer of. Returns
+    /// `None` if the document is not a referrer.
     pub fn subject(&self) -> Option<&Descriptor> {
         match self {
             Document::Manifest(manifest) => manifest.subject.as_ref(),

@@ -6,10 +6,10 @@ use serde::de::IgnoredAny;
 use crate::document::Document;
 use crate::media_type::MediaType;
 
-/// Returns the media type of `data`, a manifest or an index: the type that `data` states or, if it
-/// states none, the type that OCI defines for a manifest or an index. Returns `None` if `data` is
-/// not a valid manifest or index (see [`Document::parse`]), or has none of the members `mediaType`,
-/// `schemaVersion`, `layers` and `manifests`.
+/// Returns the media type of the manifest or index `data`. This is the type that `data` states or,
+/// if `data` states none, the type that OCI defines for a manifest or an index. Returns `None` if
+/// `data` is not a valid manifest or index (see [`Document::parse`]), or has none of the members
+/// `mediaType`, `schemaVersion`, `layers` and `manifests`.
 pub fn document_type(data: &[u8]) -> Option<MediaType> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

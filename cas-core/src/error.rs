@@ -36,7 +36,8 @@ pub enum ErrorKind {
     Full,
     /// A device or a service failed, perhaps only temporarily; retry.
     Unavailable,
-    /// The operation was abandoned because its caller, or another part of the same job, ended.
+    /// The operation was abandoned because its caller no longer waits for it, or because a related
+    /// operation, such as the import of another blob of the image, failed or ended.
     Cancelled,
     /// A defect in `cas`, or a failure that could not be classified.
     Internal,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Maximum size of a manifest, index or configuration that is read. Also the maximum size of one
 /// page in which a registry lists referrers.
 pub const DOCUMENT_READ: u64 = 8 << 20;
-/// Maximum size of a manifest or an index that is pushed, or given to `ingest_blobs`. Also the
+/// Maximum size of a manifest or an index that is pushed, or given to `Cas::ingest_blobs`. Also the
 /// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
 /// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
@@ -75,7 +75,7 @@ pub const PLATFORM_PART: usize = 64;
 pub const OS_FEATURES: usize = 16;
 /// Maximum number of layers of one image.
 pub const LAYERS: usize = 512;
-/// Maximum length of the name of an owner.
+/// Maximum length of the name of an owner (see [`Owner`](crate::Owner)).
 pub const OWNER: usize = 64;
 /// Maximum length of the name of an image, the id of a lease, or a name in the manifest of an ACI
 /// (App Container Image).
@@ -88,12 +88,13 @@ pub const HOST: usize = 259;
 pub const REPOSITORY: usize = 255;
 /// Maximum length of a tag.
 pub const TAG: usize = 128;
-/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of the key of a
-/// note in its table, `room/key` (see [`Notes`](crate::records::Notes)).
+/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of `room/key`, under
+/// which a note is stored in the table of notes (see [`Notes`](crate::records::Notes)).
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;
-/// Maximum number of images whose last use is kept in memory until it is written to the store.
+/// Maximum number of images for which the time of the last use is kept in memory until this time is
+/// written to the store.
 pub const USES: usize = 65_536;
 /// Maximum length of the key and the value of a label together. Also the maximum length of the
 /// value of a label in the manifest of an ACI.
@@ -111,9 +112,9 @@ pub const COMPONENT: usize = 255;
 pub const PATH_DEPTH: usize = 512;
 /// Maximum number of symbolic links that one path leads through. Linux has the same maximum.
 pub const LINKS: usize = 40;
-/// Maximum number of entries of one layer. Whenever an entry implies a directory (see [`IMPLIED`]),
-/// the entries and the implied directories so far are counted together, and this sum has the same
-/// maximum.
+/// Maximum number of entries of one layer. Also the maximum number of entries and implied
+/// directories (see [`IMPLIED`]) of one layer together. The sum of both is checked only when an
+/// entry implies a directory.
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories in the tree into which the layers of one image are
 /// merged in memory.
@@ -127,8 +128,8 @@ pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum size of a writable disk, which is stored as one file. Many file systems cannot store a
 /// larger file.
 pub const WRITABLE_DISK: u64 = 16 << 40;
-/// Maximum number of directories that the layers of one image imply. A layer implies a directory that
-/// is in the path of an entry, but has no entry of its own. For each entry of a layer,
+/// Maximum number of directories that the layers of one image imply. A layer implies a directory
+/// that is in the path of an entry, but has no entry of its own. For each entry of a layer,
 /// [`IMPLIED_BY_ENTRY`] more implied directories are allowed.
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of implied directories for each entry of a layer, in addition to [`IMPLIED`].
@@ -151,8 +152,8 @@ pub const SPARSE_REGIONS: usize = 64 << 10;
 /// Maximum number of different warnings that are reported for one layer, archive or registry. If a
 /// layer or an archive has more, one further warning states how many were left out.
 pub const WARNINGS: usize = 32;
-/// Maximum size of the value of one extended attribute, as in the kernel. Larger values are left
-/// out.
+/// Maximum size of the value of one extended attribute. Linux has the same maximum. An attribute
+/// with a larger value is left out.
 pub const XATTR: usize = 64 << 10;
 /// Maximum total size of the names and values of all extended attributes of one inode.
 pub const XATTRS: usize = 256 << 10;
@@ -162,7 +163,7 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 pub const XZ_DICTIONARY: u64 = 128 << 20;
 /// Maximum number of bzip2 streams in one file, in addition to one for each [`BZIP2_STREAM`]
 /// decompressed bytes. A stream can be as short as 14 bytes, but for each stream, the decoder needs
-/// up to 4 MiB of cleared memory.
+/// up to 4 MiB of zeroed memory.
 pub const BZIP2_STREAMS: u64 = 1_000;
 /// Number of decompressed bytes per additional bzip2 stream: a file may have [`BZIP2_STREAMS`]
 /// streams, and one more for each `BZIP2_STREAM` decompressed bytes. Programs that compress in
@@ -205,7 +206,8 @@ pub const UNPACK_EFFECTS: u64 = 16 << 20;
 /// that the strings of a zTOC, such as file names, take in memory.
 pub const ZTOC: u64 = 288 << 20;
 /// Maximum number of spans of one layer. A span is a part of the compressed layer that can be
-/// decompressed without the parts before it, from a checkpoint of 32 KiB.
+/// decompressed without the parts before it. Instead, the decoder uses a checkpoint, which contains
+/// the last 32 KiB of decompressed data before the span.
 pub const SPANS: usize = 8192;
 /// Maximum size of a prefetch artifact, SOCI's list of the spans of one layer that are fetched
 /// first.

@@ -246,9 +246,10 @@ impl Registry {
     /// Returns the backend of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported` if no backend has the scheme, even if a kind of composition has it; the
-    /// message lists the schemes that are compiled in, and the feature to enable if one is known.
-    /// `AlreadyExists` if a scheme is registered twice.
+    /// `Unsupported` if no backend has the scheme, even if a kind of composition has it. The
+    /// message lists the schemes that are compiled in. If [`Registry::with_features`] has set a
+    /// Cargo feature for the scheme, the message also names this feature. `AlreadyExists` if a
+    /// scheme is registered twice.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
         self.check_registered()?;
         let found = self.openers().find(|opener| opener.scheme() == scheme);
@@ -258,9 +259,9 @@ impl Registry {
     /// Returns the snapshotter of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported` if no snapshotter has the scheme; the message lists the snapshotters that are
-    /// compiled in, and the feature to enable if one is known. `AlreadyExists` if a scheme is
-    /// registered twice.
+    /// `Unsupported` if no snapshotter has the scheme. The message lists the snapshotters that are
+    /// compiled in. If [`Registry::with_features`] has set a Cargo feature for the scheme, the
+    /// message also names this feature. `AlreadyExists` if a scheme is registered twice.
     pub fn snapshotter(&self, scheme: &str) -> Result<&dyn SnapshotterOpener> {
         self.check_registered()?;
         let found = self.snapshotters().find(|opener| opener.scheme() == scheme);

@@ -119,11 +119,11 @@ pub struct IngestStatus {
 
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// In a local store, `stat` is quick and runs on the caller's thread. `list` may also run on the
-/// caller's thread, for one page. Over a network, `stat` and `list` take as long as a request.
-/// Other methods may wait for a disk, and must not block the threads of the async runtime. Every
-/// asynchronous method may return errors of the backend, such as `Unavailable` or `Full`, besides
-/// the errors that the documentation of the method lists.
+/// In a local store, `stat` is quick and runs on the caller's thread. `list` reads only one page of
+/// blobs, and may also run on the caller's thread. Over a network, `stat` and `list` take as long
+/// as a request. Other methods may wait for a disk, and must not block the threads of the async
+/// runtime. Every asynchronous method may return errors of the backend, such as `Unavailable` or
+/// `Full`, besides the errors that the documentation of the method lists.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
     /// Returns what the store promises beyond the requirements of this trait.
@@ -222,10 +222,11 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns the sizes, in bytes, of leftover pieces that were stored before `before`. A leftover
-    /// piece is a file or an object that a killed process wrote, and that belongs to no blob and no
-    /// ingest. If no other process can use the store, pieces of any age are leftovers. If `remove`
-    /// is set, removes these pieces. Only a collection or a repair of a whole store sets `remove`.
+    /// Returns the sizes, in bytes, of the leftovers that were stored before the time `before`. A
+    /// leftover is a file or an object that a killed process wrote, and that belongs to no blob and
+    /// no ingest. If no other process can use the store, returns the sizes of all leftovers,
+    /// whatever their age. If `remove` is set, removes the leftovers whose sizes are returned. Only
+    /// a collection or a repair of a whole store sets `remove`.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }

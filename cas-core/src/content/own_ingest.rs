@@ -15,8 +15,9 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 /// The key of an ingest that no other job resumes. Dropping this value discards the ingest in the
 /// background. To prevent this, call [`published`](Self::published). Create the value before the
 /// writer. Rust drops variables in reverse order, so the writer releases the key before the ingest
-/// is discarded. This also holds if a future is dropped. If another writer keeps the key open for
-/// more than 5 seconds, or if the store fails, the ingest stays until a collection removes it.
+/// is discarded. The order is the same if a future that holds both variables is dropped. If another
+/// writer keeps the key open for more than 5 seconds, or if the store fails, the ingest stays until
+/// a collection removes it.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,

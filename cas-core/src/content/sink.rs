@@ -44,8 +44,9 @@ pub async fn write_apart<T: Send + 'static>(
 
 /// Collects the bytes that are written to the sink, and passes them to a [`Writer`] in larger
 /// pieces. A sink is meant for the function `write` that is given to [`write_apart`]. The two
-/// arguments of `write` are the writer and the waiter of the sink. Once the waiter can no longer be
-/// upgraded, storing a piece fails with `Cancelled`, because no caller waits for the bytes.
+/// arguments of `write` are the arguments `writer` and `waiter` of [`Sink::new`]. Once `waiter` can
+/// no longer be upgraded, storing a piece fails with `Cancelled`, because no caller waits for the
+/// bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,

@@ -289,8 +289,8 @@ impl Writer {
     }
 
     /// Checks the bytes against the expected digest and size, and publishes them as a blob. Commits
-    /// `batch` in the same step if the store keeps the records too. Otherwise, [`Committed::batch`]
-    /// is false, and the caller must commit the batch.
+    /// `batch` in the same step if the store keeps the records too. If the store did not commit the
+    /// batch, [`Committed::batch`] is false, and the caller must commit the batch.
     ///
     /// # Errors
     /// `Corrupt` if the digest or the size is not the expected one; `FailedPrecondition` after a

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// A hash function whose digests name content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
-    /// SHA-256, the default.
+    /// SHA-256, which is used if no expected digest states another algorithm.
     Sha256,
     /// SHA-512.
     Sha512,

@@ -13,7 +13,7 @@ use crate::document::Document;
 use crate::error::{Error, Result};
 
 /// Returns all bytes of a blob. Takes them from the data that is embedded in `descriptor`, or from
-/// the store if no data is embedded. A blob in the store may have at most
+/// the store if no data is embedded. A blob that is read from the store may have at most
 /// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ) bytes. Checks the bytes against the size
 /// and the digest of the descriptor.
 ///

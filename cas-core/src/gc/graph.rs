@@ -30,7 +30,7 @@ pub enum Reason {
     /// A label marks the resource as a gc root.
     Label,
     /// The resource is a blob or a snapshot that was stored without a lease less than a day ago, or
-    /// an ingest that has grown less than a day ago.
+    /// an ingest that grew less than a day ago.
     Young {
         /// When this reason ends.
         until: SystemTime,

@@ -11,10 +11,11 @@
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
 //! The target is the resource that the label names. The keys of all these labels begin with
-//! `containerd.io/`. After `content` and `image` a key ends, or continues with `.` or `/` and any
+//! `containerd.io/`. After `content` or `image`, a key ends, or continues with `.` or `/` and any
 //! text. `NAME`, after `snapshot.`, is the name of the snapshotter, up to the end of the key or the
 //! next `/`. `KEY` is the key of a snapshot. The condition `usedat<2h` holds while the last use of
-//! this snapshot is less than two hours ago. A condition may also have `>` and another duration.
+//! this snapshot is less than two hours ago. A condition may have `>` instead of `<`, and any
+//! duration.
 
 use std::time::{Duration, SystemTime};
 

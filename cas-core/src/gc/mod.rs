@@ -1,12 +1,13 @@
 //! Garbage collection: removes what no name, lease or label keeps, while other jobs use the store.
 //!
-//! Jobs that store content follow their half of the protocol under a [`lease`](crate::lease). A
-//! collection follows the other half:
+//! Jobs and collections follow one protocol. The module [`lease`](crate::lease) describes the steps
+//! of a job. A collection follows these steps:
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
-//! 2. Then it reads the leases, then the images and the other roots of the image store.
-//! 3. Then it reads the references in the records, and marks everything that leases, images, the
-//!    other roots, labels, claims of owners and young content reach. Young content was stored
+//! 2. Then it reads the leases, and then the images and the content without a name that the image
+//!    store lists as roots.
+//! 3. Then it reads the references in the records, and marks everything that leases, images, roots
+//!    without a name, labels, claims of owners and young content reach. Young content was stored
 //!    without a lease less than a day ago.
 //! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
@@ -18,8 +19,9 @@
 //! `scan.rs` has the details.
 //!
 //! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
-//! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
-//! and 5 are one step. If a collection is interrupted, the next collection completes it.
+//! blob again stores it as another version. If the store can remove the bytes and the record of a
+//! blob in one transaction, steps 4 and 5 are one step. If a collection is interrupted, the next
+//! collection completes it.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
@@ -35,11 +37,11 @@
 //! [`prune`] removes the names of the least recently used images, and then collects.
 //!
 //! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is forced,
-//! it fails if a resource other than these blobs refers to one of them, or if a lease, a label or a
-//! claim keeps one of them.
+//! it fails if one of these keeps one of the blobs: an image, a lease, a label, the claim of an
+//! owner (except the owner that the store is opened for), or young content other than the blobs.
 //!
-//! A collection does not remove bytes without a record. Another program may have stored the bytes,
-//! or a job whose lease has expired may be about to write the record again.
+//! A collection does not remove bytes that have no record. Another program may have stored the
+//! bytes, or a job whose lease has expired may be about to write the record again.
 
 mod explain;
 mod graph;
@@ -87,7 +89,7 @@ pub struct GcOptions {
     /// and expired leases. Such a collection does not complete interrupted collections.
     pub only: Option<BTreeSet<Digest>>,
     /// The owner whose content is collected. The default is the owner that the store is opened for.
-    /// Without an owner, the collection removes what no owner claims.
+    /// A collection without an owner keeps every blob that any owner claims.
     pub owner: Option<Owner>,
 }
 

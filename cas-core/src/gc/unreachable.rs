@@ -160,9 +160,10 @@ impl Unreachable {
     }
 }
 
-/// Returns what killed or failed jobs have left in the content store and in the snapshotters,
-/// except what is in use. In a content store that other processes may use, only leftovers that were
-/// stored before the time `before` are found. Elsewhere, leftovers of any age are found.
+/// Returns what killed or failed jobs have left in the content store and in the snapshotters. In
+/// the snapshotters, only leftovers that are not in use (see [`Snapshotter::cleanup`]) are found.
+/// In a content store that other processes may use, only leftovers that were stored before the time
+/// `before` are found. Elsewhere, leftovers of any age are found.
 ///
 /// # Errors
 /// Errors of the store and of the snapshotters.
@@ -203,8 +204,8 @@ async fn sizes(
     sizes
 }
 
-/// Returns what killed or failed jobs have left in the content store, as one leftover. Removes it if
-/// `remove` is set. Only leftovers that were stored before the time `before` are found if other
+/// Returns what killed or failed jobs have left in the content store, as one leftover. Removes it
+/// if `remove` is set. Only leftovers that were stored before the time `before` are found if other
 /// processes may use the store.
 pub(crate) async fn leftovers_of_content(
     content: &dyn ContentStore,

@@ -45,11 +45,11 @@ pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) 
         .try_for_each(|path| update_label(labels, update, path))
 }
 
-/// Checks an image before it is stored: its target must have a type and at least one byte, and its
-/// labels must be within their bounds.
+/// Checks an image before it is stored: its target must have a media type and at least one byte,
+/// and the labels of the image must pass [`check_labels`].
 ///
 /// # Errors
-/// `InvalidArgument`, naming the problem.
+/// `InvalidArgument` if the image does not pass the check. The message names the problem.
 pub fn check_image(image: &Image) -> Result<()> {
     let wrong = |why: &'static str| {
         Err(Error::invalid(why)
@@ -65,7 +65,8 @@ pub fn check_image(image: &Image) -> Result<()> {
     check_labels(&image.labels)
 }
 
-/// Checks that the target of `image`, which is about to be replaced, has the digest of `expected`.
+/// Checks that the target of `image` has the digest of `expected`. An image store calls this
+/// function before it replaces the target.
 ///
 /// # Errors
 /// `Conflict` if the target has another digest. The error names both digests.

@@ -192,8 +192,7 @@ fn parse(text: &str) -> Result<FullName> {
     let length = name.to_string().len();
     if length > limit::NAME {
         return Err(Error::invalid(format!(
-            "the full name, such as docker.io/library/app:latest, has {length} bytes; expected at \
-             most {}",
+            "the full name, which includes the host, has {length} bytes; expected at most {}",
             limit::NAME
         )));
     }

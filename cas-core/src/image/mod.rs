@@ -166,11 +166,11 @@ pub trait ImageStore: Send + Sync + 'static {
     /// the image.
     async fn create(&self, image: Image) -> Result<Image>;
 
-    /// Replaces the fields of an image that `fieldpaths` names. If `fieldpaths` is empty, replaces
-    /// the target and the labels. The valid field paths are `target`, `labels`, `labels.<key>`,
-    /// `annotations` and `annotations.<key>`. The last two name annotations of the target. The
-    /// name, its owner and `created_at` stay. A label with an empty value is removed. Returns the
-    /// image as stored.
+    /// Replaces fields of a stored image by those of `image`, which has the same name. `fieldpaths`
+    /// selects the fields. If `fieldpaths` is empty, replaces the target and the labels. The valid
+    /// field paths are `target`, `labels`, `labels.<key>`, `annotations` and `annotations.<key>`.
+    /// The last two select annotations of the target. The name, its owner and `created_at` stay. A
+    /// label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; `InvalidArgument` if a field path is not valid, or if

@@ -42,12 +42,12 @@ impl RecordImages {
     }
 
     /// Returns the image store in `records`, which must have the capability [`Capability::Atomic`].
-    /// For each name, the store also keeps a note (a small record), whose key consists of the
-    /// digest of the target and the name. With these notes, [`ImageStore::find`] does not have to
-    /// read all names. If a store that [`RecordImages::new`] returned has written names to
-    /// `records`, the caller must first add a note for each of these names to [`Table::Notes`]. The
-    /// function [`target_note`](super::target_note) returns the key of the note. The value of the
-    /// note is empty.
+    /// For each name, the store also keeps a note (a small record), whose key contains the name and
+    /// the digest of its target. With these notes, [`ImageStore::find`] does not have to read all
+    /// names. If a store that [`RecordImages::new`] returned has written names to `records`, the
+    /// caller must first add a note for each of these names to [`Table::Notes`]. The function
+    /// [`target_note`](super::target_note) returns the key of the note. The value of the note is
+    /// empty.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).

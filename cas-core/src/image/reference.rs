@@ -31,8 +31,9 @@ impl Reference {
 
     /// Returns whether the name follows the grammar that OCI gives to
     /// `org.opencontainers.image.ref.name`: components that are joined by `/`. A component consists
-    /// of ASCII letters and digits that are separated by one of `- . _ : @ +` or by `--`. Some
-    /// programs that read image layouts do not find an image whose name breaks this grammar.
+    /// of words of ASCII letters and digits. Two words are separated by one of `- . _ : @ +` or by
+    /// `--`. Some programs that read image layouts do not find an image whose name breaks this
+    /// grammar.
     pub fn is_layout_name(&self) -> bool {
         self.0.split('/').all(is_component)
     }

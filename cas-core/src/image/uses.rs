@@ -5,8 +5,8 @@
 //! at most once a minute. [`Uses::flush`] writes at once. Dropping the [`Uses`] begins a write at
 //! once. As with the mount option `relatime` of a file system, a time is written only if no time is
 //! stored, or if the stored time is older by more than [`USE_PRECISION`]. Writing a note changes no
-//! record that a collection reads. If the process is killed or the disk is full, recorded times may
-//! be lost. No job fails because a time is lost.
+//! record that a garbage collection reads. If the process is killed or the disk is full, recorded
+//! times may be lost. The loss of a time does not make the use of an image fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -112,11 +112,11 @@ impl Uses {
         }
     }
 
-    /// Writes the recorded time of each image, unless the stored time is at most [`USE_PRECISION`]
-    /// older than the recorded time, or is later. Names that do not exist are skipped.
+    /// Writes the times in memory to the store. Skips a time if the stored time of the image is
+    /// later, or is older by at most [`USE_PRECISION`]. Skips the times of names that do not exist.
     ///
     /// # Errors
-    /// Errors of the store. After an error, the times in memory are lost.
+    /// Errors of the store. After an error, the times that this call could not write are lost.
     pub async fn flush(&self) -> Result<()> {
         let times = lock(&self.pending).take();
         self.parts.write(times).await

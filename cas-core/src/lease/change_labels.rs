@@ -61,7 +61,7 @@ pub async fn change_labels(
 ///
 /// # Errors
 /// As [`change_labels`], but only the keys of labels that are set are checked; `InvalidArgument`
-/// for any other field path.
+/// for a field path other than `labels` and `labels.<key>`.
 pub async fn update_labels(
     store: &Store,
     digest: &Digest,

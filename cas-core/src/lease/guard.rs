@@ -25,8 +25,9 @@ use crate::unique;
 
 /// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
 /// that is pinned under the lease. The same holds for a snapshot that is created after it was
-/// pinned. A snapshot that existed before may still be removed by a collection that read the leases
-/// before the pin. To prevent this, the job also calls [`LeaseGuard::bump_snapshot`].
+/// pinned. If a snapshot already existed when it was pinned, a collection that read the leases
+/// before the pin may still remove the snapshot. To prevent this, the job also calls
+/// [`LeaseGuard::bump_snapshot`].
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being
@@ -164,8 +165,9 @@ impl LeaseGuard {
 
     /// Stores a small blob and its record, and pins the blob. If the blob is a document (an index
     /// or a manifest), its children are recorded with it, as by [`LeaseGuard::record_children`].
-    /// Before this call, the guard must have stored the children, or pinned the children that are
-    /// stored. Any other child is recorded as absent, unless an earlier job recorded it as stored.
+    /// Before this call, the guard must have stored or pinned each child that is in the store. A
+    /// child that the guard neither stored nor found in the store is recorded as absent, unless an
+    /// earlier job recorded it as stored.
     ///
     /// # Errors
     /// Errors of [`Store::put`].

@@ -15,7 +15,7 @@ use crate::records::{BlobRecord, LEASE_TTL};
 use crate::store::Store;
 
 /// Returns the label keys under which a parent refers to `child`. [`set_children_mapped_labels`]
-/// completes a key that ends with a dot.
+/// describes how the keys are completed.
 pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }

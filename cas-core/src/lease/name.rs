@@ -44,8 +44,8 @@ impl LeaseGuard {
     }
 
     /// Replaces the target of an existing image, and ends the lease. The labels of the image stay.
-    /// After an error, the old target is restored as far as possible. If a part of its content is
-    /// gone, the name is deleted. Returns the image as stored.
+    /// After an error, the old target is restored as far as possible, or the name is deleted if a
+    /// part of the content of the old target is gone. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; otherwise as [`LeaseGuard::name`].

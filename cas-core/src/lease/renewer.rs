@@ -1,4 +1,4 @@
-//! The thread that extends the lease of a job, even while the job waits for something else.
+//! The thread that extends the lease of a job, even while the job itself is blocked.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;

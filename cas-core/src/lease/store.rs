@@ -46,7 +46,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`, or is a document
-    /// that does not parse; `Busy` if another writer stores the blob for more than ten minutes.
+    /// that does not parse; `Busy` if another writer still writes the blob after a wait of ten
+    /// minutes.
     pub async fn put(
         &self,
         descriptor: &Descriptor,
@@ -57,9 +58,9 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Records the media type and the children of a blob that is in the store, if its record does
-    /// not have them yet. Does not check that the blob is there. Garbage collections keep the blob
-    /// for at least a day.
+    /// Records the media type and the children of a blob that is in the store. If the record of the
+    /// blob already has a media type or children, these stay. Does not check that the store has the
+    /// blob. Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against

@@ -18,9 +18,10 @@ impl LeaseGuard {
     /// garbage collection. Content that only labels refer to may be missing.
     ///
     /// If the record of `root` lists no children, `root` is read and its children are recorded. A
-    /// child that is not in the store is recorded as absent. Then the same rule applies to each
-    /// document that `root` lists, and so on. The documents below a document whose record lists
-    /// children are not read.
+    /// child that is not in the store is recorded as absent. A child of an index is also recorded as
+    /// absent if the store lacks a blob that the child needs. Then these rules apply to each
+    /// document that `root` lists and that is not recorded as absent, and so on. The documents below
+    /// a document whose record lists children are not read.
     ///
     /// # Errors
     /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a
@@ -31,8 +32,9 @@ impl LeaseGuard {
     }
 
     /// As [`LeaseGuard::pin_tree`], but also pins each child that is recorded as absent and was
-    /// stored since, and records the child as stored. A job calls this to name an image whose blobs
-    /// other jobs have stored one by one.
+    /// stored since, and records the child as stored. A child of an index stays absent for as long
+    /// as the store lacks a blob that the child needs. A job calls this before it names an image
+    /// whose blobs other jobs have stored one by one.
     ///
     /// # Errors
     /// As [`LeaseGuard::pin_tree`].

@@ -12,8 +12,9 @@ use crate::limit;
 
 /// The notes of one room. Notes are stored in [`Table::Notes`].
 ///
-/// A room is a namespace of notes, for one purpose such as a kind of job. In the table, the key of
-/// a note is `room/key`. A note does not protect anything from a garbage collection.
+/// A room is a namespace of notes that serve one purpose, such as the progress of checks. In the
+/// table, the key of a note is `room/key`. A note does not protect anything from a garbage
+/// collection.
 #[derive(Clone)]
 pub struct Notes {
     records: Arc<dyn Records>,

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Packing {
     /// The blob has the bytes of the tar.
     Plain,
-    /// The blob is the tar as this program compresses it with gzip at this level, from 1 to 9.
+    /// The blob has the bytes that this program makes when it compresses the tar with gzip at this
+    /// level, from 1 to 9.
     Gzip(u32),
     /// It is not known how to make the bytes of the blob, or this program cannot make them.
     Unknown,

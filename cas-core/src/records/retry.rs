@@ -5,8 +5,8 @@ use crate::error::{ErrorKind, Result};
 /// Maximum number of attempts of a compare-and-swap.
 pub(crate) const ATTEMPTS: usize = 64;
 
-/// Runs `attempt` until it does not fail with `Conflict`, at most 64 times. Returns the last
-/// outcome.
+/// Runs `attempt`, and repeats it while it fails with `Conflict`, at most 64 times in all. Returns
+/// the result of the last attempt.
 ///
 /// # Errors
 /// Errors of the last attempt.

@@ -38,8 +38,8 @@ pub struct Pruned {
     /// Number of bytes that only the removed images kept. Like `later` and `missing`, this number
     /// was computed before the names were removed.
     pub freed: u64,
-    /// Number of bytes of the removed images that this collection cannot free, but a later one can,
-    /// because the content was stored less than a day ago or a lease keeps the content.
+    /// Number of bytes of the removed images that this collection cannot free, because the content
+    /// was stored less than a day ago or a lease keeps it. A later collection can free them.
     pub later: u64,
     /// Images that exceed the bounds, but stay because they are mounted, leased or used by a job.
     pub in_use: Vec<Reference>,

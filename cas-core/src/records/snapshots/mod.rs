@@ -69,8 +69,8 @@ impl Snapshots {
     /// the directory of a new snapshot.
     ///
     /// # Errors
-    /// `Corrupt` if the counter does not parse or is too high; `Conflict` if every attempt lost
-    /// against another writer; errors of the store.
+    /// `Corrupt` if the stored counter of ids does not parse or is too high; `Conflict` if every
+    /// attempt lost against another writer; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
@@ -175,8 +175,8 @@ impl Snapshots {
     }
 
     /// Removes the record of a snapshot and returns it, if the snapshot is still as `seen`
-    /// describes it. Returns `None` if the snapshot does not exist, was updated since, or is
-    /// another snapshot under the same key.
+    /// describes it. Returns `None` if no snapshot has the key `seen.key`, if the snapshot was
+    /// updated after `seen` was read, or if the key now belongs to another snapshot.
     ///
     /// # Errors
     /// As [`Self::remove`], but never `NotFound`.
@@ -208,9 +208,9 @@ impl Snapshots {
     }
 
     /// Returns the ids of the directories that records name. The result may lack the id of a
-    /// snapshot that is created or committed during the call. A caller that wants to remove a
-    /// directory whose id was not returned must therefore lock the directory and call this method
-    /// again.
+    /// snapshot that is created, committed or [replaced](Self::replace) during the call. A caller
+    /// that wants to remove a directory whose id was not returned must therefore lock the directory
+    /// and call this method again.
     ///
     /// # Errors
     /// As [`Self::walk`].
