@@ -88,8 +88,8 @@ pub const HOST: usize = 259;
 pub const REPOSITORY: usize = 255;
 /// Maximum length of a tag.
 pub const TAG: usize = 128;
-/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of `room/key`, under
-/// which a note is stored in the table of notes (see [`Notes`](crate::records::Notes)).
+/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of `room/key`,
+/// under which a note is stored in the table of notes (see [`Notes`](crate::records::Notes)).
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;

@@ -1,4 +1,5 @@
-//! Conversions to and from the types of the crate `oci-spec`, for programs that use both crates.
+//! Conversions between the types of this crate and the types of the crate `oci-spec`, for programs
+//! that use both crates.
 //!
 //! The types of both crates read and write the JSON of the OCI image specification. A conversion
 //! writes a value of one crate as JSON, and reads this JSON as a value of the other crate.

@@ -7,8 +7,8 @@ use reqwest::header::{HeaderMap, HeaderValue, LINK};
 use crate::config::Config;
 use crate::{challenge, date, pages, spelling, token, warning};
 
-/// Parses a value of the header `WWW-Authenticate`. Returns the number of Basic challenges and of
-/// Bearer challenges with a realm.
+/// Parses a value of the header `WWW-Authenticate`. Returns how many Basic and Bearer challenges
+/// the value has in total. A Bearer challenge without a realm is not counted.
 pub fn challenges(value: &str) -> usize {
     challenge::parse(iter::once(value)).len()
 }

@@ -1,8 +1,8 @@
-//! The keys under which files of logins and credential helpers keep the login for a registry.
+//! The keys under which credential helpers and files of logins keep the login for a registry.
 //!
 //! docker uses the host of the registry, earlier releases of docker used URLs, and Docker Hub has a
-//! key of its own. podman also uses the host with a namespace or a repository. A login under such a
-//! key is for that part of the registry.
+//! key of its own. podman also uses the host with a namespace or a repository. A login under a key
+//! with a namespace or a repository is only for this namespace or repository.
 
 use reqwest::Url;
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use cas_core::gc::{self, Explanation, GcOptions, Removed};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Result, Snapshotter, lease};
+use cas_core::{ErrorKind, Result, Snapshotter, lease};
 
 use super::Cas;
 
@@ -38,10 +38,21 @@ impl Cas {
         let snapshotters = self.collected_snapshotters();
         let removed = gc::collect(store, &snapshotters, &options).await?;
         if is_whole && !options.dry_run {
-            // If this fails, the next collection forgets the last uses of the removed images.
-            let _ = self.uses.forget_removed().await;
+            self.forget_uses().await?;
         }
         Ok(removed.after(left))
+    }
+
+    /// Forgets when removed images were last used. If this fails because the disk is full or another
+    /// process makes changes, the next collection does it.
+    ///
+    /// # Errors
+    /// `Unavailable` if the device or the service fails.
+    pub(super) async fn forget_uses(&self) -> Result<()> {
+        match self.uses.forget_removed().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Returns why a resource is kept: at most a hundred paths of references that lead to it.

@@ -40,8 +40,7 @@ impl Cas {
         let mut pruned = gc::prune(store, &snapshotters, &uses, &options).await?;
         pruned.removed = pruned.removed.after(left);
         if !options.dry_run {
-            // If this fails, the next collection forgets the last uses of the removed images.
-            let _ = self.uses.forget_removed().await;
+            self.forget_uses().await?;
         }
         Ok(pruned)
     }

@@ -57,9 +57,8 @@ pub(crate) fn measure(command: &mut Command) -> Duration {
     }
 }
 
-/// Runs a command. Returns how it ended, and what it wrote to standard error. If it has not ended
-/// within `time`, or if `is_over` returns true meanwhile, kills it and the programs that it started,
-/// and returns `None`.
+/// Runs a command. Returns how it ended, and what it wrote. If it has not ended within `time`, or if
+/// `is_over` returns true meanwhile, kills it and the programs that it started, and returns `None`.
 pub(crate) fn end_within(
     command: &mut Command,
     time: Duration,
@@ -67,9 +66,10 @@ pub(crate) fn end_within(
 ) -> Option<(ExitStatus, String)> {
     let begun = Instant::now();
     // Not a pipe, because nobody reads it before the command ends.
-    let mut errors = tempfile::tempfile().unwrap();
-    let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
-    let group = silent.stderr(errors.try_clone().unwrap()).process_group(0);
+    let mut written = tempfile::tempfile().unwrap();
+    let silent = command.stdin(Stdio::null());
+    let silent = silent.stdout(written.try_clone().unwrap());
+    let group = silent.stderr(written.try_clone().unwrap()).process_group(0);
     let mut process = group.spawn().unwrap();
     let mut asked = begun;
     let status = loop {
@@ -93,7 +93,7 @@ pub(crate) fn end_within(
         thread::sleep(LOOK);
     };
     let mut said = Vec::new();
-    errors.rewind().unwrap();
-    errors.read_to_end(&mut said).unwrap();
+    written.rewind().unwrap();
+    written.read_to_end(&mut said).unwrap();
     Some((status, text(&said)))
 }

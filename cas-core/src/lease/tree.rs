@@ -18,10 +18,10 @@ impl LeaseGuard {
     /// garbage collection. Content that only labels refer to may be missing.
     ///
     /// If the record of `root` lists no children, `root` is read and its children are recorded. A
-    /// child that is not in the store is recorded as absent. A child of an index is also recorded as
-    /// absent if the store lacks a blob that the child needs. Then these rules apply to each
-    /// document that `root` lists and that is not recorded as absent, and so on. The documents below
-    /// a document whose record lists children are not read.
+    /// child that is not in the store is recorded as absent. A child of an index is also recorded
+    /// as absent if the store lacks a blob that the child needs. Then these rules apply to each
+    /// document that `root` lists and that is not recorded as absent, and so on. The documents
+    /// below a document whose record lists children are not read.
     ///
     /// # Errors
     /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a

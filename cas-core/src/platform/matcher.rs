@@ -37,8 +37,8 @@ impl Matcher for All {
 /// every feature that the image requires. Of two images that otherwise match equally well, the
 /// image that requires more features is better.
 ///
-/// These are the rules of containerd, with one exception. On a Windows host of build 20348 (Server
-/// 2022) or later, containerd also accepts images of older builds, back to the last long-term
+/// These are the rules of containerd, with one exception. On a Windows host of a later build than
+/// 20348 (Server 2022), containerd also accepts images of older builds, back to the last long-term
 /// release before the build of the host.
 #[derive(Clone, Debug)]
 pub struct Only {

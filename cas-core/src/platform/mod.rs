@@ -235,9 +235,9 @@ impl Platforms {
         }
     }
 
-    /// Adds `features` to the platform of this machine, if [`Platforms::Host`] is selected. Of two
-    /// variants of an image that otherwise match equally well, the variant that requires more of
-    /// these features is then chosen. Returns any other selection unchanged.
+    /// Adds `features` to the platform of this machine, if [`Platforms::Host`] is selected. If two
+    /// images of an index otherwise match equally well, the image that requires more of these
+    /// features is then chosen. Returns any other selection unchanged.
     #[must_use]
     pub fn preferring(self, features: &[&str]) -> Self {
         if self != Platforms::Host || features.is_empty() {

@@ -24,7 +24,7 @@ use crate::owner::Owner;
 pub struct BlobRecord {
     /// Length in bytes.
     pub size: u64,
-    /// Its media type, if it is known.
+    /// The media type of the blob, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
     /// Labels. Garbage collection interprets the labels that begin with `containerd.io/gc.`.
@@ -57,8 +57,8 @@ pub struct BlobRecord {
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Version>,
-    /// The time until which the blob is kept even without a lease; `None` if the blob was only
-    /// stored under leases.
+    /// The time until which the blob is kept even without a lease; `None` if the blob was stored
+    /// and pinned only under leases.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -153,8 +153,8 @@ impl Blobs {
         Ok(claimed)
     }
 
-    /// Adds a write of the record to `batch`, which the caller commits, or publishes together with
-    /// the bytes.
+    /// Adds a write of the record to `batch`. The caller then commits the batch, alone or together
+    /// with the bytes of the blob.
     ///
     /// # Errors
     /// `InvalidArgument` for labels that exceed their bounds.

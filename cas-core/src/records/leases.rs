@@ -24,15 +24,16 @@ pub struct Lease {
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made the lease. This is not an [`Owner`](crate::Owner) of names and blobs.
-    /// Until the lease expires, no other job may delete the lease.
+    /// The job that made the lease, such as `pull of process 12`. This text is not an
+    /// [`Owner`](crate::Owner) of names and blobs. Until the lease expires, no other job may delete
+    /// the lease.
     pub owner: String,
     /// The resources that the lease keeps. A lease without the label
     /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything that the resources refer to. Blobs
     /// that a job pins are not listed here. Their records name the lease instead.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
-    /// When it was made.
+    /// When the lease was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
     /// When the lease expires. `None` means never, unless the label `containerd.io/gc.expire`
@@ -268,7 +269,8 @@ impl Leases {
         self.0.commit(&batch).await
     }
 
-    /// Adds the write of a lease to `batch`, for a caller that commits other records with it.
+    /// Adds a write of the lease to `batch`, so that the caller can commit the lease together with
+    /// other records.
     ///
     /// # Errors
     /// `InvalidArgument` for labels that exceed their bounds.

@@ -1,7 +1,7 @@
-//! Finds certificates in the directories of docker and podman, `certs.d/HOST[:PORT]/`. The files
-//! `*.crt` have the certificates of authorities. `NAME.cert` has a client certificate, which is
-//! presented to the registry. `NAME.key` has the key of this certificate. If `NAME.key` is absent,
-//! `NAME.cert` also has the key.
+//! Finds certificates in the directories `certs.d/HOST[:PORT]/` of docker, podman and containerd.
+//! The files `*.crt` have the certificates of authorities. `NAME.cert` has a client certificate,
+//! which is presented to the registry. `NAME.key` has the key of this certificate. If `NAME.key` is
+//! absent, `NAME.cert` also has the key.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Short names in `registries.conf` as podman documents them.
+//! Tests that the settings for short names in `registries.conf` have the meaning that podman
+//! documents.
 
 use super::file::Text;
 use super::fixtures::digest;

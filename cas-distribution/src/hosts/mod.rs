@@ -1,10 +1,10 @@
 //! This machine's configuration for registries: mirrors, certificates, blocked names, short names
 //! and the policy for images.
 //!
-//! The configuration is read from files of other tools, and means the same as for these tools:
-//! containerd's `hosts.toml`, podman's `registries.conf`, `short-name-aliases.conf` and
-//! `policy.json`, and the certificates in the directories `certs.d` of docker, podman and
-//! containerd. `docs/HOSTS.md` lists the rules.
+//! The configuration is read from files of other tools: containerd's `hosts.toml`, podman's
+//! `registries.conf`, `short-name-aliases.conf` and `policy.json`, and the certificates in the
+//! directories `certs.d` of docker, podman and containerd. Each file has the same meaning as in its
+//! own tool. `docs/HOSTS.md` lists the rules.
 
 mod certificates;
 mod duration;
@@ -64,7 +64,7 @@ pub struct Hosts {
     /// Files with certificates of authorities that are trusted for every registry, in addition to
     /// the authorities that the system trusts.
     pub authorities: Vec<PathBuf>,
-    /// The file `policy.json`. Without it, every image is accepted.
+    /// The file `policy.json`. If `None`, [`check_policy`](Self::check_policy) accepts every image.
     pub policy: Option<PathBuf>,
     /// The directory that [`with_directory`](Self::with_directory) has set.
     chosen: Option<PathBuf>,
