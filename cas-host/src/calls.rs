@@ -1,5 +1,5 @@
-//! System calls on files. They are repeated if something else on the machine or on the network
-//! makes them fail.
+//! System calls on files. A call is repeated if a signal or a change by another machine makes it
+//! fail.
 //!
 //! On network and user-space file systems, a signal may interrupt any of these calls (`EINTR`), and
 //! after a change by another machine, a call may find that what it has looked up is stale

@@ -45,8 +45,8 @@ impl Sums {
     }
 }
 
-/// Reads a range of a file, no faster than `pace` allows. Returns the checksum of the range, with 1
-/// in place of 0. The part of the range that is after the end of the file is ignored.
+/// Reads a range of a file, no faster than `pace` allows. Returns the checksum of the range, or 1
+/// if the checksum is 0. The part of the range that is after the end of the file is ignored.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -8,7 +8,7 @@ use cas_core::Error;
 use crate::calls::undisturbed;
 use crate::{Dir, calls};
 
-/// Explains why a job that needs the directory `path` failed with `error`. Returns `error`
+/// Explains why an operation that needs the directory `path` failed with `error`. Returns `error`
 /// unchanged, except in these cases:
 ///
 /// - The kind of `error` is `AlreadyExists`, `NotADirectory` or `NotFound`, and `path` or one of
@@ -41,7 +41,7 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
     .source(error)
 }
 
-/// Returns whether `error` means that this process must not write: it has no permission for what it
+/// Returns whether `error` means that this process cannot write: it has no permission for what it
 /// tried, or the file system is read-only.
 pub fn cannot_write(error: &io::Error) -> bool {
     use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};

@@ -1,4 +1,4 @@
-//! Finds device nodes and privileged programs that every user of the machine can reach.
+//! Finds device nodes and privileged programs that other users of the machine can reach.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;

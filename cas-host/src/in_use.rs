@@ -110,9 +110,9 @@ impl MountedDirs {
         MountedDirs(table.into_iter().collect())
     }
 
-    /// Returns whether the last of `mounts` seems to be mounted at `directory`, even if a later
-    /// mount there hides it. The paths in the mount table and in `mounts` need to agree only at
-    /// their ends, because the root of `cas` may have been moved since the mount was made.
+    /// Returns whether the last of `mounts` seems to be mounted at `directory`, either visible or
+    /// hidden by another mount there. The paths in the mount table and in `mounts` need to agree
+    /// only at their ends, because the root of `cas` may have been moved since the mount was made.
     pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let mut lines = self.at(directory);
         lines.any(|line| self.shows_last(line, mounts))

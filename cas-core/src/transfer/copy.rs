@@ -44,10 +44,10 @@ const CONCURRENT: usize = 4;
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
-/// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
-/// referrer that has another subject; `Busy` if another job still writes the same blob after a wait
-/// of ten minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
-/// [`limit`](crate::limit); errors of the stores.
+/// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or for
+/// a referrer that does not name the subject for which it is listed; `Busy` if another job still
+/// writes a blob of the image after a wait of ten minutes; `OutOfRange` if a document, the image or
+/// its referrers exceed a bound of [`limit`](crate::limit); errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;

@@ -33,7 +33,8 @@ use crate::store::Store;
 use crate::sync::lock;
 
 /// Fetches the image that the name of `fetcher` refers to, and names it `name` in the store. If the
-/// store has the name already, its target is replaced, and its labels stay. Returns the image.
+/// store has the name already, the target of the name is replaced, and the labels of the name stay.
+/// Returns the image.
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
 /// registries do not serve, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or
@@ -46,8 +47,8 @@ use crate::sync::lock;
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or a part of the image; `Corrupt`
-/// for content that does not match its descriptor, or for a listed referrer that names another
-/// subject; `OutOfRange` if a document, the image or its referrers exceed a bound of
+/// for content that does not match its descriptor, or for a referrer that does not name the subject
+/// for which it is listed; `OutOfRange` if a document, the image or its referrers exceed a bound of
 /// [`limit`](crate::limit); `Busy` if another job still writes a blob of the image after a wait of
 /// ten minutes; errors of the remote, the store and the unpacker.
 pub async fn pull(

@@ -46,7 +46,8 @@ const PIECE: usize = 1 << 20;
 /// push or a part of the image that is recorded as stored, or if neither the store nor the remote
 /// has a blob to push; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`] bytes, or
 /// if the image or its referrers exceed another bound of [`limit`]; `Corrupt` for damaged content,
-/// or for a listed referrer that names another subject; errors of the store and of the remote.
+/// or for a referrer that does not name the subject for which it is listed; errors of the store and
+/// of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

@@ -103,7 +103,7 @@ pub struct ImageQuota {
 /// The permission to run one job within a quota. Once the permission is dropped, another job may
 /// run instead.
 #[derive(Debug)]
-#[must_use = "the job no longer counts once this is dropped"]
+#[must_use = "the permission to run the job ends once this is dropped"]
 pub struct QuotaLease {
     _own: AcquiredSlots,
     _overall: AcquiredSlots,

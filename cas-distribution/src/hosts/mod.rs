@@ -3,8 +3,8 @@
 //!
 //! The configuration is read from files of other tools: containerd's `hosts.toml`, podman's
 //! `registries.conf`, `short-name-aliases.conf` and `policy.json`, and the certificates in the
-//! directories `certs.d` of docker, podman and containerd. Each file has the same meaning as in its
-//! own tool. `docs/HOSTS.md` lists the rules.
+//! directories `certs.d` of docker, podman and containerd. Each file has the same meaning as for
+//! its own tool. `docs/HOSTS.md` lists the rules.
 
 mod certificates;
 mod duration;
