@@ -1,4 +1,4 @@
-//! Manifests and indexes. The parser enforces the bounds of [`limit`](crate::limit). It refuses a
+//! Manifests and indexes. The parser enforces the bounds of [`limit`]. It refuses a
 //! document that could be read both as a manifest and as an index.
 
 use std::collections::BTreeMap;

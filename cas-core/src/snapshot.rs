@@ -260,9 +260,10 @@ pub enum LayerTarget {
     /// The caller stores the uncompressed tar of the layer in this directory, under the name
     /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
     /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
-    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the caller stores the files of a table
-    /// of contents instead. The crate `cas-lazy` defines the names and formats of these files. The
-    /// directory is empty at first, and must contain nothing else when the snapshot is committed.
+    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the caller stores a table of contents
+    /// instead, in files whose names and formats the crate `cas-lazy` defines. The directory is
+    /// empty at first. When the snapshot is committed, the directory must contain only the file or
+    /// files of the layer.
     Tar(PathBuf),
 }
 
@@ -290,7 +291,8 @@ pub struct Commit {
 /// the file system, besides the errors that its documentation lists.
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
-    /// Returns its name, which is also its scheme, such as `native`, `overlay` or `erofs`.
+    /// Returns the name of the snapshotter, such as `native`, `overlay` or `erofs`. The name is
+    /// also the scheme by which a [`Registry`](crate::Registry) finds the snapshotter.
     fn name(&self) -> &'static str;
 
     /// Returns whether a commit can add a parent to a snapshot that has no parent. After the
@@ -361,8 +363,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed, or was
-    /// made for a [`LayerTarget::Tar`]; as [`Snapshotter::prepare`] if the layers of the parent
-    /// cannot be mounted.
+    /// made for a [`LayerTarget::Tar`]; errors of [`Snapshotter::prepare`] if the layers of the
+    /// parent cannot be mounted.
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
@@ -438,12 +440,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot. Every call checks that the directory of the snapshot
-    /// exists, unless the snapshot needs none. With [`Depth::Files`] or [`Depth::Bytes`], the call
-    /// also checks that a committed snapshot has the same files as when it was committed. If an
-    /// earlier release committed the snapshot, or if power was lost after the commit, the list of
-    /// its files may be missing, or the list may lack checksums. The call then compares only what
-    /// was recorded. With [`Depth::Bytes`], the call takes as long as reading all files.
+    /// Returns the condition of a snapshot. A view that has a parent has no directory, and its
+    /// condition is always [`Condition::Sound`]. For any other snapshot, every call checks that the
+    /// directory exists. With [`Depth::Files`] or [`Depth::Bytes`], the call also compares the
+    /// files of a committed snapshot with the list of files that was recorded at the commit. If an
+    /// earlier release committed the snapshot, or if power was lost after the commit, this list may
+    /// be missing or lack checksums. The call then compares only what was recorded. With
+    /// [`Depth::Bytes`], the call takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -459,10 +462,10 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
     /// Returns the keys of the snapshots with a damaged record. A record is damaged if it does not
-    /// parse, or if the chain of its parents is broken or circular. An empty key stands for a
-    /// damaged record of the snapshotter itself. If `remove` is set, removes the damaged records of
-    /// snapshots and corrects the record of the snapshotter, so that the other snapshots can be
-    /// used.
+    /// parse, or if the chain of its parents is broken or circular. An empty key in the result
+    /// means that the counter with which the snapshotter numbers its directories is lost or wrong.
+    /// If `remove` is set, removes the damaged records of snapshots and corrects the counter, so
+    /// that the other snapshots can be used.
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and another process changes a record that this call must
@@ -476,11 +479,11 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
-    /// something is mounted in it, or if a process is building or committing it. The directory that
-    /// a snapshot had before it was [replaced](Snapshotter::replace) is also in use as long as an
-    /// active snapshot or a view exists that was made on top of the snapshot before the
-    /// replacement. A garbage collection of the whole store calls this method, and so does a check
-    /// that repairs. Returns the space that was freed.
+    /// a mount uses its files, or if a process is building or committing a snapshot in it. The
+    /// directory that a snapshot had before it was [replaced](Snapshotter::replace) is also in use
+    /// as long as an active snapshot or a view exists that was made on top of the snapshot before
+    /// the replacement. A garbage collection of the whole store calls this method, and so does a
+    /// check that repairs. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with

@@ -1,4 +1,4 @@
-//! Locks whose data stays valid when a holder panics.
+//! Access to mutexes whose data stays valid even if a thread panics while it holds the lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,9 @@
 //! Decides which addresses the client may connect to.
 //!
 //! A registry chooses the addresses of its redirects, its token service and its upload locations. A
-//! registry must not make this machine send requests to addresses that only this machine reaches.
-//! So every address is judged, after a name is looked up and before a connection is made:
+//! registry must not make this machine send requests to addresses that only this machine or its
+//! network reaches. So every address is judged, after a name is looked up and before a connection
+//! is made:
 //!
 //! | address | whether a connection is made |
 //! |---|---|

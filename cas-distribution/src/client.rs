@@ -125,8 +125,8 @@ impl Client {
         .await
     }
 
-    /// Returns the message about a withheld login, if the login for the registry was withheld from
-    /// its token service. The requests were then made without a login. Returns `None` otherwise.
+    /// Returns the message about a withheld login, or `None` if no login was withheld. If the login
+    /// was withheld from the registry's token service, the requests were made without a login.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.credit.withheld
     }

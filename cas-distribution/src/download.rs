@@ -43,8 +43,8 @@ pub enum Download {
 /// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
 /// reports that the file still has the ETag `etag`. An `etag` that is not valid in a header is
 /// ignored. Redirects are followed under the rules in the documentation of this crate. No login is
-/// sent. The request is repeated if no answer arrives for a temporary reason, such as a lost
-/// connection. A request that was answered is not repeated.
+/// sent. The request is repeated if a temporary failure, such as a lost connection, prevents an
+/// answer. A request that was answered is not repeated.
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, or contains a login; `InvalidArgument`

@@ -3,8 +3,8 @@
 //!
 //! The files are read in this order, as podman reads them:
 //! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
-//!    `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if that variable
-//!    is unset;
+//!    `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if
+//!    `$XDG_RUNTIME_DIR` is unset;
 //! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or in `~/.config` if that variable is unset;
 //! 3. `config.json` in `$DOCKER_CONFIG`, or in `~/.docker` if that variable is unset;
 //! 4. `~/.dockercfg`.
@@ -12,8 +12,8 @@
 //! In each file, the helper of the registry (`credHelpers`) comes first, then the helper for all
 //! registries (`credsStore`), then the logins in the file (`auths`). The first login that is found
 //! is used. A helper that fails is skipped. A file that the user may not read is skipped, too,
-//! unless the caller names it. A [`Client`](crate::Client) reads nothing before a registry asks for
-//! credentials.
+//! unless the caller names it. A [`Client`](crate::Client) searches for a login only after a
+//! registry has asked for credentials.
 
 use std::env::var_os;
 use std::path::{Path, PathBuf};

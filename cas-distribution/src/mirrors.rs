@@ -22,12 +22,12 @@ use crate::hosts::Endpoint;
 
 /// A registry and its mirrors. Cheap to clone.
 ///
-/// A read is sent to the first endpoint that may answer it. If this endpoint fails, the next one is
-/// asked. But after an error of this machine, such as a file of certificates that does not parse,
-/// no other endpoint is asked. An endpoint that was unavailable is asked last from then on. A read
-/// that fails in the middle continues at the next endpoint, at the byte where it ended. Content
-/// that turns out to be wrong is read again from the other endpoints. Images are pushed to the
-/// endpoint of [`Mirrors::registry`].
+/// A read is sent to the first endpoint whose capabilities allow the read. If this endpoint fails,
+/// the next one is asked. But after an error of this machine, such as a file of certificates that
+/// does not parse, no other endpoint is asked. An endpoint that was unavailable is asked last from
+/// then on. A read that fails in the middle continues at the next endpoint, at the byte where it
+/// ended. Content that turns out to be wrong is read again from the other endpoints. Images are
+/// pushed to the endpoint of [`Mirrors::registry`].
 #[derive(Clone)]
 pub struct Mirrors {
     places: Arc<[Place]>,

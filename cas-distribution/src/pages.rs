@@ -171,8 +171,8 @@ pub(crate) fn broken(url: &Url, what: &str) -> Error {
 
 fn endless(url: &Url) -> Error {
     Error::out_of_range(format!(
-        "a listing of {} names a page as its own next page, or has more than {} pages; check the \
-         registry",
+        "a listing of {} has a page that names itself as the next page, or has more than {} pages; \
+         check the registry",
         shown(url),
         limit::PAGES
     ))

@@ -4,9 +4,9 @@
 //! The file of logins is replaced as a whole. If the process is killed during a change, the file
 //! has either its old or its new content. A killed process may also leave a temporary file in the
 //! same directory. Only the owner can read the temporary file, and the next change removes it. If
-//! the disk is full, the file keeps its old content. If the directory cannot be synced, an error is
-//! returned although the file has been replaced. Changes by several processes wait for each other,
-//! unless the file system has no locks.
+//! the disk is full, the file of logins keeps its old content. If the directory cannot be synced,
+//! an error is returned although the file of logins has been replaced. Changes by several processes
+//! wait for each other, unless the file system has no locks.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

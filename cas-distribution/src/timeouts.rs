@@ -12,7 +12,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Timeouts {
     /// Maximum time to look up a host, connect to it and set up TLS. For a host with
-    /// `dial_timeout` in `hosts.toml`, and for the hosts to which that host refers, that time
+    /// `dial_timeout` in `hosts.toml`, and for the hosts to which that host refers, `dial_timeout`
     /// applies instead. By default 20 s.
     pub connect: Duration,
     /// Maximum time from a request to the head of its answer. During an upload, the maximum time in
@@ -29,10 +29,10 @@ pub struct Timeouts {
     /// the registry may have to copy and hash the blob. By default 10 minutes.
     pub store: Duration,
     /// How long a request that fails for a temporary reason is repeated without progress. By
-    /// default 60 s. With 0, nothing is repeated. A request for a range is repeated for at most
-    /// half of this time, and is not repeated after four attempts have failed in a row. After that,
-    /// the whole content is requested. If no connection can be made, the request is not repeated
-    /// after five attempts have failed in a row.
+    /// default 60 s. With 0, nothing is repeated. If a request for a range fails for half of this
+    /// time, or four times in a row, the whole content is requested instead of the range. If no
+    /// connection can be made, the request is not repeated after five attempts have failed in a
+    /// row.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long as the pause
     /// before, up to 40 times the first pause. Each pause is shortened at random by up to a half.

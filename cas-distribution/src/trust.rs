@@ -3,7 +3,7 @@
 //! A registry names its token service, so a hostile registry could direct the login to any host.
 //! Therefore a token service gets the login only if it is
 //! - on the registry's own host, at any port, or on a subdomain of that host;
-//! - the token service of Docker Hub, and the registry is Docker Hub;
+//! - the token service of Docker Hub, and the registry is Docker Hub; or
 //! - on a host that the configuration names for the registry.
 //!
 //! In each case, registry and token service must both use https, or both be on loopback. The token

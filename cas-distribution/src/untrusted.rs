@@ -22,8 +22,8 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
     Some(match wrong {
         CertificateError::UnknownIssuer => format!(
             "use --ca FILE with the certificate of the authority that issued the server's \
-             certificate; for the host of the registry, you may instead save this certificate \
-             as /etc/containers/certs.d/{host}/ca.crt"
+             certificate; for the host of the registry, you may instead save the authority's \
+             certificate as /etc/containers/certs.d/{host}/ca.crt"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "ask the operator of the host to renew the certificate, and check the clock of this \

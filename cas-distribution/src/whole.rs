@@ -1,4 +1,5 @@
-//! Reads the whole of an HTTP answer into memory, up to a maximum length.
+//! Reads the whole of an HTTP answer into memory. An answer that exceeds the allowed
+//! length is an error.
 
 use bytes::Bytes;
 use cas_core::Result;

@@ -70,7 +70,8 @@ pub(crate) fn default(value: &[u8], is_directory: bool) -> Result<Effect> {
     Ok(Effect::Stored)
 }
 
-const OTHER_VERSION: Effect = Effect::LeftOut("the kernel does not support its version");
+const OTHER_VERSION: Effect =
+    Effect::LeftOut("the kernel does not support the version of this list");
 const OTHER_TYPE: Effect = Effect::LeftOut("this type of file cannot have it");
 
 fn malformed() -> Error {

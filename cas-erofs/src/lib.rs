@@ -6,9 +6,9 @@
 //! file. The tars and this file are the data files. [`Image`] is the metadata of the tree. The
 //! metadata states where in the data files the content of each file is. [`Image::write_disk`]
 //! writes the metadata and the data files to one file. [`Disk::write_vmdk`] keeps the data files
-//! separate, and writes a VMDK file that lists the file with the metadata and the data files. The
-//! same layers always give the same bytes. [`check_image`] checks images that other programs have
-//! made.
+//! separate. It writes the metadata to another file, and lists the metadata file and the data files
+//! in a VMDK file. The same layers always give the same bytes. [`check_image`] checks images that
+//! other programs have made.
 //!
 //! The tree is the same as after the superuser has unpacked the layers one after the other, with
 //! three differences:

@@ -23,7 +23,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use crate::calls;
+use crate::calls::{self, undisturbed};
 use crate::dir_lock::DirLock;
 use crate::in_use::MountedDirs;
 use crate::loop_device;
@@ -81,7 +81,8 @@ pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
         if !there.has(shared) {
             let mounted = mount_image(*image)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            let moved = move_mount(mounted, c"", CWD, *shared, flags).map_err(explain);
+            let moved = undisturbed(|| move_mount(&mounted, c"", CWD, *shared, flags));
+            let moved = moved.map_err(explain);
             moved.during("mount on", shared.display())?;
         }
     }

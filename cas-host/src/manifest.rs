@@ -8,10 +8,11 @@
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
 //! COUNT is the number of entries. MODE is octal, and MORE is hexadecimal. SIZE is `-` for a
-//! directory. MORE is a checksum of the bytes of a file, or a hash of the target of a symbolic link
-//! or of the extended attributes of a directory. MORE is 0 for other entries, for a directory
-//! without extended attributes, and for a file that cannot be read. In PATH, each space, each
-//! backslash and each byte that is not printable ASCII is written as `\xHH`.
+//! directory. SECONDS.NANOSECONDS is the time of the last modification. For a file, MORE is a
+//! checksum of its bytes. For a symbolic link, MORE is a hash of its target. For a directory, MORE
+//! is a hash of its extended attributes. MORE is 0 for other entries, for a directory without
+//! extended attributes, and for a file that cannot be read. In PATH, each space, each backslash and
+//! each byte that is not printable ASCII is written as `\xHH`.
 
 use std::collections::HashMap;
 use std::ffi::CString;

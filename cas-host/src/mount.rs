@@ -19,7 +19,7 @@ use rustix::mount::{
 };
 
 use crate::IdMap;
-use crate::calls::{self, proc_path};
+use crate::calls::{self, proc_path, undisturbed};
 use crate::erofs::{self, ImageFiles, SharedImage};
 use crate::in_use;
 use crate::mount_attr::set_attributes;
@@ -39,9 +39,9 @@ const VALUE: usize = 255;
 ///
 /// # Errors
 /// `Unsupported` unless `mounts` is one mount of a known type, or EROFS images and an overlay on
-/// them; `Unsupported` if the kernel does not support so many layers; `OutOfRange` for 1000 layers
-/// or more; `Denied` without the right to mount; errors of [`erofs::mount_image`] and of the file
-/// system.
+/// them; `Unsupported` for more than 500 layers if the kernel does not support that many;
+/// `OutOfRange` for 1000 layers or more; `Denied` without the right to mount; errors of
+/// [`erofs::mount_image`] and of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (images, mount) = split(mounts)?;
     let mounted = images
@@ -101,7 +101,7 @@ pub struct Rights {
 /// # Errors
 /// As [`open`]; `NotFound` or `FailedPrecondition` if `target` is not a directory; `Unsupported` if
 /// the kernel or the file system cannot map IDs, if the kernel (before 5.12) cannot restrict a
-/// mount, or if the shared directories of the images are not in one directory.
+/// mount, or if the `shared` directories of the EROFS images do not have the same parent directory.
 pub fn attach(
     mounts: &[Mount],
     target: &Path,
@@ -127,7 +127,7 @@ pub fn attach(
         restrict(&tree, attributes).during("mount on", target.display())?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(tree, c"", CWD, target, flags).map_err(explain);
+    let moved = undisturbed(|| move_mount(&tree, c"", CWD, target, flags)).map_err(explain);
     moved.during("mount on", target.display())
 }
 
@@ -283,7 +283,7 @@ fn split_lower(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
 /// Returns a new bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, path, flags).map_err(explain);
+    let tree = undisturbed(|| open_tree(CWD, path, flags)).map_err(explain);
     let tree = tree.during("mount", path.display())?;
     if let Some(idmap) = idmap {
         let mapped = idmap.apply(&tree);
@@ -342,8 +342,8 @@ impl Overlay {
         let path = self.keep_open(tree(&mount, idmap)?);
         self.layer("lowerdir+", &path).map_err(|error| {
             Error::unsupported(format!(
-                "an overlay of more than {LOWER} layers needs Linux 6.15, and a root that is not \
-                 on an overlay itself: {error}; use the native snapshotter"
+                "an overlay of more than {LOWER} layers needs Linux 6.15, and snapshots that are \
+                 not stored on an overlay: {error}; use the native snapshotter"
             ))
             .operation("mount overlay")
         })

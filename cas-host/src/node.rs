@@ -1,4 +1,5 @@
-//! Mode and attributes of files that cannot be opened: links, devices and pipes.
+//! Mode and extended attributes of files that are opened only with `O_PATH`: symbolic links,
+//! devices and pipes.
 //!
 //! Linux 6.13 has calls that take a file opened with `O_PATH`, or an open directory and a name. If
 //! these calls cannot be used, for example on an older kernel or in a sandbox, this module uses

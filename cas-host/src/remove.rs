@@ -98,10 +98,10 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// not let its owner remove entries, first changes the permissions.
 ///
 /// # Errors
-/// `Busy` at a mount point below `path`; `Busy` if `itself` is set and `path` is a mount point or
-/// does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile; errors of
-/// the file system. A mount point stays unchanged. An error below `path`, or about a mount point,
-/// is an [`Error`] inside the `io::Error`.
+/// `Busy` at a mount point below `path`; if `itself` is set, also `Busy` if `path` is a mount point
+/// or does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile; errors
+/// of the file system. A mount point stays unchanged. An error below `path`, or about a mount
+/// point, is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

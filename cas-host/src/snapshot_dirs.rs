@@ -274,7 +274,7 @@ impl SnapshotDirs {
         Ok(found)
     }
 
-    /// Returns the numbers of the manifests and `.replaced` files whose directories do not exist,
+    /// Returns the numbers for which there is a manifest or a `.replaced` file, but no directory,
     /// for example because someone has removed the directory by hand.
     ///
     /// # Errors
@@ -364,7 +364,8 @@ impl SnapshotDirs {
     }
 
     /// Writes the `.replaced` file of `id` durably. The file records that the committed snapshot
-    /// `key` had the directory of `id`, which may still be mounted.
+    /// `key` had the directory of `id` before a repair. This directory may stay mounted after the
+    /// repair.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

@@ -18,9 +18,9 @@ pub fn syncfs(file: &impl AsFd) -> Result<()> {
         .during("sync", "the file system")
 }
 
-/// Checks that [`syncfs`] has written this file to the device. The check is needed because `syncfs`
-/// does not report all failed writes before Linux 5.8. This function waits for writes to the file
-/// that are under way. It starts writes only on a kernel without `sync_file_range`.
+/// Checks that [`syncfs`] has written this file to the device. The check is needed because, before
+/// Linux 5.8, `syncfs` does not report all failed writes. This function waits for writes to the
+/// file that are under way. It starts writes only on a kernel without `sync_file_range`.
 ///
 /// # Errors
 /// Errors of the device in writes to the file since it was opened, except errors that an earlier

@@ -1,8 +1,8 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
 //! A walk follows no symbolic links, and enters no directory that is a mount point. It keeps only
-//! one directory open, at any depth. It returns to the parent of a directory through `..`, and
-//! checks that the directory has not been moved to another parent.
+//! one directory open, even in a deep tree. It returns to the parent of a directory through `..`,
+//! and checks that the directory has not been moved to another parent.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};

@@ -15,7 +15,8 @@ use crate::space::Space;
 /// called from the thread that drops the ingest. [`Engine::view`] and the methods of [`View`] are
 /// called from any thread, so they must be fast. Only calls that return much data may take longer.
 pub trait Engine: Send + Sync + 'static {
-    /// Returns the maximum size of a row in bytes. A read of one byte may read a whole row.
+    /// Returns the maximum size in bytes of a row. A row is a piece of a blob or of an ingest. A
+    /// read of one byte may read a whole row.
     fn row_size(&self) -> usize;
 
     /// Returns the maximum size in bytes of a blob that is stored inline, in its entry, instead of
@@ -126,7 +127,7 @@ pub enum Rows {
 /// The entry of an ingest that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestEntry {
-    /// The number that identifies its rows.
+    /// The number that identifies the rows of the ingest.
     pub number: u64,
     /// Number of bytes in these rows.
     pub offset: u64,
@@ -152,11 +153,13 @@ impl IngestEntry {
     }
 }
 
-/// Reads the tables, as of one commit or in their current state. A record is returned as its
-/// revision and its value. A method that returns an `Option` returns `None` for an absent entry.
+/// Reads the tables. In some engines, all reads of a view show the state after one commit. In other
+/// engines, each read shows the current state. A record is returned as its revision and its value.
+/// A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
-/// Every method fails with the errors of the engine, and with `Corrupt` if a row cannot be decoded.
+/// Every method fails with the errors of the engine, and with `Corrupt` if stored data cannot
+/// be decoded.
 pub trait View: Send + Sync {
     /// Returns the number stored in the table `meta` under `name`.
     fn meta(&self, name: &str) -> Result<Option<u64>>;

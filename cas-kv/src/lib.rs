@@ -15,9 +15,10 @@
 //!
 //! No number is allocated twice. A number is the revision of one state of a record, or identifies
 //! the rows of one ingest or blob. A blob that is made from an ingest with rows keeps the number of
-//! the ingest. The number of a blob is also its version. In the table `notes`, a note leads from
-//! the target of an image name to the name. When an upgrade or a repair writes such a note, the
-//! note gets the revision of the record of the name.
+//! the ingest. The number of a blob is also its version. The table `notes` contains notes
+//! by which image names are found from their targets. An upgrade or a repair that writes such a
+//! note allocates no number: the note gets the revision that the image name has in the table
+//! `images`.
 //!
 //! The store is in an [`OwnedDir`]. While a process that can write to the directory has the store
 //! open, no other process can open the store. Several processes that cannot write to the directory

@@ -45,9 +45,9 @@ impl OwnedDir {
     /// of the directory, together with other readers. Returns the directory.
     ///
     /// # Errors
-    /// `Busy` if another process or another `OwnedDir` of this process owns the directory, or if
-    /// the directory has readers and this process can write to it (the message names the pid of the
-    /// owner if the pid is known); `FailedPrecondition` if `path` is a file, if the directory has
+    /// `Busy` if another process or another `OwnedDir` of this process owns the directory (the
+    /// message names the pid of the owner if the pid is known), or if the directory has readers and
+    /// this process can write to it; `FailedPrecondition` if `path` is a file, if the directory has
     /// no database but has files that no store creates, or if the file `owner` in the directory is
     /// a symbolic link; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {

@@ -132,7 +132,8 @@ impl Space {
         (1..=self.0.reserve.files).map(name)
     }
 
-    /// Removes the reserve, to free its space and its inodes. Returns whether there was one.
+    /// Removes the files of the reserve, to free their space and inodes. Returns whether any file
+    /// was removed.
     pub fn release_reserve(&self) -> bool {
         let all = std::iter::once(self.0.path.clone()).chain(self.others());
         let removed = all

@@ -22,7 +22,8 @@ pub enum OpenMode {
     /// Open the database at the path, and change no file.
     ReadOnly,
     /// Open as much as possible of the damaged database at the path, only for reading. No file of
-    /// the database changes. The engine may use [`side_dir`](crate::side_dir).
+    /// the database changes. The engine may create a directory at the path that
+    /// [`side_dir`](crate::side_dir) returns.
     Damaged,
 }
 

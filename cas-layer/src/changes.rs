@@ -10,9 +10,9 @@
 //!   is `y` gets an opaque whiteout, except for the root, which an overlay always merges.
 //! - A file with several names becomes one member with its content, and a hard link to this member
 //!   for each further name. Sparse files are written with the zeros of their holes.
-//! - Left out: the attributes of this overlay and of the host; and, with a warning, all other
-//!   attributes that [`apply`](crate::apply) never sets, such as those that an overlay inside the
-//!   tree has set.
+//! - Left out: the attributes of this overlay; the attributes `security.selinux` and
+//!   `system.nfs4_acl`, which belong to the host; and, with a warning, all other attributes that
+//!   [`apply`](crate::apply) never sets, such as those that an overlay inside the tree has set.
 //! - A socket is left out with a warning. A whiteout takes its place, because the socket may hide
 //!   something in the layers below.
 

@@ -3,9 +3,10 @@
 //!
 //! To apply a layer, [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. To create a layer,
-//! [`changes`] writes the changes in an overlay. These five modules are synchronous. The caller's
-//! thread reads the blob. [`flow`] starts three threads, which can be [confined](flow::Confine):
-//! the first decompresses, the second hashes, and the third parses and writes members.
+//! [`changes`] writes the changes of an overlay as a tar. These five modules are synchronous. The
+//! caller's thread reads the blob. [`flow`] starts three threads, which can be
+//! [confined](flow::Confine): the first decompresses, the second hashes, and the third parses and
+//! writes members.
 
 pub mod apply;
 mod buffered;

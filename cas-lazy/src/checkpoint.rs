@@ -16,8 +16,8 @@ const PLAIN_HEADER: u64 = 10;
 /// A place before a block of a gzip stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Number of compressed bytes before the block. If the block begins within a byte, this byte is
-    /// counted.
+    /// Number of compressed bytes before the block. If the block begins within a byte, the number
+    /// includes this byte.
     pub compressed: u64,
     /// Number of decompressed bytes before the block.
     pub decompressed: u64,

@@ -76,9 +76,10 @@ impl OwnFile {
             return Ok(());
         }
         Err(Error::unsupported(
-            "no digest covers the tar header of stargz.index.json, so it must describe a regular \
-             file with the mode, owner, group and modification time 0, and without extended \
-             attributes; pull the whole layer, or build it with another tool",
+            "no digest covers the tar header of stargz.index.json, so the header must describe a \
+             regular file with the mode, owner, group and modification time 0, and without \
+             extended attributes, but this header has other values; pull the whole layer, or \
+             build the layer with another tool",
         ))
     }
 }

@@ -9,8 +9,8 @@
 //! [`LayerToc`]: see [`estargz`] and [`zstd_chunked`]. A [`LayerToc`] has a digest for each chunk
 //! of a file, except for chunks of zeros.
 //!
-//! A zTOC and a [`LayerToc`] are both read into a [`LazyLayer`]: the members of a layer, and the
-//! pieces in which its bytes are fetched, verified and decompressed.
+//! A [`LazyLayer`] is made from either a zTOC or a [`LayerToc`]. It has the members of the layer,
+//! and the pieces in which the bytes of the layer are fetched, verified and decompressed.
 //!
 //! Nothing here reads files or the network. Every decoder enforces the bounds of
 //! [`limit`](cas_core::limit), and returns an error for any bytes that it cannot read.

@@ -103,8 +103,8 @@ impl Position {
 ///
 /// # Errors
 /// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
-/// `Unsupported` for another version of the table; `OutOfRange` if the table decompresses to more
-/// bytes than `position` states, or has more entries than [`limit`] allows.
+/// `Unsupported` if the version of the table is not 1; `OutOfRange` if the table decompresses to
+/// more bytes than `position` states, or has more entries than [`limit`] allows.
 pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
     table(compressed, position, expected)
         .map_err(|error| error.operation("read zstd:chunked table"))

@@ -203,7 +203,7 @@ impl Writer {
     pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
         self.check_room(length)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
-        let (mut at, end) = (offset, offset + length);
+        let (mut at, end) = (offset, offset.saturating_add(length));
         while at < end {
             let wanted = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
             let piece = append_from(&mut *self.ingest, file, at, wanted).await?;
@@ -242,7 +242,7 @@ impl Writer {
     }
 
     fn check_room(&self, length: u64) -> Result<()> {
-        let end = self.ingest.offset() + length;
+        let end = self.ingest.offset().saturating_add(length);
         match self.expected.size.filter(|expected| end > *expected) {
             Some(expected) => Err(Error::corrupt(format!(
                 "expected {expected} bytes, found more; check the source of the bytes"

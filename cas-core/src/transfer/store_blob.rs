@@ -73,9 +73,9 @@ pub enum RecordOrder<'a> {
 pub enum Resume {
     /// Drop them.
     Never,
-    /// Keep them. If the whole blob turns out to be damaged, fail, although these bytes may be the
-    /// cause. Write the blob again only if the source may have other bytes
-    /// ([`BlobSource::distrust`]).
+    /// Keep them. If the whole blob turns out to be damaged, write the blob again only if
+    /// [`BlobSource::distrust`] returns `true`. Otherwise fail, although the kept bytes may be the
+    /// cause.
     Once,
     /// Keep them. If the whole blob turns out to be damaged, drop them, because they may be the
     /// cause, and write the blob again from its first byte.

@@ -24,7 +24,7 @@ pub enum Want {
 impl Want {
     /// Returns whether the layer is stored. A layer that is not stored is [recorded as
     /// absent](crate::records::BlobRecord::absent) in the record of its manifest, unless an earlier
-    /// job stored it.
+    /// pull stored it.
     pub fn is_stored(self) -> bool {
         matches!(self, Want::Store | Want::StoreAndFeed)
     }
@@ -92,6 +92,7 @@ pub trait Unpacker: Send + Sync {
     /// unpacker removes the snapshots that it made and did not commit.
     async fn finish(&self) -> Result<()>;
 
-    /// Removes the snapshots that were made and not committed, because the pull failed.
+    /// Removes the snapshots that were made and not committed. A pull calls this if it fails before
+    /// it begins to write the name of the image.
     async fn abandon(&self);
 }

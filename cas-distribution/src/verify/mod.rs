@@ -59,8 +59,8 @@ pub async fn verify(
     Ok(())
 }
 
-/// A fetcher that resolves the name of an image only if all verifiers accept the image.
-/// [`Fetcher::fetch`] does not ask the verifiers.
+/// A fetcher that asks the verifiers when it resolves the name of an image. [`Fetcher::resolve`]
+/// fails if a verifier does not accept the image. [`Fetcher::fetch`] does not ask the verifiers.
 pub struct Verified<'a> {
     /// Resolves the name and fetches the content of the image.
     pub fetcher: &'a dyn Fetcher,

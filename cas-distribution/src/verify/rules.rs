@@ -12,15 +12,15 @@ use crate::{Host, hub, spelling};
 /// Lists of rules by which images are accepted. A rule that denies an image wins over a rule that
 /// allows the image.
 ///
-/// A rule has one of three forms:
-/// - A registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host. The ports 443 and 80
-///   count as one port.
+/// The ports 443 and 80 count as one port. A rule has one of three forms:
+/// - A registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host.
 /// - A pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
 ///   any text without a slash, and `**` for any text, as in `registry.example/team/**`. Both may
 ///   stand for an empty text. A pattern of hosts alone, such as `*.example.com`, is for all names
-///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
-///   otherwise only for the ports 443 and 80. A host with a port is only for that port.
-///   `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has a slash or `**`.
+///   on these hosts. In a pattern, a host that has a `*` and no port is for every port. A host
+///   without `*` and without a port is only for the ports 443 and 80. A host with a port is only
+///   for that port. `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has a slash
+///   or `**`.
 /// - A digest. The rule is for every name that refers to this digest. For an image with an index,
 ///   this is the digest of the index.
 ///

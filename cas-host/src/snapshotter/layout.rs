@@ -23,13 +23,14 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// tar. Otherwise `prepare_layer` returns mounts, to which the layer is applied.
     const TARS: bool = false;
 
-    /// Finds out what this system supports. Returns the layout for it.
+    /// Returns a layout that uses only what this system supports.
     ///
     /// # Errors
     /// Errors of the system.
     fn open() -> Result<Self>;
 
-    /// Fills the new directory of a snapshot. `below` has the numbers of its ancestors.
+    /// Fills the new directory of a snapshot. `below` has the numbers of the ancestors of the
+    /// snapshot.
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
@@ -61,8 +62,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         below: &[u64],
     ) -> Result<Vec<Mount>>;
 
-    /// Returns the features of the operating system that an image may require: the result of
-    /// [`os_features`](cas_core::Snapshotter::os_features). By default, there are none.
+    /// Returns the values of `os.features` that this layout supports. The method
+    /// [`os_features`](cas_core::Snapshotter::os_features) returns the same values. By default,
+    /// there are none.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }
@@ -86,8 +88,10 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the files of a snapshot from changes. A commit or a replacement calls this method
-    /// when the files are complete, and before it changes the record of the snapshot.
+    /// Protects the files of a snapshot from changes. The methods
+    /// [`commit`](cas_core::Snapshotter::commit) and [`replace`](cas_core::Snapshotter::replace)
+    /// call this method when the files are complete, and before they change the record of the
+    /// snapshot.
     ///
     /// # Errors
     /// Errors of the file system. The record is then not changed.
@@ -96,7 +100,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     }
 
     /// Ends the protection of the files in the directory of `id`, so that the directory can be
-    /// removed. A snapshotter with other options may have protected the files earlier.
+    /// removed. The files can be protected even if this layout protects no files, because the
+    /// snapshotter may have had other options when the snapshot was committed.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -126,7 +131,7 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// what [`SnapshotDirs::check`] finds.
     ///
     /// # Errors
-    /// Errors of the file system.
+    /// `Unavailable` if a directory in the tree is moved meanwhile; errors of the file system.
     fn check(
         &self,
         dirs: &SnapshotDirs,

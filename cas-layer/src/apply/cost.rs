@@ -41,7 +41,8 @@ impl ImageCost {
 }
 
 impl Cost {
-    /// Returns the cost of a layer of an image, before its first member.
+    /// Returns the cost of a layer of the image whose cost is `image`. No members of the layer are
+    /// counted yet.
     pub fn of_layer(image: ImageCost) -> Self {
         Cost {
             entries: 0,
@@ -52,7 +53,8 @@ impl Cost {
         }
     }
 
-    /// Returns the cost of the next layer of the same image, before its first member.
+    /// Returns the cost of the next layer of the same image. No members of the next layer are
+    /// counted yet.
     #[must_use]
     pub fn next_layer(&self) -> Self {
         Self::of_layer(self.image.clone())
@@ -129,6 +131,7 @@ pub fn check_links(links: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "more than {most} symbolic links lead to the parent; build the image with fewer links"
+        "the path of a parent directory leads through more than {most} symbolic links; build the \
+         image with fewer links"
     )))
 }

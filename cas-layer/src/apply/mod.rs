@@ -191,10 +191,10 @@ impl Tree {
     /// Applies a layer without the layers below it, into an empty tree, which becomes the layer's
     /// directory in an overlay.
     ///
-    /// Returns what was done, and the effects on the layers below. The effects are deferred until
-    /// those layers exist: pass them to [`Tree::resolve_onto`]. They are `None` if the layer can
-    /// only be applied on top of the layers below it. The tree then has only a part of the layer
-    /// and should be removed, and the reader is not at its end.
+    /// Returns what was done, and the effects on the layers below. The effects are deferred: pass
+    /// them to [`Tree::resolve_onto`] when the layers below exist. The effects are `None` if the
+    /// layer can only be applied on top of the layers below it. The tree then has only a part of
+    /// the layer and should be removed, and the reader is not at its end.
     ///
     /// # Errors
     /// As [`Tree::apply`].

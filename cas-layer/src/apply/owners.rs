@@ -72,8 +72,8 @@ fn decode(mut value: &[u8]) -> Option<(u32, u32)> {
 /// namespace.
 ///
 /// # Errors
-/// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file
-/// system, with the path.
+/// `Busy` if a directory below `root` is a mount point; `Unavailable` if a directory is moved
+/// meanwhile; errors of the file system, with the path.
 pub fn give_to_owners(root: &Path) -> Result<()> {
     let give = || -> Result<()> {
         let directory = File::open(root)?;

@@ -1,10 +1,11 @@
 //! Applying layers as a user who can neither give files to others nor make devices.
 //!
-//! - All files belong to that user. An attribute keeps the owner that the layer names.
+//! - All files belong to that user. The xattr `user.rootlesscontainers` keeps the owner that the
+//!   layer names.
 //! - Directories stay open to that user until [`Tree::close_directories`], because later members
 //!   and layers may change what is in them.
-//! - A file gets its attributes before its mode, because the mode may forbid that user to write to
-//!   the file.
+//! - A file gets its xattrs before its mode, because the mode may forbid that user to write to the
+//!   file.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -79,8 +80,8 @@ impl Rootless {
 
 impl Tree {
     /// Returns the tree for a user without privileges. All its files belong to the user of this
-    /// process, the owners that layers name are kept in attributes, and devices are left out. Call
-    /// [`Tree::close_directories`] after the last layer.
+    /// process, the xattr `user.rootlesscontainers` keeps the owner that a layer names, and devices
+    /// are left out. Call [`Tree::close_directories`] after the last layer.
     #[must_use]
     pub fn into_rootless(self) -> Self {
         Tree {

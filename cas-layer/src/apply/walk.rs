@@ -3,7 +3,7 @@
 //! Ordinary directories in a row are opened in one call to the kernel. Links, `..` and missing
 //! directories are handled here, one name at a time. The kernel could resolve whole paths, but it
 //! refuses paths with `..` while other processes rename or mount something. [`super::dirs::Dirs`]
-//! remembers where links lead, so that not every member resolves the same links.
+//! remembers where links lead, so that a link is not resolved again for every member.
 //! The number of lookups is bounded by [`LOOKUPS`](cas_core::limit::LOOKUPS),
 //! [`LOOKUPS_BY_ENTRY`](cas_core::limit::LOOKUPS_BY_ENTRY) and
 //! [`LOOKUPS_BY_NAME`](cas_core::limit::LOOKUPS_BY_NAME).

@@ -26,7 +26,7 @@ const PREFIX: &[u8] = b".wh.";
 pub enum Whiteout<'a> {
     /// The sibling with this name.
     Name(&'a [u8]),
-    /// Everything in the directory that lower layers added.
+    /// Everything that lower layers added below the directory of the whiteout.
     Opaque,
 }
 

@@ -108,7 +108,8 @@ impl<R: Read> Stream<R> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// Creates a decoder of `source` that returns at most [`limit::LAYER`] bytes.
+    /// Creates a decoder of `source`. The decoder returns an error if `source` has more than
+    /// [`limit::LAYER`] decompressed bytes.
     ///
     /// # Errors
     /// `Internal` if the codec cannot be set up.
@@ -116,8 +117,8 @@ impl<R: Read> Decoder<R> {
         Self::with_budget(source, compression, limit::LAYER)
     }
 
-    /// Creates a decoder of `source` that returns at most `budget` bytes, and never more than
-    /// [`limit::LAYER`].
+    /// Creates a decoder of `source`. The decoder returns an error if `source` has more
+    /// decompressed bytes than `budget` or [`limit::LAYER`].
     ///
     /// # Errors
     /// `Internal` if the codec cannot be set up.

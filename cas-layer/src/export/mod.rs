@@ -17,10 +17,10 @@
 //!
 //! All content is verified while it is read. If the store can be written, a lease also pins the
 //! content. An archive that is a regular file gets its name only when it is complete and on the
-//! device. A killed export leaves a hidden file next to it, which the next export into that
-//! directory removes if the file system can lock files. If the caller drops the future while the
-//! archive is being synced, the complete archive may be left. Otherwise, a dropped future leaves no
-//! file.
+//! device. A killed export leaves a hidden file in the directory of the archive. The next export
+//! into this directory removes the file if the file system can lock files. If the caller drops the
+//! future while the archive is being synced, the complete archive may be left. Otherwise, a dropped
+//! future leaves no file.
 
 mod archive;
 mod docker;

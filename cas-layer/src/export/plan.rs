@@ -212,7 +212,8 @@ impl Blob {
         if at != descriptor.size || found != descriptor.digest {
             return Err(Error::corrupt(format!(
                 "the stored blob is damaged: expected {} bytes of this digest, found {at} bytes \
-                 of {found}; remove the image with `cas rmi`, run `cas gc`, and import it again",
+                 of {found}; remove the image with `cas rmi`, run `cas gc`, and pull or import it \
+                 again",
                 descriptor.size
             )));
         }

@@ -96,8 +96,8 @@ impl<'a> Confine<'a> {
     }
 }
 
-/// Applies all layers, lowest first, to one tree. If `confine` is true, the threads are confined as
-/// with [`Confine::Below`] for the root directory of the tree.
+/// Applies all layers, lowest first, to one tree. If `confine` is true, the threads are confined
+/// with [`Confine::Below`] and the root directory of the tree.
 ///
 /// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise one `syncfs` writes the
 /// tree to the device before this function returns. Returns what was done for each layer.
@@ -125,7 +125,8 @@ pub fn unpack(
     Ok(applied)
 }
 
-/// Applies one layer to one tree. Returns what was done.
+/// Applies one layer to one tree, in the same way as [`unpack`] applies several. Returns what was
+/// done.
 ///
 /// # Errors
 /// As [`unpack`].

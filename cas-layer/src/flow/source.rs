@@ -1,4 +1,4 @@
-//! The end of the pipeline, as a reader.
+//! The reader at the end of the pipeline.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender};

@@ -1,4 +1,4 @@
-//! Decompresses a part of the import source on a separate thread, and provides the result as a
+//! Decompresses a file of the import source on a separate thread, and provides the result as a
 //! [`BlobSource`].
 
 use std::io::{Cursor, Read};

@@ -1,11 +1,11 @@
 //! Imports images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo into
 //! a store.
 //!
-//! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
-//! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
-//! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
-//! removed from the store afterwards. A small file is stored only when it is known that an image
-//! needs it.
+//! A directory or an uncompressed tar file is read in place. Only the blobs that the imported
+//! images reach are read, several of them concurrently. A stream (a pipe or a compressed archive)
+//! is read once. Files of at least 1 MiB in it, and up to 64 smaller files, are stored as they
+//! arrive. Any other file is stored only when it is known that an image needs it. Stored files that
+//! no image reaches are removed from the store afterwards.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
@@ -122,8 +122,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing. An entry without a name, such as a signature, is stored as a referrer if
-/// its subject is an image in the source.
+/// again changes nothing. An entry of `index.json` without a name, such as a signature, is stored
+/// as a referrer of its subject if the subject is an image in the source.
 ///
 /// Returns the images in the order of their names.
 ///
@@ -132,11 +132,12 @@ impl ImportOptions {
 /// a name that cannot be used, or if the images cannot get the name in `options`, for example
 /// because it has a tag and the source has several names; `Corrupt` if the source is damaged or
 /// contradicts itself, for example if a file does not match its descriptor; `NotFound` if the
-/// source does not exist, is incomplete or has nothing for the platform; `NotFound` or `Conflict`
-/// if a blob that the import needs is removed from the store meanwhile; `Unsupported` for a sparse
-/// file in an archive, for a version of the image layout other than 1.0.0, or for compressed data
-/// that [`Decoder`](crate::codec::Decoder) does not support; `OutOfRange` if a bound of
-/// [`cas_core::limit`] is exceeded; errors of the source and of the store.
+/// source does not exist, is incomplete or has nothing for the platform in `options`; `NotFound`
+/// or `Conflict` if a blob that the import needs is removed from the store meanwhile;
+/// `Unsupported` for a sparse file in an archive, for a version of the image layout other than
+/// 1.0.0, or for compressed data that [`Decoder`](crate::codec::Decoder) does not support;
+/// `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the source and of the
+/// store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;

@@ -141,7 +141,7 @@ fn given_name(
             .read(&format!("{given}:{tag}"))
             .map_err(|error| refused(given, &error.to_string(), "import without --name"))?;
         if let Some((one, other)) = insert(&mut assigned, &name, target) {
-            let why = format!("the source has two images with the tag {tag}, {one} and {other}");
+            let why = format!("two images in the source have the tag {tag}: {one} and {other}");
             return Err(refused(given, &why, "import without --name"));
         }
     }

@@ -1,15 +1,16 @@
 //! Layers that are kept only as tars in the snapshotter, without blobs in the store.
 //!
-//! [`drop_blobs`] removes the blobs of an unpacked image in this order:
+//! [`drop_blobs`] removes the layer blobs of an unpacked image in these steps:
 //!
-//! 1. The bytes of the tar are compared with the diff ID.
-//! 2. One write to the record of the manifest lists the layer as absent and as a tar.
-//! 3. A garbage collection of these blobs alone removes those to which nothing else refers.
+//! 1. The bytes of each tar are compared with the diff ID of its layer.
+//! 2. One write to the record of the manifest lists the layers as absent and as tars.
+//! 3. A garbage collection of these layer blobs alone removes those to which nothing else refers.
 //!
 //! Before the first step, the snapshots of the image were committed, and the record of its
 //! configuration refers to the topmost snapshot. A garbage collection therefore keeps the tars for
-//! as long as the configuration. If the process is killed, the tar and the blob are left, or the
-//! tar alone. If the blob is left after the second step, the next garbage collection removes it.
+//! as long as the configuration. If the process is killed, the tar and the blob of a layer are
+//! left, or the tar alone. If the blob is left after the second step, the next garbage collection
+//! removes it.
 //!
 //! [`Restorer`] makes the blobs again for operations that need them.
 

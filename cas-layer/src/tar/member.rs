@@ -114,7 +114,7 @@ impl<R: BufRead> Reader<R> {
             if !is_harmless || pax.is_some_and(|size| size != 0) {
                 self.warn(
                     "a member that is not a file has a size, which is ignored; some readers skip \
-                     as many bytes",
+                     that many bytes",
                 );
             }
             return Ok(0);
@@ -190,8 +190,8 @@ impl<R: BufRead> Reader<R> {
         let count = map.regions.len() as u64;
         if let Some(declared) = pax.sparse.count.filter(|declared| *declared != count) {
             return Err(Error::corrupt(format!(
-                "the sparse map has {count} regions, but {declared} are declared; create the \
-                 archive again"
+                "the declared number of sparse regions is {declared}, but the sparse map has \
+                 {count}; create the archive again"
             )));
         }
         map.check(self.body).map(Some)

@@ -101,8 +101,8 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// `Corrupt` if the archive is malformed or truncated, or if the target of a link is empty or
-    /// too long; `OutOfRange` if another bound of [`limit`] is exceeded, or if an owner, a group or
-    /// a device number is out of range; errors of `input`.
+    /// too long; `OutOfRange` if the archive exceeds a bound of [`limit`] other than the length of
+    /// link targets, or if an owner, a group or a device number is out of range; errors of `input`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.next_member(None)
     }
@@ -134,7 +134,7 @@ impl<R: BufRead> Reader<R> {
                     if waiting.pax.is_some() || waiting.path.is_some() || waiting.link.is_some() {
                         self.warn(
                             "a global pax header is between a member and its own pax or GNU \
-                             header; other readers may ignore the latter",
+                             header; other readers may ignore the member's own pax or GNU header",
                         );
                     }
                     self.global(&header)?;

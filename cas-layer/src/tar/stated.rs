@@ -17,8 +17,8 @@ pub struct Stated {
     pub user: Vec<u8>,
     /// The name of the group. Empty if there is none.
     pub group: Vec<u8>,
-    /// The records of the pax header of the member, key and value. Of several records with one key,
-    /// the last one counts.
+    /// The keys and values of the records in the member's pax header. If several records have the
+    /// same key, only the last one is kept.
     pub records: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether a global pax header is among the extension headers directly before the header of
     /// this member.

@@ -43,10 +43,10 @@ impl<W: Write> Writer<W> {
     /// The zeros of holes are among these bytes, because the regions in `entry` have no effect.
     ///
     /// # Errors
-    /// `OutOfRange` if a bound of [`limit`] is exceeded; `Corrupt` for a link target that is empty
-    /// or too long; `Unsupported` for an attribute whose name has a `=`; `FailedPrecondition` if
-    /// `body` ends too early; errors of `body` and of the output. After an error, the archive is
-    /// incomplete.
+    /// `OutOfRange` if a bound of [`limit`] is exceeded, or if the mode or a device number does not
+    /// fit into its header field; `Corrupt` for a link target that is empty or too long;
+    /// `Unsupported` for an attribute whose name has a `=`; `FailedPrecondition` if `body` ends too
+    /// early; errors of `body` and of the output. After an error, the archive is incomplete.
     pub fn append(&mut self, entry: &Entry, body: impl Read) -> Result<()> {
         let written = self.write(entry, body);
         written.map_err(|error| error.subject(entry.path.escape_ascii()))

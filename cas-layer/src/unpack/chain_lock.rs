@@ -1,5 +1,5 @@
-//! A lock for each chain ID. The job that has the lock makes the snapshot whose name is the chain
-//! ID. Other jobs that need this snapshot, in this process or another one, wait for the lock.
+//! A lock for each chain ID. The task that has the lock makes the snapshot whose name is the chain
+//! ID. Other tasks that need this snapshot, in this process or another one, wait for the lock.
 
 use std::io;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Unpacks the layers of an image into snapshots, or into one plain directory.
 //!
-//! The size and the diff ID of every layer that is unpacked are verified. If a label already
-//! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed
-//! only when its layer is complete. The snapshot of a layer that is
+//! The size and the diff ID of every layer that is unpacked are verified. If a label of the layer
+//! already records the diff ID, the digest of the layer is verified in place of the diff ID. A
+//! snapshot is committed only when its layer is complete. The snapshot of a layer that is
 //! [read on demand](LayerTables) is committed only when the table of contents is complete.
 //!
 //! If the snapshotter can [set the parent of a snapshot at the commit](Snapshotter::rebases), the
@@ -11,9 +11,9 @@
 //! are committed.
 //!
 //! If the unpack into a directory fails, the files that were unpacked into it are removed. If the
-//! caller drops the future of an unpack, the threads end soon, and unfinished snapshots and
-//! directories are removed in the background. Layers that were unpacked in an [unpack job](jobs)
-//! stay for a later process.
+//! caller drops the future of an unpack, the threads that unpack layers end soon, and unfinished
+//! snapshots and directories are removed in the background. Layers that were unpacked in an
+//! [unpack job](jobs) stay for a later process.
 
 mod active_snapshot;
 mod blob;
@@ -96,16 +96,17 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// have these names after it is unpacked. If a layer is read on demand, its
 /// [`LayerTable::identity`] takes the place of its diff ID.
 ///
-/// Returns `None` if a layer is in the store, or is one that registries do not distribute, and was
-/// not yet verified against its diff ID. The configuration may state a wrong diff ID for such a
-/// layer, so the snapshots with these names may belong to another image. [`to_snapshots`] verifies
-/// such a layer.
+/// Returns `None` if any layer that is in the store, or that registries do not distribute, was not
+/// yet verified against its diff ID. The configuration may state a wrong diff ID for such a layer,
+/// so the snapshots with these names may belong to another image. [`to_snapshots`] verifies such a
+/// layer.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
 /// damaged, or does not match the manifest; `OutOfRange` if the configuration is too large to be
-/// read; `Unsupported` for an artifact, or for a layer with a role that is not supported; errors of
-/// the store.
+/// read; `Unsupported` if the image is an artifact or lists a blob that is not a layer, or if the
+/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`; errors of the
+/// store.
 pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
     for (layer, diff_id) in &layers {

@@ -69,12 +69,13 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// `NotFound` if the store lacks the configuration or a layer that has no snapshot yet, or if a
-/// table of contents must be fetched again, but [`Target::tables`] is `None` or the image does not
-/// record where its table comes from; `Corrupt` if the configuration or a layer is damaged, if a
-/// layer does not have its diff ID, or if the manifest and the configuration do not match;
-/// `OutOfRange` if the configuration is too large to be read; `Unsupported` if the image is an
-/// artifact or lists a blob that is not a layer, or if the snapshotter does not support a layer
-/// because it is an EROFS image or is read on demand; errors of [`flow::stream`] and of
+/// table of contents cannot be fetched again because [`Target::tables`] is `None` or no label of
+/// the configuration states where to fetch the table; `Corrupt` if the configuration or a layer is
+/// damaged, if a layer does not have its diff ID, or if the manifest and the configuration do not
+/// match; `OutOfRange` if the configuration is too large to be read; `Unsupported` if the image is
+/// an artifact or lists a blob that is not a layer, if the annotation `org.erofs.role` of a layer
+/// states a role other than `overlay-lower`, or if the snapshotter does not support a layer because
+/// the layer is an EROFS image or is read on demand; errors of [`flow::stream`] and of
 /// [`Tree::apply`](crate::apply::Tree::apply); errors of the store, of the snapshotter, of the
 /// locks and of [`Target::tables`].
 pub async fn to_snapshots(

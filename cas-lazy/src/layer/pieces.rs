@@ -137,7 +137,7 @@ impl Source {
             Source::Ztoc(ztoc) => {
                 let span = ztoc.spans().nth(piece);
                 let span = span.ok_or_else(|| {
-                    Error::internal("the layer does not have this piece; please report it")
+                    Error::internal("the layer does not have the requested piece; please report it")
                 })?;
                 let bytes = span.inflate(compressed)?;
                 let offset = span.decompressed.0;

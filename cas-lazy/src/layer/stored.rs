@@ -1,5 +1,6 @@
-//! The description of a layer that is read on demand, in a file of its snapshot. Another file has
-//! the table of contents, as it was fetched.
+//! The description of a layer that is read on demand. One file of the layer's snapshot contains
+//! this description. Another file contains the bytes of the table of contents, unchanged since they
+//! were fetched.
 
 use std::ops::Range;
 
@@ -51,8 +52,8 @@ pub enum TableFormat {
 }
 
 impl StoredTable {
-    /// In the tree of a snapshot, the name of the file that contains the bytes of
-    /// [`to_bytes`](Self::to_bytes).
+    /// The name of the file that contains the bytes of [`to_bytes`](Self::to_bytes). The file is in
+    /// the top directory of the snapshot's tree.
     pub const FILE: &str = "lazy.json";
     /// The name of the file that contains the bytes of the table of contents. The file is in the
     /// same directory as [`FILE`](Self::FILE).
@@ -63,16 +64,17 @@ impl StoredTable {
     /// The prefix of the names of all files that a snapshot has for a layer that is read on demand,
     /// except [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
-    /// The name of the [data file](LazyLayer). The data file and the files below are not in the
-    /// tree of the snapshot, but beside the tree, in the directory of the snapshot. Pieces that
-    /// have not arrived are holes. If the layer has a zTOC, the complete data file is the tar of
-    /// the layer. Once this tar was found to have the diff ID, the data file is renamed to
-    /// [`TAR_FILE`](Self::TAR_FILE).
+    /// The name of the [data file](LazyLayer). The data file, [`PIECES_FILE`](Self::PIECES_FILE),
+    /// [`BYTES_FILE`](Self::BYTES_FILE), [`READ_FILE`](Self::READ_FILE) and
+    /// [`TAR_FILE`](Self::TAR_FILE) are not in the tree of the snapshot, but beside the tree, in
+    /// the directory of the snapshot. Pieces that have not arrived are holes. If the layer has a
+    /// zTOC, the complete data file is the tar of the layer. Once this tar was found to have the
+    /// diff ID, the data file is renamed to [`TAR_FILE`](Self::TAR_FILE).
     pub const DATA_FILE: &str = "lazy.data";
-    /// The name of the file with one integer of [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each
-    /// piece, lowest byte first. The integer is the checksum of the piece's bytes in the data file,
-    /// or 0 if the piece has not arrived. If the file has no integer for a piece because the file
-    /// is too short, the piece has not arrived.
+    /// The name of the file with one little-endian integer of [`PIECE_RECORD`](Self::PIECE_RECORD)
+    /// bytes for each piece. The integer is the checksum of the piece's bytes in the data file, or
+    /// 0 if the piece has not arrived. If the file has no integer for a piece because the file is
+    /// too short, the piece has not arrived.
     pub const PIECES_FILE: &str = "lazy.pieces";
     /// Number of bytes for each piece in [`PIECES_FILE`](Self::PIECES_FILE).
     pub const PIECE_RECORD: usize = size_of::<u64>();
@@ -121,8 +123,8 @@ impl StoredTable {
     /// zTOC has the maximum length, [`limit::ZTOC`].
     ///
     /// # Errors
-    /// `Corrupt` if the range of a table in the layer is empty, not in the layer, or longer than
-    /// [`limit::LAYER_TOC`].
+    /// `Corrupt` if the range of an eStargz or zstd:chunked table is empty, extends beyond the end
+    /// of the layer, or is longer than [`limit::LAYER_TOC`].
     pub fn place(&self) -> Result<(Descriptor, Range<u64>)> {
         let range = match &self.format {
             TableFormat::Ztoc { digest } => {

@@ -16,7 +16,7 @@ pub(super) fn write(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut serializer = Serializer::with_formatter(&mut bytes, Go);
     let written = value.serialize(&mut serializer);
     written.map_err(|error| {
-        Error::internal("a document could not be serialized; please report it").source(error)
+        Error::internal("the SOCI index could not be serialized; please report it").source(error)
     })?;
     Ok(bytes)
 }

@@ -17,7 +17,7 @@ pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
 /// Annotation of the descriptor that a version 2 SOCI index has in an image index: the digest of
 /// the image manifest that the SOCI index belongs to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
-/// The configuration of every index.
+/// The configuration of every SOCI index.
 pub const CONFIG: &[u8] = b"{}";
 
 const ZTOC: &str = "application/octet-stream";
@@ -43,7 +43,8 @@ pub enum Version {
 /// A SOCI index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// The version. [`Version::V1`] contains the manifest that the index belongs to.
+    /// The version. [`Version::V1`] contains the descriptor of the manifest that the index belongs
+    /// to.
     pub version: Version,
     /// The zTOCs, in the order of the layers.
     pub ztocs: Vec<LayerZtoc>,
@@ -68,7 +69,8 @@ pub struct LayerZtoc {
     /// this number of decompressed bytes. The last span may be smaller. `None` if the index does
     /// not state the number.
     pub span_size: Option<u64>,
-    /// Whether the layer has neither extended attributes nor opaque directories.
+    /// Whether the index states that the layer has neither extended attributes nor opaque
+    /// directories.
     pub no_xattrs: bool,
 }
 
@@ -143,8 +145,8 @@ impl Index {
     /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
     /// layer, if a span size is not a number above 0, if two zTOCs differ but name the same layer,
     /// or if a version 1 index has no subject; `Unsupported` for a manifest that is not a SOCI
-    /// index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of more than
-    /// [`limit::PREFETCH`].
+    /// index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of more
+    /// than [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
     }

@@ -34,7 +34,7 @@ struct StoredSpans {
 }
 
 impl Prefetch {
-    /// Adds a range of spans at the end, so that they are fetched last. If the new range begins in
+    /// Appends a range of spans, so that these spans are fetched last. If the new range begins in
     /// the last range or directly after it, extends the last range instead. Does nothing if one of
     /// the ranges already has all of these spans.
     pub fn add(&mut self, spans: RangeInclusive<u32>) {

@@ -23,8 +23,8 @@ pub enum Side {
     After,
 }
 
-/// Which mutating calls fail, and how. All parts of a store share one plan. Only mutating calls are
-/// counted.
+/// Which mutating calls fail, and how. All parts of a store share one plan. The methods of the plan
+/// count only mutating calls.
 #[derive(Debug, Default)]
 pub struct Plan(Mutex<State>);
 

@@ -1,7 +1,7 @@
-//! Verifies the newer form of a signature, a bundle of sigstore. The bundle of an image has an
-//! envelope. The payload of the envelope is a statement of in-toto, which names the digest of the
-//! signed image. The signatures of the envelope cover the payload and its type, as the
-//! specification of these envelopes (DSSE) requires.
+//! Verifies the newer form of cosign's signatures, the sigstore bundle. The bundle of an image has
+//! an envelope. The payload of the envelope is an in-toto statement, which names the digest of the
+//! signed image. The signatures of the envelope cover the payload and the type of the payload, as
+//! the specification of these envelopes (DSSE) requires.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,10 @@
 //! Verifies signatures of cosign with a public key.
 //!
 //! cosign keeps the signatures of an image in the repository of the image, in one of two forms. In
-//! the older form ([`payload`]), the signatures are layers of a manifest. This manifest has the tag
-//! `sha256-<digits>.sig`, with the digits of the signed image's digest, or refers to the signed
-//! image. In the newer form ([`bundle`]), which is the default since version 3 of cosign, each
-//! signature is a bundle in a manifest that refers to the signed image.
+//! the older form ([`payload`]), the signatures are layers of a manifest. This manifest either
+//! refers to the signed image or has the tag `sha256-<digits>.sig`, with the digits of the signed
+//! image's digest. In the newer form ([`bundle`]), which is the default since version 3 of cosign,
+//! each signature is a bundle in a manifest that refers to the signed image.
 
 mod bundle;
 mod key;

@@ -14,11 +14,11 @@
 //! it, for example because the layer can be unpacked only on top of the layers below it, or because
 //! another layer has failed.
 //!
-//! A process that is killed leaves the job. A process that fails to unpack the image leaves the job
-//! if a layer is done, and otherwise deletes the job. The next process that unpacks the same image
-//! uses the layers that are done, and unpacks the others again. A collection deletes damaged and
-//! expired jobs. It also deletes jobs of an earlier boot, because the files of such jobs may not
-//! have reached the device.
+//! If a process is killed, its job stays in the storage. A process that fails to unpack the image
+//! deletes the job, unless a layer of the job is done. The next process that unpacks the same image
+//! uses the layers that are done, and unpacks the others again. A garbage collection deletes
+//! damaged and expired jobs. It also deletes jobs of an earlier boot, because the files of such
+//! jobs may not have reached the device.
 
 mod image_job;
 mod problem;
