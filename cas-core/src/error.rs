@@ -6,7 +6,8 @@ use std::fmt;
 /// `Result` with the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an error, chosen by what the caller can do about it.
+/// The kind of an error, chosen by what the caller can do about it. The exit codes of the tool for
+/// the kinds are in `src/cli/exit.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

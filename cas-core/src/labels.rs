@@ -1,7 +1,8 @@
 //! Labels, and the keys of the labels that have a meaning in `cas`, except
 //! [`UNCOMPRESSED`](crate::image::UNCOMPRESSED) and the labels of layers that are read on demand.
 //!
-//! The keys of garbage collection mean the same as in containerd's documentation.
+//! The keys of garbage collection mean the same as in containerd's documentation. The module `gc`
+//! states their meaning, in `gc/labels.rs`.
 
 use std::collections::BTreeMap;
 

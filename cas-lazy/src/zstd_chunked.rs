@@ -1,6 +1,7 @@
 //! zstd:chunked: a layer of zstd frames, one for each file or chunk. A skippable frame contains a
 //! table of contents. Annotations of the layer's descriptor state the position and the digest of
-//! this table.
+//! this table. Only layers that are read on demand use it; any other pull reads such a layer as
+//! plain zstd.
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};

@@ -112,7 +112,7 @@ fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "the fetched layer has another digest, {found}; pull the image without --lazy"
+        "the fetched layer has the wrong digest {found}; pull the image without --lazy"
     ))
     .subject(stored.layer.digest))
 }

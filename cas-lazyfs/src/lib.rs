@@ -1,8 +1,9 @@
 //! Serves the data files of layers that are read on demand, in one small FUSE file system.
 //!
-//! If the kernel reads a data file, [`Session`] passes the request to [`Files`]. The missing pieces
-//! of the layer are then fetched with a [`Fetch`], verified, decompressed, and written to the data
-//! file. A byte is served only after its piece was verified.
+//! A piece is a part of a layer that is fetched and decompressed as a whole. If the kernel reads a
+//! data file, [`Session`] passes the request to [`Files`]. The missing pieces that the read needs
+//! are then fetched with a [`Fetch`], verified, decompressed, and written to the data file. A byte
+//! is served only after its piece was verified.
 //!
 //! ```text
 //! snapshots/7/          the directory of a snapshot, see `cas_host::snapshotter`

@@ -29,7 +29,7 @@ impl FilesRead {
     ///
     /// # Errors
     /// `NotFound` if the snapshot has no layer that is read on demand, or if the layer's table of
-    /// contents is missing; `Corrupt` if the description of the layer or the table is damaged;
+    /// contents is missing; `Corrupt` if the table or the description of the layer is damaged;
     /// `Unsupported` or `OutOfRange` if the table cannot be used; errors of the file system.
     pub fn of_snapshot(directory: &Path) -> Result<Self> {
         let read = |name: &str| {

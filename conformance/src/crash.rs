@@ -1,7 +1,7 @@
 //! Runs a law again in a child process, the victim, and kills the victim with SIGKILL.
 //!
 //! The victim is the same test binary. An environment variable names the directory that contains
-//! its stores. The victim prints on stderr what the store acknowledged. After the kill, the law
+//! the victim's stores. The victim prints on stderr what the store acknowledged. After the kill, the law
 //! compares the store with this output.
 
 use std::env;

@@ -25,8 +25,8 @@
 //! | [`snapshotter!`] | a [`cas_core::Snapshotter`] |
 //!
 //! An optional third argument, [`Gaps`], lists the laws that the store cannot keep, each with the
-//! reason. A promise is a [`cas_core::Capability`]. A law about a promise is run only on a store
-//! whose `capabilities()` report the promise.
+//! reason. Some laws are about a promise, which is a [`cas_core::Capability`]. A law about a
+//! promise is run only on a store whose `capabilities()` report the promise.
 //!
 //! A program can also run the laws. [`laws::book`] lists all laws with their reasons, [`judge`]
 //! runs one law on one store, and [`report`] makes a table of all results. A law is an async
@@ -34,6 +34,8 @@
 //! the laws must find.
 //!
 //! # Adding a group
+//! A group contains the laws of one kind of store.
+//!
 //! 1. Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`.
 //! 2. List them in `laws/GROUP/mod.rs` with the `laws!` macro, which defines `NAMES`, `all()` and
 //!    the exported macro. Declare the module in `laws/mod.rs`.

@@ -1,4 +1,4 @@
-//! The body of each `#[test]`.
+//! The body of each `#[test]` that runs a law.
 
 use std::time::Instant;
 
@@ -9,15 +9,15 @@ use crate::report;
 use crate::subject::Open;
 
 /// Runs one law on a store. `test` is the path of the `#[test]` that runs the law. If the store
-/// does not make the promise that the law is about, prints the promise. If the store declares the
-/// law as a gap, prints the reason. If the environment variable [`report::DIRECTORY`] is set,
-/// appends the result to the [`report`].
+/// does not make the promise that the law is about, prints the promise and does not run the law. If
+/// the store declares the law as a gap, prints the reason. A law that is declared as a gap is not
+/// run if its outcome depends on timing ([`Law::racy`]). If the environment variable
+/// [`report::DIRECTORY`] is set, appends the result to the [`report`].
 ///
 /// # Panics
 /// If the store breaks the law and does not declare it as a gap, if the store keeps the law but
 /// declares it as a gap, if no law has the name `name`, if the law cannot be run, or if its result
-/// cannot be written. A law whose outcome depends on timing ([`Law::racy`]) is not run if it is a
-/// gap.
+/// cannot be written.
 pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
 where
     S: ?Sized + Promises + 'static,

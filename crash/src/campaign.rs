@@ -16,9 +16,10 @@ use crate::storm::storm;
 use crate::work::Work;
 
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
-/// The number of disks that a trial checks.
+/// The number of disks that a trial of a loss of power checks.
 const DISKS: u64 = 50;
-/// The only store on which two processes may work at a time in a trial of a loss of power.
+/// Some trials of a loss of power run two processes on this store. On every other store, each trial
+/// of a loss of power runs one process.
 const SHARED: &str = "fs";
 /// The kinds of storms, each with a divisor. The number of changes of a storm is `--changes`
 /// divided by its divisor.
@@ -40,7 +41,8 @@ pub(crate) struct Counts {
     /// The kinds of trials to run, separated by commas; by default all
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// The stores; by default all that this build contains, and S3 for kills and storms
+    /// The stores to test; by default all local stores that this build contains, and for kills and
+    /// storms also S3
     #[arg(long)]
     store: Vec<String>,
     /// Number of disks to check for each store on each file system, rounded up to a multiple of 50
@@ -88,8 +90,8 @@ impl Trial {
 }
 
 /// Runs each trial of `counts` that `log` does not list, and adds its result to `log`. Returns true
-/// if no trial of `counts` found a violation, either in this call or in an earlier call that `log`
-/// lists. Stops at the first trial that fails, and returns the error of this trial.
+/// if no trial of `counts` found a violation, including the trials that `log` listed before. Stops
+/// at the first trial that fails, and returns the error of this trial.
 pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
     let done = match log.exists() {
         true => fs::read_to_string(log).context("read the log")?,

@@ -132,9 +132,9 @@ pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
 /// promised, are left out.
 #[derive(Default)]
 pub(crate) struct Comparison {
-    /// Each resource that has a promised value, with this value.
+    /// Each resource whose value is one of the promised values, with this value.
     pub(crate) values: Vec<(Resource, String)>,
-    /// A line for each resource that has another value or cannot be read.
+    /// A line for each resource whose value is none of the promised values or cannot be read.
     pub(crate) violations: Vec<String>,
 }
 

@@ -16,13 +16,14 @@ use crate::work::Work;
 
 /// The longest time that a process lives. A process opens the root in about a tenth of this time.
 const LIFE: Duration = Duration::from_millis(400);
-/// The number of rounds after which everything is compared and removed.
+/// The number of rounds after which the whole root is compared with the promises and emptied.
 const ROUNDS: u64 = 50;
 
 /// Starts processes that do `work` and kills them, in rounds, until at least `kills` processes were
 /// killed. Only a kill may end `work`. A round kills each process of a [`Site`] once. After each
-/// round, compares what the processes have changed with what they were promised. Ends after a round
-/// with a violation. Compares and removes everything after every [`ROUNDS`] rounds, and at the end.
+/// round, compares what the processes have changed with what they were promised. After every
+/// [`ROUNDS`] rounds and after the last round, compares the whole root with the promises, and
+/// empties the root. The first round in which a violation is found is the last round.
 pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");

@@ -9,7 +9,7 @@
 //! | [`campaign`] | trials of all stores, with a log |
 //! | [`work`] | what the workers do |
 //! | [`promise`] | what the workers were promised |
-//! | [`check`] | checks of a root afterwards |
+//! | [`check`] | checks of a root after losses of power, kills and storms |
 
 mod campaign;
 mod check;
@@ -52,8 +52,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Record what workers write to a disk, and check disks that a loss of power can leave; needs
-    /// the superuser
+    /// Record what workers write to a disk, and check disks in states that a loss of power can
+    /// leave; needs the superuser
     Power(PowerArgs),
     /// Kill processes at work, and check after each round of kills; needs the superuser
     Kill(KillArgs),
@@ -111,7 +111,7 @@ struct PowerArgs {
     /// Number of disks to check
     #[arg(long, default_value_t = 100)]
     disks: usize,
-    /// Write the first disk that breaks a promise to this file
+    /// The file to which the first disk with a broken promise is written
     #[arg(long)]
     keep: Option<PathBuf>,
     /// Chooses the images, the changes, the requests that a fault hits, and the disks

@@ -22,7 +22,7 @@ const REGISTRY: &str = "host";
 pub(crate) struct Material(PathBuf);
 
 impl Material {
-    /// Makes the images. All share a layer, and one has a layer of 3 MiB.
+    /// Makes the images. All share a layer, and one has a file of 3 MiB.
     pub(crate) fn make(directory: &Path, seed: u64) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let material = Material(directory.to_owned());
@@ -59,8 +59,8 @@ impl Material {
         &self.0
     }
 
-    /// Starts a registry. For each of `owners`, pushes all images to it, under tags that name the
-    /// owner. Returns the registry.
+    /// Starts a registry. Pushes all images to the registry once for each of `owners`, under tags
+    /// that name the owner. Returns the registry.
     pub(crate) fn serve(&self, owners: impl Iterator<Item = String>) -> Result<Registry> {
         let registry = Registry::open(&self.0);
         let cas = Cas::open(self.root())?;
@@ -76,7 +76,8 @@ impl Material {
         Ok(registry)
     }
 
-    /// Returns the reference of an image of `owner` in the registry, or `None` without a registry.
+    /// Returns the reference of an image in the registry, with the tag that names `owner`. Returns
+    /// `None` if no registry was started.
     pub(crate) fn in_registry(&self, number: u64, owner: &str) -> Option<String> {
         let host = fs::read_to_string(self.0.join(REGISTRY)).ok()?;
         Some(at_registry(&host, number, owner))

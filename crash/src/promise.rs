@@ -8,7 +8,7 @@
 //! ```
 //! After `did`, the resource has the value in the line. Between `try` and `did`, the resource has
 //! the value in the line or its previous value. Before its first line, a resource is absent, which
-//! is the value `-`. After `free`, nothing is promised about the resource.
+//! is the value `-`. After a line that begins with `free`, nothing is promised about the resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-/// The default lifetime of a lease, counted from its last extension. The lease of a killed job
-/// expires at most this long after the kill; see `docs/DURABILITY.md`.
+/// The lease default: the lifetime of a lease, counted from its last extension, unless its caller
+/// chooses another. The lease of a killed job expires at most this long after the kill; see
+/// `docs/DURABILITY.md`.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// The time for which a blob, a snapshot or an ingest that was stored without a lease is kept, even
 /// if nothing refers to it.

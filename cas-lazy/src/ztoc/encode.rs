@@ -1,4 +1,4 @@
-//! Writes zTOCs. The builder writes each value when it is called, so the order of the calls
+//! Writes zTOCs. Each method of [`Builder`] writes its value immediately, so the order of the calls
 //! determines the bytes. SOCI's tools write in the same order.
 
 use cas_core::{Error, Result, limit};

@@ -38,7 +38,7 @@ pub struct Exhibit<S: ?Sized + 'static> {
 /// outcome depends on timing is run only if the exhibit names the law.
 ///
 /// # Panics
-/// As [`judge`].
+/// If the temporary directory or the tokio runtime cannot be created.
 pub fn misjudged<S>(laws: &[Law<S>], exhibit: &Exhibit<S>) -> Vec<String>
 where
     S: ?Sized + Promises + 'static,
@@ -59,7 +59,7 @@ where
             }
             Some(seen) if !named(law) => {
                 wrong.push(format!(
-                    "{}: the exhibit does not name the law {}, which finds: {seen}",
+                    "{}: the law {} finds the fault, but the exhibit does not name this law: {seen}",
                     exhibit.name, law.name
                 ));
             }
@@ -213,7 +213,7 @@ macro_rules! stores {
     };
 }
 
-/// Whole stores, one part of which is broken.
+/// Whole stores, each with one broken part.
 pub const STORES: &[Exhibit<Store>] = stores![
     BrokenContent(ContentFault::RemovesWhatIsNotFlushed) => any_sequence_agrees_with_plain_maps []
     BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps [

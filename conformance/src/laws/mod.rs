@@ -1,5 +1,6 @@
 //! The laws, in groups. Each trait that a backend or a snapshotter implements has a group, and the
-//! group `gc` is for whole stores.
+//! group `gc` is for whole stores. A law is written in `GROUP/THEME.rs` and listed in
+//! `GROUP/mod.rs`; see "Add a law" in `conformance/README.md`.
 
 pub mod content;
 pub mod gc;

@@ -1,6 +1,6 @@
-//! Selects the call that a fault is injected into. strace counts the calls of each thread
-//! separately for each name. With the option `-P path`, strace counts only the calls with that
-//! path.
+//! Selects the system call that a fault is injected into. strace counts calls separately for each
+//! thread and each name of a system call. With the option `-P path`, strace counts only the calls
+//! with that path.
 
 use super::Ended;
 use super::calls::{Call, parse};

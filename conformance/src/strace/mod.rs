@@ -1,8 +1,9 @@
-//! Runs a law again in a child process, the victim, under strace. In each run, strace injects a
-//! fault into one system call that changes the disk.
+//! Runs a law again in a child process, the victim, under strace. The first runs are only traced.
+//! Their traces show the system calls that change the disk. In each later run, strace injects a
+//! fault into one of these calls.
 //!
-//! The victim does its job on one thread, because strace counts the calls of each thread. The first
-//! runs are only traced. Their traces determine which calls the later runs inject faults into.
+//! The victim does its job on one thread, because strace counts the calls of each thread
+//! separately.
 
 mod aim;
 mod calls;

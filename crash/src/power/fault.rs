@@ -37,8 +37,8 @@ impl Fault {
     /// How much longer a slow write takes.
     pub(crate) const DELAY: Duration = Duration::from_millis(100);
 
-    /// Returns the numbers of the requests that the fault hits. The numbers start at 0 at the
-    /// beginning of a record, and count only requests that the fault may hit.
+    /// Returns the numbers of the requests that the fault hits. Only requests that the fault may
+    /// hit, such as reads for `Read`, have numbers. The first of them in a record has the number 0.
     pub(crate) fn hits(self, random: &mut Random) -> std::ops::Range<u64> {
         let (first, count) = match self {
             Fault::Lie => return 0..u64::MAX,

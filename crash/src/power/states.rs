@@ -25,7 +25,7 @@ pub(crate) enum Tail {
     Sectors,
 }
 
-/// A state of a disk, and what the workers had noted by then.
+/// The state of a disk after a loss of power, and what the workers had noted before this loss.
 pub(crate) struct State {
     pub(crate) tail: Tail,
     pub(crate) pages: Pages,

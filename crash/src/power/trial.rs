@@ -1,4 +1,5 @@
-//! Makes one record while workers run, and checks disks that losses of power can leave.
+//! Records what happens to a disk while workers run, and checks disks in states that a loss of
+//! power can leave.
 
 use std::fmt;
 use std::fs::{self, File};

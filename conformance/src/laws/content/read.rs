@@ -97,14 +97,14 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     if let Ok(read) = reader.read_at(150_000, 1_000).await {
         assert!(
             read == data[150_000..151_000],
-            "a reader got other bytes after its blob was removed"
+            "a reader got wrong bytes after its blob was removed"
         );
     }
     assert_eq!(put(&*store, &data).await, digest);
     let again = store.open(&digest).await.unwrap().unwrap();
     assert!(
         read_all(again.as_ref(), 70_000).await == data,
-        "a blob that was stored again has other bytes"
+        "a blob that was stored again has wrong bytes"
     );
 }
 

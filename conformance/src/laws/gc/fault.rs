@@ -1,7 +1,7 @@
 //! Laws of faults. In each run, one system call that changes the disk fails, or the process is
 //! killed at this call. Afterwards, every named image must be whole, every blob must have the right
-//! bytes and a record, and a collection must remove all leftovers. One law checks that the files
-//! with the name of an image are synced before the import of the image is acknowledged.
+//! bytes and a record, and a collection must remove all leftovers. One law checks that each file
+//! that contains the name of an image is synced before the import of the image is acknowledged.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;

@@ -52,7 +52,7 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
         let outcome = remote.pull(&faulty(&store, &plan), Platforms::All).await;
         let failed = plan.end();
         let context =
-            format!("planned fault at call {nth}, {side:?} its effect; failed calls: {failed:?}");
+            format!("planned fault at call {nth} (`Side::{side:?}`); failed calls: {failed:?}");
         if outcome.is_ok() {
             let found = completeness(&store, &remote.root).await.unwrap();
             assert!(

@@ -40,7 +40,10 @@ pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
         let late = store
             .content
             .remove_version(&digest, tombstone.version.unwrap());
-        assert!(!late.await.unwrap(), "a late collector removed {digest}");
+        assert!(
+            !late.await.unwrap(),
+            "a late collector removed {digest}, which a job had pinned again"
+        );
     }
     assert!(collect_now(&store).await.is_empty());
     verify(&store, &sample.root()).await.unwrap();

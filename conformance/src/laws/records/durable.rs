@@ -68,7 +68,8 @@ pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
             let acknowledged = (0..=last).rev().take(8).find(|one| one % 8 == slot);
             assert!(
                 second >= acknowledged,
-                "found change {second:?}, but the later change {acknowledged:?} was acknowledged"
+                "an acknowledged change is lost: expected the number {acknowledged:?} or a higher \
+                 number, found {second:?}"
             );
             assert!(
                 first >= second,

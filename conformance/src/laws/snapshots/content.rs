@@ -66,7 +66,7 @@ pub(super) async fn a_child_leaves_its_parent_alone(subject: Subject) {
         assert_eq!(seen.read(name).as_deref(), Some("base"), "{name}");
     }
     let mode = fs::metadata(&seen.path).unwrap().mode() & 0o777;
-    assert_eq!(mode, 0o755, "mode of the root");
+    assert_eq!(mode, 0o755, "mode of the root directory");
 }
 
 pub(super) async fn siblings_do_not_see_each_other(subject: Subject) {

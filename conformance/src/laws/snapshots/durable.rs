@@ -21,8 +21,8 @@ pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
             [Mount::Bind { .. }]
         ) {
             return crate::skip(
-                "`prepare` does not return a single bind mount, so strace cannot show the syncs of \
-                 the layer's files",
+                "strace can show the syncs of a layer's files only if `prepare` returns exactly one \
+                 bind mount",
             );
         }
         return subject.syncs_before_it_acknowledges(MARKER);

@@ -105,7 +105,10 @@ pub(super) async fn walk_is_in_key_order_and_in_pages(subject: Subject) {
     let page: Vec<&str> = page.iter().map(|info| info.key.as_str()).collect();
     assert_eq!(page, &sorted[3..5], "after a/b");
     let between = store.walk(Some("a/a"), 1).await.unwrap();
-    assert_eq!(between[0].key, "a/b", "after a key that does not exist");
+    assert_eq!(
+        between[0].key, "a/b",
+        "first key of a walk after a key that does not exist"
+    );
     assert!(store.walk(Some("zz"), 5).await.unwrap().is_empty());
 }
 

@@ -62,7 +62,8 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let image = with_child.bytes - fixed.bytes;
     assert!(
         image < MIB / 4,
-        "expected an image of less than 256 KiB, found {image} bytes"
+        "expected the first child to add less than 256 KiB to the usage of its parent, found \
+         {image} bytes"
     );
     let before = store.usage("child").await.unwrap();
     fs::write(child.path.join("more"), &data).unwrap();

@@ -62,8 +62,7 @@ impl Files {
     }
 
     /// Counts a request if `faults` contains the fault of the disk. Returns this fault if it hits
-    /// the request, otherwise `None`. Before it returns [`Fault::Slow`], waits for
-    /// [`Fault::DELAY`].
+    /// the request, otherwise `None`. Before returning [`Fault::Slow`], waits for [`Fault::DELAY`].
     fn hit(&self, faults: &[Fault]) -> Option<Fault> {
         let hit = Shared::lock(&self.shared).hit(faults);
         if hit == Some(Fault::Slow) {

@@ -70,7 +70,10 @@ impl Run<'_> {
             }
             State::Gone => {
                 assert_absent(content, digest).await;
-                assert_eq!(record, None, "{digest} was removed, but its record is left");
+                assert_eq!(
+                    record, None,
+                    "the blob {digest} must not exist, but has a record"
+                );
             }
             State::Unknown => {
                 let found = read(content, digest).await;

@@ -1,4 +1,4 @@
-//! The steps on gc roots: labels, names and leases.
+//! The steps that change labels, names and leases.
 
 use std::time::SystemTime;
 
