@@ -215,6 +215,51 @@ mod tests {
     }
 
     #[test]
+    fn groups_and_users_of_an_acl_are_others() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+        close(temp.path(), 0o755);
+        let root = temp.path().join("root");
+        file(root.join("uid"), 0o4755);
+        close(&root, 0o770);
+        assert_eq!(
+            exposed(&root).unwrap(),
+            None,
+            "its group is that of this process"
+        );
+        std::os::unix::fs::chown(&root, None, Some(4321)).unwrap();
+        assert_eq!(exposed(&root).unwrap().unwrap().count, 1);
+        // Members of the group cannot run the program.
+        close(&root.join("uid"), 0o4740);
+        assert_eq!(exposed(&root).unwrap(), None);
+        close(&root.join("uid"), 0o4755);
+        std::os::unix::fs::chown(&root, None, Some(0)).unwrap();
+        // Version 2: the owner, the user 4321, the group, the mask and all others.
+        let entry = |tag: u16, bits: u16, id: u32| {
+            [
+                &tag.to_le_bytes()[..],
+                &bits.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
+        };
+        let nobody = u32::MAX;
+        let entries = [
+            entry(1, 7, nobody),
+            entry(2, 5, 4321),
+            entry(4, 0, nobody),
+            entry(16, 5, nobody),
+            entry(32, 0, nobody),
+        ];
+        let acl = [&[2, 0, 0, 0][..], &entries.concat()].concat();
+        let no_flags = rustix::fs::XattrFlags::empty();
+        calls::lsetxattr(&root, ACL, &acl, no_flags).unwrap();
+        assert_eq!(exposed(&root).unwrap().unwrap().count, 1);
+    }
+
+    #[test]
     fn programs_with_capabilities_are_found() {
         if !rustix::process::geteuid().is_root() {
             return;

@@ -1,8 +1,8 @@
 //! Runs a law again in a child process, the victim, and kills the victim with SIGKILL.
 //!
 //! The victim is the same test binary. An environment variable names the directory that contains
-//! the victim's stores. The victim prints on stderr what the store acknowledged. After the kill, the law
-//! compares the store with this output.
+//! the victim's stores. The victim prints on stderr what the store acknowledged. After the kill,
+//! the law compares the store with this output.
 
 use std::env;
 use std::fmt::Display;

@@ -83,7 +83,8 @@ impl std::fmt::Display for Resource {
 pub(crate) struct Notes(Arc<File>);
 
 impl Notes {
-    /// Opens a file of marks: an ordinary file, or the file `marks` of a [`Disk`](crate::power).
+    /// Opens the file to which a worker appends its lines (marks): an ordinary file, or the file
+    /// `marks` of a [`Disk`](crate::power).
     pub(crate) fn open(marks: &Path) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(marks);
         let file = file.with_context(|| format!("open {}", marks.display()))?;

@@ -44,13 +44,13 @@ pub(crate) struct Site {
     /// The number of processes that work on the root at a time.
     pub(crate) processes: u64,
     promise: Promise,
-    /// What existed before the first kill, after everything was removed.
+    /// What was left before the first kill, after everything that workers had made was removed.
     unharmed: Inventory,
 }
 
 impl Site {
-    /// Makes a root, runs workers on it without kills, removes what they have made, and takes the
-    /// inventory.
+    /// Makes a root, runs workers on it without kills, removes what they have made, and takes an
+    /// inventory of what is left.
     ///
     /// # Errors
     /// An error if a promise is broken although nothing was killed, or if the root, the registry or
@@ -120,8 +120,8 @@ impl Site {
     }
 
     /// Opens the root and compares the resources `which` with what was promised. Returns a line for
-    /// each violation, at most [`SHOWN`]. Each resource that has a promised value must keep this
-    /// value from now on, see [`Promise::settle`].
+    /// each violation, at most [`SHOWN`]. From now on, each resource that has one of its promised
+    /// values must keep the value that it has now, see [`Promise::settle`].
     pub(crate) fn compare(&mut self, which: &BTreeSet<Resource>) -> Result<Vec<String>> {
         let begun = Instant::now();
         let cas = Cas::open(&self.root)?;

@@ -310,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn warnings_about_labels_are_bounded() {
+        let labels = (0..10 * limit::WARNINGS).map(|number| {
+            let key = format!("run.oci.hooks.{number}");
+            (key, Value::from("x"))
+        });
+        let config = json!({"config": {"Labels": labels.collect::<serde_json::Map<_, _>>()}});
+        let (_, warnings) = made(&config.to_string(), &BundleOptions::default(), 0);
+        assert_eq!(warnings.len(), limit::WARNINGS + 1);
+        let more = format!("{} more labels", 9 * limit::WARNINGS);
+        assert!(warnings[limit::WARNINGS].contains(&more), "{warnings:?}");
+    }
+
+    #[test]
     fn options_replace_the_configuration_of_the_image() {
         let command = vec!["x".to_owned()];
         let args = |entrypoint: Option<&str>, command: &[String], config: &str| {

@@ -325,3 +325,50 @@ fn an_index_that_cannot_be_corrected_is_left_as_it_was_and_the_rest_is_repaired(
     assert!(fs::read(&file).unwrap() == before);
     run(&scene, &["images"]);
 }
+
+/// A text with a line break does not look like a further line of the check.
+#[test]
+fn an_entry_forges_no_line_of_the_check() {
+    let scene = Scene::new("fs");
+    let (data, mut entry) = manifest(&scene, Algorithm::Sha256, "forged");
+    write_blob(&scene, &data, &entry);
+    let forged = "checked 9 images: 0 problems left";
+    entry["mediaType"] = json!(format!("a/b\n{forged}\r{forged}"));
+    add(&scene, [entry]);
+    let said = cas(&scene.root).arg("fsck").output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains(forged), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with(forged)), "{said}");
+    assert!(!said.contains('\r'), "{said}");
+}
+
+/// `oras attach` on the directory of the store lists a referrer without a name.
+#[test]
+fn a_referrer_without_a_name_belongs_to_its_subject() {
+    let scene = Scene::new("fs");
+    let (data, entry) = manifest(&scene, Algorithm::Sha256, "attached");
+    let mut attached: Value = serde_json::from_slice(&data).unwrap();
+    attached["artifactType"] = json!("application/vnd.example.sbom");
+    attached["subject"] = json!({
+        "mediaType": entry["mediaType"],
+        "digest": scene.manifest_digest,
+        "size": scene.bytes(&scene.manifest_digest).len(),
+    });
+    let data = attached.to_string().into_bytes();
+    let digest = Digest::sha256(&data).to_string();
+    let entry = json!({"mediaType": entry["mediaType"], "digest": digest, "size": data.len()});
+    write_blob(&scene, &data, &entry);
+    add(&scene, [entry]);
+    let listed = run(&scene, &["images", "--json"]);
+    assert!(!listed.contains(&digest), "{listed}");
+    for shows in [&["tree", "app:1", "--json"][..], &["inspect", "app:1"]] {
+        let said = run(&scene, shows);
+        assert!(said.contains(&digest), "{shows:?}: {said}");
+    }
+    run(&scene, &["gc"]);
+    assert!(run(&scene, &["tree", "app:1", "--json"]).contains(&digest));
+    // Without its subject, it is an image again, and an entry keeps it.
+    run(&scene, &["rmi", "app:1"]);
+    run(&scene, &["gc"]);
+    assert!(run(&scene, &["blob", "ls", "--json"]).contains(&digest));
+}

@@ -12,6 +12,7 @@ mod inspecting;
 mod paths;
 #[cfg(feature = "soci")]
 mod soci;
+mod streams;
 
 use std::path::PathBuf;
 use std::process::Command;

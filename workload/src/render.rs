@@ -86,7 +86,11 @@ impl Table {
         if remarks.is_empty() {
             return Ok(());
         }
-        writeln!(text, "\n{}", remarks.join("\n"))
+        writeln!(
+            text,
+            "\nEach line names a column and a row, and the reason why the cell has no value:\n\n{}",
+            remarks.join("\n")
+        )
     }
 
     /// Returns one JSON object with the table and with the goals that [`targets::of`] returns.
@@ -130,13 +134,14 @@ fn ratios(text: &mut String, targets: &[Target]) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "\nEach ratio compares a column with a baseline in one row. The row `put` is the ingest of \
-         small blobs one by one, `batch` their ingest 256 at a time, `large` the ingest of several \
-         large blobs, and `collect-50` the collection with 50 % dead blobs. The baseline `the \
-         floor` is the slower of SHA-256 and writing to the page cache, and the name after it \
-         states which of the two was slower. If the baseline was measured, a ratio above 1 means \
-         that the column is better than the baseline. If the baseline is an absolute value, the \
-         ratio is the measured value divided by this value, so a lower ratio is better.\n"
+        "\nEach ratio compares the value of a column in one row with a baseline. The row `put` is \
+         the ingest of small blobs one by one, `batch` their ingest 256 at a time, `large` the \
+         ingest of several large blobs, and `collect-50` the collection with 50 % dead blobs. The \
+         baseline `the floor` is the slower of SHA-256 and writing to the page cache, and the name \
+         after it states which of the two was slower. If the baseline was measured, a ratio above \
+         1 means that the column is better than the baseline. If the baseline is an absolute \
+         value, the ratio is the measured value divided by the absolute value, so a lower ratio is \
+         better.\n"
     )?;
     writeln!(
         text,

@@ -144,10 +144,10 @@ impl Ztoc {
     ///
     /// # Errors
     /// `Corrupt` if the zTOC is damaged, if its offsets, sizes or checkpoints contradict each
-    /// other, or if a path or a size is too large; `Unsupported` if the version of the zTOC is
-    /// not 0.9, or if the zTOC belongs to a layer that is not compressed with gzip; `OutOfRange` if
-    /// the zTOC is too large, if the names and values in it take too much memory, or if there are
-    /// more members or spans than [`limit`](cas_core::limit) allows.
+    /// other, or if a path or a size is too large; `Unsupported` if the version of the zTOC is not
+    /// 0.9, or if the zTOC belongs to a layer that is not compressed with gzip; `OutOfRange` if the
+    /// zTOC is too large, if the names and values in it take too much memory, or if there are more
+    /// members or spans than [`limit`](cas_core::limit) allows.
     pub fn decode(bytes: &[u8]) -> Result<Ztoc> {
         decode::decode(bytes).map_err(|error| error.operation("read zTOC"))
     }

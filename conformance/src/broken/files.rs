@@ -1,6 +1,6 @@
 //! Content stores on files, to test the laws that kill a process at a system call or make the call
-//! fail. One store works correctly. Each of the others has one fault. The stores implement only what
-//! these laws use. An ingest is never resumed: it always begins at offset 0.
+//! fail. One store works correctly. Each of the others has one fault. The stores implement only
+//! what these laws use. An ingest is never resumed: it always begins at offset 0.
 
 use std::fs::{self, File};
 use std::io::Write;

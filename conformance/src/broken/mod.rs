@@ -59,7 +59,8 @@ where
             }
             Some(seen) if !named(law) => {
                 wrong.push(format!(
-                    "{}: the law {} finds the fault, but the exhibit does not name this law: {seen}",
+                    "{}: the law {} finds the fault, but the exhibit does not name the law: \
+                     {seen}",
                     exhibit.name, law.name
                 ));
             }

@@ -57,8 +57,8 @@ fn remove(worker: &Worker, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Calls `bring`, which gives the name `name` to the image `number` of the material, and unpacks
-/// this image. Notes what is then promised.
+/// Calls `bring`, which must import or pull the image `number` of the material under the name
+/// `name`, and must unpack it. Notes what is then promised.
 fn unpack(
     worker: &Worker,
     name: &str,
@@ -131,8 +131,8 @@ fn copy(worker: &Worker, name: String, number: u64) -> Result<()> {
     worker.notes.did(&image, &target)
 }
 
-/// Gives the name `name` to an image of this thread, if this image exists. Nothing is promised
-/// about the unpacked files of the image under this name.
+/// Chooses a name of this thread at random. If an image has this name, gives the image the
+/// name `name`, too. Nothing is promised about the unpacked files under the name `name`.
 fn tag(worker: &Worker, owner: &str, name: String, random: &mut Random) -> Result<()> {
     let source = format!("cut.example/{owner}-{}:1", random.below(NAMES));
     let target = match worker.cas.image(&*source) {

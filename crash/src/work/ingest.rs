@@ -16,8 +16,8 @@ use crate::promise::{ABSENT, PRESENT, Resource};
 
 /// The number of blobs under each lease.
 const BLOBS: u64 = 30;
-/// The duration of a lease, which is longer than any work takes. The clocks of collections during a
-/// work are ahead by less than this duration.
+/// The duration of a lease, which is longer than any work takes. The clocks of collections that
+/// workers run are ahead by less than this duration.
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Blobs that a lease keeps.

@@ -113,8 +113,8 @@ struct Worker {
     accepts_errors: bool,
 }
 
-/// The time by which the clocks of some collections are ahead. Collections keep content without a
-/// name and without a lease for less time.
+/// The time by which the clocks of some collections are ahead. It is longer than the time for which
+/// collections keep content without a name and without a lease.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 /// The number of threads that work at the same time.
 const THREADS: u64 = 3;

@@ -1,6 +1,6 @@
 //! Laws of faults. In each run, one system call that changes the disk fails, or the process is
-//! killed at this call. One law checks that each file that contains bytes of a blob, and the directory
-//! of this file, are synced before the publish of the blob is acknowledged.
+//! killed at this call. One law checks that each file that contains bytes of a blob, and the
+//! directory of this file, are synced before the publish of the blob is acknowledged.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};

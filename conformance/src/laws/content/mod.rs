@@ -114,7 +114,7 @@ laws! { $
             "Lists could not be merged, split or continued"
             ["cas_core::ContentStore::list"],
         pages_make_up_the_list:
-            "A blob between two pages would never be shown or collected"
+            "A blob between two pages of a list would never be shown or garbage-collected"
             ["cas_core::ContentStore::list"],
         a_removed_blob_is_gone:
             "A caller would find a removed blob and depend on it"
@@ -137,7 +137,7 @@ laws! { $
             "A slow collector would remove a blob that was pulled after the collector's scan"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
         a_removal_of_many_removes_only_those:
-            "A removal of many blobs in one call would also remove the blobs between them"
+            "A call that removes many blobs would also remove blobs that it does not list"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
             "An interrupted copy of a blob to another store could not continue"
@@ -180,7 +180,7 @@ laws! { $
             "Every restart would pull every image again"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_reopened_store_has_the_same_versions:
-            "A new blob could get a removed blob's version, and a late collection would remove it"
+            "A late collection would remove a new blob that got the version of a removed blob"
             ["cas_core::content::Version"],
         a_flush_makes_relaxed_durable:
             "An import that flushes only at its end would not be durable"

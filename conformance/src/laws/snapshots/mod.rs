@@ -92,7 +92,7 @@ laws! { $
             "Setting one label would remove other labels"
             ["containerd snapshots.Snapshotter.Update"],
         walk_is_in_key_order_and_in_pages:
-            "A snapshot between two pages would never be shown or collected"
+            "A snapshot between two pages of a walk would never be shown or garbage-collected"
             ["cas_core::Snapshotter::walk"],
         a_reopened_snapshotter_has_its_snapshots:
             "Every restart would unpack every image again"
