@@ -59,7 +59,10 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
             .with_devices(true);
         cas.mount_snapshot_with(&key, volume.join("rootfs"), rights)?;
         let kept = std::fs::read_to_string(&log)?;
-        steps.push(format!("mounted {key} again: {}", kept.trim_end()));
+        steps.push(format!(
+            "mounted {key} again; its log contains: {}",
+            kept.trim_end()
+        ));
 
         // The container is not started again. Its directory is removed even if one of its processes
         // still runs.

@@ -15,9 +15,9 @@ pub struct Planted {
     pub code: i32,
 }
 
-/// The planted faults. Each occurs only if the input begins with a certain text of eight bytes.
-/// Random inputs almost never begin with this text. libFuzzer finds the text from the comparisons
-/// that it records.
+/// The planted faults. Each occurs only if the input begins with the eight bytes `planted!`. Random
+/// inputs almost never begin with these bytes. libFuzzer finds the bytes by recording the
+/// comparisons that a target makes.
 pub const PLANTED: [Planted; 3] = [
     Planted {
         target: planted("planted-panic", |input| {

@@ -213,7 +213,8 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
             .is_some_and(|seen| !seen.is_at(&tar(dirs, *id)))
         {
             let what = format!(
-                "{LAYER_TAR} has another length or modification time than when it was read"
+                "{LAYER_TAR} has another length or modification time than when the EROFS image \
+                 was made"
             );
             return Err(changed(dirs, *id, &what));
         }

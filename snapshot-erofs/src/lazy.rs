@@ -1,4 +1,4 @@
-//! Layers that are read on demand. The tree of the snapshot of such a layer contains a table of
+//! Layers that are read on demand. In the snapshot of such a layer, the tree contains a table of
 //! contents instead of a tar. When all bytes of the layer have arrived, the tar of the layer is
 //! made beside the tree.
 
@@ -14,8 +14,8 @@ use cas_erofs::Layers;
 use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs, sum_of_range};
 use cas_lazy::{LazyLayer, StoredTable};
 
-/// The name of the directory in which the data files of layers that are read on demand are served,
-/// each under the number of its snapshot.
+/// The name of the directory in which a process serves one data file for each layer that is read on
+/// demand. The name of the data file is the number of the layer's snapshot.
 pub const SERVED: &str = "lazy";
 
 /// The number by which `statfs` reports a FUSE file system.

@@ -1,5 +1,6 @@
-//! The EROFS snapshotter: it keeps each layer as a tar. A chain of layers is mounted as one EROFS
-//! image. The image contains the metadata of all files, and refers to the tars for their data.
+//! The EROFS snapshotter: it keeps layers as tars. A chain of such layers is mounted as one EROFS
+//! image. The image contains the metadata of all files, and refers to the tars for the data of the
+//! files.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
@@ -85,7 +86,7 @@ pub struct Erofs {
     backing: Backing,
     /// Whether committed layers are made immutable.
     immutable: bool,
-    /// Whether layers that are images themselves are mounted.
+    /// Whether layers that are EROFS images themselves are mounted.
     native: bool,
 }
 
@@ -97,16 +98,16 @@ impl Erofs {
         self
     }
 
-    /// Sets whether layers that are EROFS images themselves are mounted. The kernel trusts the
-    /// metadata of such an image, although another program has written it.
+    /// Sets whether layers that are EROFS images themselves are mounted. The metadata of such an
+    /// image was not written by `cas`, and may be hostile, but the kernel trusts it.
     #[must_use]
     pub fn with_native(mut self, native: bool) -> Self {
         self.native = native;
         self
     }
 
-    /// Sets whether the tar or the image that a layer consists of is made immutable, as `chattr +i`
-    /// does, when the layer is committed. The removal of the layer first makes the file mutable.
+    /// Sets whether the commit of a layer makes the layer's file immutable, as `chattr +i` does.
+    /// The file is a tar or an EROFS image. The removal of the layer first makes the file mutable.
     #[must_use]
     pub fn with_immutable(mut self, immutable: bool) -> Self {
         self.immutable = immutable;

@@ -1,8 +1,8 @@
 //! Native layers: layers that are EROFS images themselves. Each is mounted on its own, and an
 //! overlay stacks the mounts.
 //!
-//! The kernel trusts the metadata of an EROFS image, but the metadata of a native layer was written
-//! by another program, and may be hostile. Native layers are therefore mounted only if the
+//! The kernel trusts the metadata of an EROFS image, but the metadata of a native layer was not
+//! written by `cas`, and may be hostile. Native layers are therefore mounted only if the
 //! snapshotter was opened with the option `native`, and only after a check of their superblocks.
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! The overlay snapshotter: each directory has only what a snapshot changes in its parent's tree.
+//! The overlay snapshotter: the directory of a snapshot contains only what the snapshot changes in
+//! its parent's tree.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
@@ -9,7 +10,8 @@
 //! - A snapshot without a parent is a bind mount of its `fs`. If the snapshot is a view, the mount
 //!   is read-only.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
-//!   on a parent with ancestors is a read-only overlay of the `fs` of all of these snapshots.
+//!   on a parent with ancestors is a read-only overlay of the `fs` of the parent over the `fs` of
+//!   the ancestors.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
 //!   mounts them. Another program can also mount them, if it supports overlays with as many lower
 //!   layers as the snapshot has ancestors.
@@ -38,7 +40,7 @@ pub type OverlaySnapshotter = DirSnapshotter<Overlay>;
 /// The layout of the overlay snapshotter: the directory of a snapshot contains its changes.
 #[derive(Clone, Debug)]
 pub struct Overlay {
-    /// The options of every mount.
+    /// The options of every overlay.
     options: Vec<String>,
 }
 

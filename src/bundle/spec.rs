@@ -211,7 +211,8 @@ fn annotations(wanted: &Labels) -> (Labels, Vec<String>) {
     let mut warnings: Vec<String> = obeyed.into_iter().map(warning).collect();
     if more > 0 {
         warnings.push(format!(
-            "so do {more} more labels of the image, because a runtime would act on them"
+            "further labels of the image that do not become annotations, because a runtime would \
+             act on them: {more}"
         ));
     }
     (taken, warnings)
@@ -318,7 +319,7 @@ mod tests {
         let config = json!({"config": {"Labels": labels.collect::<serde_json::Map<_, _>>()}});
         let (_, warnings) = made(&config.to_string(), &BundleOptions::default(), 0);
         assert_eq!(warnings.len(), limit::WARNINGS + 1);
-        let more = format!("{} more labels", 9 * limit::WARNINGS);
+        let more = format!("act on them: {}", 9 * limit::WARNINGS);
         assert!(warnings[limit::WARNINGS].contains(&more), "{warnings:?}");
     }
 

@@ -158,7 +158,7 @@ impl Cas {
 
     /// Changes labels of a blob: sets each label that has a value in `changes`, and removes each
     /// label that is `None` there. Labels that begin with `containerd.io/gc.` decide what a
-    /// collection keeps, as in containerd. Returns all labels that the blob has afterwards.
+    /// garbage collection keeps, as in containerd. Returns all labels that the blob has afterwards.
     ///
     /// # Errors
     /// As [`lease::change_labels`].

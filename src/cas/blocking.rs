@@ -161,8 +161,8 @@ impl Cas {
         self.inner.remote_settings()
     }
 
-    /// Returns the files that name mirrors of registries, trusted certificates and the policy for
-    /// images.
+    /// Returns the paths of the files that configure mirrors of registries, trusted certificates
+    /// and the policy for images.
     #[cfg(feature = "registry")]
     pub fn hosts(&self) -> Hosts {
         self.inner.hosts()

@@ -37,7 +37,7 @@ impl Cas {
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for
     /// `Platforms::All`, if both `mounted` and `rootless` are set, or if the entrypoint or the
-    /// command contains a zero byte.
+    /// command in the options contains a zero byte.
     pub async fn bundle_with(
         &self,
         image: impl Into<ImageRef>,

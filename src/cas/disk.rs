@@ -25,9 +25,9 @@ pub enum DiskFormat {
     /// there are any.
     #[default]
     Erofs,
-    /// A directory with a VMDK descriptor, `disk.vmdk`, and the files that it joins to one disk:
-    /// the metadata, the uncompressed tar of each layer, the content of sparse files, if there are
-    /// any, and zeros that fill the gaps. The disk has the same bytes as the file of
+    /// A directory with a VMDK descriptor, `disk.vmdk`, and the files that the descriptor joins to
+    /// one disk: the metadata, the uncompressed tar of each layer, the content of sparse files, if
+    /// there are any, and zeros that fill the gaps. The disk has the same bytes as the file of
     /// [`Self::Erofs`].
     Vmdk,
 }
@@ -94,15 +94,15 @@ impl Cas {
     /// are any. Linux 6.4 and later can mount the file. A block device with the bytes of the file
     /// must have sectors of 512 bytes. The same image always gives the same bytes, with one
     /// exception: if a process serves a layer of the image on demand, and the tar of this layer is
-    /// not complete, `file` contains the data that the process serves instead of this tar. No
+    /// not complete, `file` contains, in place of this tar, the data that the process serves. No
     /// privileges are needed. Returns the sizes of the file and of the metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory may need free space for twice the size of the file. If the
     /// image is unpacked into snapshots of the snapshotter `erofs`, and the root is not read-only,
     /// the directory needs less space: the files of these snapshots are copied, and no layer is
-    /// decompressed. If the file system supports it, the new file shares its blocks with the
-    /// snapshots.
+    /// decompressed. If the file system can share blocks between files, the new file shares its
+    /// blocks with the snapshots.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image or one of its layers, if the image has
@@ -126,7 +126,7 @@ impl Cas {
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. If the call
     /// fails, it removes what it has written into the directory. A killed process leaves its files
     /// in the directory. The next call for this directory removes these files, but only if the file
-    /// system has extended attributes.
+    /// system of the directory supports extended attributes.
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path

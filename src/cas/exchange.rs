@@ -92,11 +92,11 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` if the source is not an image, or gives an image a name that cannot be
     /// used; `NotFound` if the source is absent or incomplete; `Corrupt` if the source is damaged
-    /// or hostile; `Unsupported` for a sparse file, for a version of the image layout other than
-    /// 1.0.0, or if a compressed archive is followed by bytes that are neither zeros nor more data
-    /// in the same format; `OutOfRange` if the source exceeds a limit; errors of the store. If the
-    /// import fails before it writes the first name, it removes the blobs that it has stored,
-    /// except those that something else refers to by then.
+    /// or hostile; `Unsupported` for a sparse file in an archive, for a version of the image layout
+    /// other than 1.0.0, or if a compressed archive is followed by bytes that are neither zeros nor
+    /// more data in the same format; `OutOfRange` if the source exceeds a limit; errors of the
+    /// store. If the import fails before it writes the first name, it removes the blobs that it has
+    /// stored, except those that something else refers to by then.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let imported = self.import_with(source, ImportOptions::default()).await?;

@@ -89,8 +89,8 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`
-    /// if the new name is not valid, or has the digest of another image; `Corrupt` for a damaged
-    /// document.
+    /// if the new name is not valid, or has the digest of another image; `Corrupt` if a manifest or
+    /// an index is damaged.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
@@ -184,8 +184,8 @@ impl Cas {
         Ok(())
     }
 
-    /// Removes a name with options. Returns what the collection removed, or an empty result if
-    /// `synchronous` is not set.
+    /// Removes a name with options. If `synchronous` is set, then runs a garbage collection and
+    /// returns what the collection removed. Otherwise, returns an empty result.
     ///
     /// # Errors
     /// As [`Cas::remove`] and [`Cas::gc`]. If `skip_absent` is set, `NotFound` from [`Cas::remove`]
@@ -226,8 +226,8 @@ impl Cas {
     /// Returns which parts of an image are in the store, for the platform of this machine.
     ///
     /// # Errors
-    /// As [`Cas::image`]; `Corrupt` for a damaged document, or for content that is stored with
-    /// another size than the image states.
+    /// As [`Cas::image`]; `Corrupt` if a manifest, an index or a configuration is damaged, or if
+    /// content is stored with another size than the image states.
     pub async fn check(&self, image: impl Into<ImageRef>) -> Result<Check> {
         self.check_with(image, QueryOptions::default()).await
     }
@@ -250,7 +250,8 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the image has no manifest for the platform, or if the store
-    /// does not have this manifest; `Corrupt` for a damaged document.
+    /// does not have this manifest; `Corrupt` if a manifest, an index or a configuration is
+    /// damaged.
     pub async fn manifest(&self, image: impl Into<ImageRef>) -> Result<Resolved> {
         self.manifest_with(image, QueryOptions::default()).await
     }

@@ -1,5 +1,5 @@
-//! Checks the settings in `cas.toml`, which are the only settings with which layers are fetched on
-//! demand.
+//! Checks that `cas.toml` has the options of a pull whose layers are fetched on demand later. Only
+//! the settings in `cas.toml` apply when these layers are fetched.
 
 use std::path::{Path, PathBuf};
 

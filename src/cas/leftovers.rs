@@ -1,5 +1,5 @@
 //! What killed jobs have left in a root: files of the store and of the snapshotter, snapshots of
-//! mounts, locks and jobs of unpacks, and directories of runs.
+//! mounts, lock files of unpacks, and the directories of unpack jobs and of `cas run`.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Cas {
     /// Returns everything that killed jobs have left in the root and that no running job uses. The
-    /// result includes leftovers that a collection would keep because they are new. In a bucket, it
-    /// also includes the parts that other processes are uploading. Ingests and snapshots that have
-    /// records do not count as leftovers. If the root cannot be written, only leftovers in the
-    /// store and in the snapshotter are found.
+    /// result includes leftovers that a collection would keep because they are new. If the store is
+    /// in a bucket, the result also includes the parts that other processes are uploading. Ingests
+    /// do not count as leftovers, and neither do snapshots that have records. If the root cannot be
+    /// written, only leftovers in the store and in the snapshotter are found.
     ///
     /// # Errors
     /// Errors of the store, of the snapshotter and of the file system.

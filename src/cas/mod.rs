@@ -104,7 +104,8 @@ pub struct Cas {
     location: Arc<Location>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
-    /// Whether the root keeps unpacked layers only as tars, without their blobs.
+    /// Whether unpacked layers are kept only as tars in the snapshotter, without their blobs in the
+    /// store. Always false if the store was chosen for this handle.
     only_tars: bool,
     /// Whether the threads that unpack images are confined (see [`OpenOptions::unconfined`]).
     confine: bool,

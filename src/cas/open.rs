@@ -154,9 +154,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::open`]; `InvalidArgument` for a store or a snapshotter that does not parse;
-    /// `FailedPrecondition` if the root keeps layers only as tars, but [`OpenOptions::snapshotter`]
-    /// does not; `Unsupported` for an owner if the store does not support owners; `NotFound` if the
-    /// store must exist and is absent.
+    /// `FailedPrecondition` if the root keeps layers only as tars, but the snapshotter in
+    /// [`OpenOptions::snapshotter`] does not keep tars; `Unsupported` for an owner if the store
+    /// does not support owners; `NotFound` if the store must exist and is absent.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;
@@ -213,8 +213,8 @@ impl Cas {
     }
 
     /// Checks that the store is not in a read-only root. A root is read-only if this user cannot
-    /// write to its directory, or if its file system is read-only. Verbs that only read work on
-    /// such a root.
+    /// write to its directory, or if its file system is read-only. On a read-only root, verbs that
+    /// change nothing still work.
     ///
     /// # Errors
     /// `Denied` if the root is read-only and the store is in it; `FailedPrecondition` if the handle

@@ -26,9 +26,9 @@ impl Cas {
     /// absent, and may be pulled later. Returns the image. Its name is the full reference.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml` or in a
-    /// file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for the
-    /// platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the
+    /// `InvalidArgument` for text that is not a reference, or for a wrong setting in `cas.toml` or
+    /// in a file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for
+    /// the platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the
     /// registry denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or
     /// if a verifier rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if
     /// the registry sends bytes that do not match a digest; `Unsupported` if `policy.json` requires
@@ -305,9 +305,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
     /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store lacks a manifest
-    /// or an index to push, if it lacks a blob of the image that is recorded as stored, or if
-    /// neither the store nor the registry has a blob of the image; `Corrupt` for damaged content,
-    /// or if the registry reports another digest than that of the pushed content;
+    /// or an index to push, if a blob of the image is missing although the store's records list it
+    /// as stored, or if neither the store nor the registry has a blob of the image; `Corrupt` for
+    /// damaged content, or if the registry reports another digest than that of the pushed content;
     /// `FailedPrecondition` if `hosts.toml` allows pushes to none of its hosts; `Denied` if the
     /// registry denies access, or if a file of [`PushOptions::hosts`] blocks the name;
     /// `Unavailable` if the registry does not answer; `OutOfRange` for a manifest or an index of
@@ -327,7 +327,8 @@ impl Cas {
     /// As [`Cas::push`]; `NotFound` for a platform that the image does not have; `OutOfRange` for
     /// more than [`limit::REFERRERS`](cas_core::limit::REFERRERS) referrers, or for a chain of more
     /// than [`limit::REFERRER_DEPTH`](cas_core::limit::REFERRER_DEPTH) referrers; `Corrupt` if the
-    /// store lists a referrer for a manifest or an index that is not its subject.
+    /// store lists a referrer for a manifest or an index, but the referrer names another subject or
+    /// none.
     pub async fn push_with(
         &self,
         image: impl Into<ImageRef>,

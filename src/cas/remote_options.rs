@@ -55,8 +55,9 @@ pub struct PullOptions {
     /// image, no referrers are pulled.
     pub referrers: bool,
     /// Whether the registry is reached over http, unless `hosts.toml` or `registries.conf` sets the
-    /// scheme. By default, the registry is reached over https, or over http if the registry is on
-    /// this machine and does not require TLS. The option does not apply to mirrors.
+    /// scheme. By default, the registry is reached over https, or over http if `cas.toml` sets
+    /// `plain-http` for the registry, or if the registry is on this machine and does not require
+    /// TLS. The option does not apply to mirrors.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host, its subdomains, and the hosts that `cas.toml` names.
@@ -71,7 +72,8 @@ pub struct PullOptions {
     /// Whether redirects and token services of the registry may lead to this machine and to private
     /// networks. By default, they may lead to this machine only if the registry is on this machine,
     /// and to private networks only if the registry is on this machine or in a private network (see
-    /// `docs/ADDRESSES.md`).
+    /// `docs/ADDRESSES.md`). The setting `private-addresses` of the registry in `cas.toml` has the
+    /// same effect as this option.
     pub private_addresses: bool,
     /// How long to wait for the registry, and for how long to repeat failed requests. By default,
     /// the times in `cas.toml`.

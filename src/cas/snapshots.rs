@@ -80,8 +80,8 @@ impl UsageOptions {
 
 impl Cas {
     /// Makes the writable snapshot `key` on an image. If the image is not unpacked yet, it is
-    /// unpacked first. A label protects the snapshot from collections until
-    /// [`Cas::remove_snapshot`] removes it.
+    /// unpacked first. A label protects the snapshot from garbage collections until
+    /// [`Cas::remove_snapshot`] removes the snapshot.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
@@ -131,7 +131,7 @@ impl Cas {
     }
 
     /// Returns all snapshots, sorted by their keys. These are the snapshots of layers, whose keys
-    /// are chain IDs, and the snapshots of callers and mounts.
+    /// are chain IDs, and the snapshots that were made for callers and for mounts.
     ///
     /// # Errors
     /// `FailedPrecondition` if the root was made without a snapshotter; errors of the records.

@@ -155,8 +155,8 @@ impl Cas {
     /// Makes a zTOC for each large layer of an image, and a SOCI index that lists the zTOCs. A
     /// layer is large if its compressed size is at least 10 MiB. With a zTOC, single files of a
     /// compressed layer can be read without the rest of the layer. The index is a referrer of the
-    /// manifest of the image: collections keep the index for as long as the manifest, and a push
-    /// with referrers pushes the index, too. Returns the index.
+    /// manifest of the image: garbage collections keep the index for as long as the manifest, and a
+    /// push with referrers pushes the index, too. Returns the index.
     ///
     /// A layer that is not compressed with gzip, or that a zTOC cannot describe, is left out with a
     /// warning.
@@ -165,7 +165,7 @@ impl Cas {
     /// As [`Cas::manifest`]; `NotFound` if a large layer is not in the store, or if the store has
     /// lost another part of the image; `FailedPrecondition` if no layer gets a zTOC; `Corrupt` for
     /// a damaged layer; `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store.
-    /// After an error, the next collection removes what was stored.
+    /// After an error, the next garbage collection removes the blobs that this call stored.
     pub async fn create_soci(&self, image: impl Into<ImageRef>) -> Result<SociIndex> {
         self.create_soci_with(image, SociOptions::default()).await
     }

@@ -15,12 +15,13 @@ use super::soci::{BUILD_TOOL, SociOptions, Tables, tables};
 use super::{Cas, lookup};
 
 impl Cas {
-    /// Converts an image into a new image `name` whose large layers can be read on demand. The new
-    /// image has the same configuration and the same layers, but another digest. The new image is
-    /// an OCI index that lists two manifests. The first is the original manifest for the platform
-    /// of this machine, with an added annotation that names the second. The second is a SOCI index
-    /// of version 2. Signatures of the original image do not apply to the new image. If `name`
-    /// exists already, it is moved to the new image. Returns the new image.
+    /// Converts an image into a new image `name` whose large layers can be read on demand. A layer
+    /// is large if its compressed size is at least 10 MiB. The new image has the same configuration
+    /// and the same layers, but another digest. The new image is an OCI index that lists two
+    /// manifests. The first is the original manifest for the platform of this machine, with an
+    /// added annotation that names the second. The second is a SOCI index of version 2. Signatures
+    /// of the original image do not apply to the new image. If `name` exists already, it is moved
+    /// to the new image. Returns the new image.
     ///
     /// # Errors
     /// As [`Cas::create_soci`]; `InvalidArgument` for text that is not a name, or a name with

@@ -53,8 +53,9 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Returns `hosts`, which names the files that the root uses, with the options of this command
-    /// applied. `--hosts-dir` replaces the directories of `hosts`, and each `--ca` adds a file.
+    /// Returns `hosts` after the options of this command are applied: `--hosts-dir` replaces the
+    /// directories of `hosts`, and each `--ca` adds a file. `hosts` names the files that the root
+    /// uses.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());
@@ -94,9 +95,9 @@ impl Connection {
         Ok(timeouts)
     }
 
-    /// Returns `hosts`, which names the files that the root uses, with the options of this command
-    /// applied. `--hosts-dir` replaces the directories of `hosts`, `--registries-conf` replaces the
-    /// file `registries.conf`, and each `--ca` adds a file.
+    /// Returns `hosts` after the options of this command are applied: `--hosts-dir` replaces the
+    /// directories of `hosts`, `--registries-conf` replaces the file `registries.conf`, and each
+    /// `--ca` adds a file. `hosts` names the files that the root uses.
     pub(crate) fn hosts(&self, hosts: Hosts) -> Hosts {
         let hosts = self.trust.hosts(hosts);
         match &self.registries_conf {

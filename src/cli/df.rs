@@ -16,7 +16,7 @@ pub(crate) struct Df {}
 
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1000;
-/// How often the files of one snapshot are measured if directories are moved meanwhile.
+/// Maximum number of times that one snapshot is measured if directories are moved meanwhile.
 const MEASUREMENTS: usize = 16;
 
 /// The number and the total size of blobs, ingests, snapshots or leftovers.
@@ -101,8 +101,8 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
     Ok(share)
 }
 
-/// Measures a snapshot. Begins again if a directory in it is moved meanwhile, at most
-/// [`MEASUREMENTS`] times in all.
+/// Measures a snapshot. If a directory of the snapshot is moved during a measurement, measures the
+/// snapshot again. Makes at most [`MEASUREMENTS`] measurements.
 async fn measure(snapshotter: &dyn Snapshotter, key: &str) -> Result<Usage> {
     for _ in 1..MEASUREMENTS {
         match snapshotter.usage(key).await {

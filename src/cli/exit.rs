@@ -9,7 +9,7 @@ use cas::{Error, ErrorKind};
 use super::message::{print, tell};
 use super::output::{printable, printable_lines};
 
-/// Prints the error, and if `verbose` is set, its causes. Returns the exit code of its kind.
+/// Prints the error, and if `verbose` is set, its causes. Returns the exit code for the error.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
     tell(format_args!("cas: {}", printable(&error.to_string())));
     let mut cause = error.source().filter(|_| verbose);

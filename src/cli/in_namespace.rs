@@ -1,8 +1,9 @@
-//! Gives files of `cas run` to the ids that `/etc/subuid` and `/etc/subgid` give this user, and
-//! removes files that belong to these ids. A short-lived child process does this work in a new user
-//! namespace, in which all ids of this user are mapped. The parent process does not enter the
-//! namespace, because a process with several threads cannot enter a user namespace, and because a
-//! process cannot return from a user namespace.
+//! Changes the owners of files that `cas run` has unpacked. The new owners are ids that
+//! `/etc/subuid` and `/etc/subgid` assign to this user. Also removes files that belong to such ids.
+//! A short-lived child process does this work in a new user namespace, in which all ids of this
+//! user are mapped. The parent process does not enter the namespace, because a process with several
+//! threads cannot enter a user namespace, and because a process cannot return from a user
+//! namespace.
 
 use std::path::{Path, PathBuf};
 

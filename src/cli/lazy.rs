@@ -23,9 +23,10 @@ const STEP: Duration = Duration::from_millis(20);
 /// Minimum time between the starts of two processes that serve layers. It bounds the load if the
 /// processes end right after their start.
 const LIFE: Duration = Duration::from_millis(200);
-/// If this many processes in a row end within [`LIFE`], no further process is started.
+/// If this many processes in a row each end within [`LIFE`] of their start, no further process is
+/// started.
 const ATTEMPTS: u32 = 20;
-/// The name of the file with the messages of `cas lazy serve`, if another command has started it.
+/// The name of the file for the messages of a `cas lazy serve` that another command has started.
 const LOG: &str = "lazy.log";
 
 /// Serve the data of layers that are read on demand
@@ -81,11 +82,12 @@ impl Lazy {
     }
 }
 
-/// Holds a session until it ends. Starts the process that serves the session, and starts it again
-/// whenever it fails.
+/// Holds a FUSE session until the session ends. Starts the process that serves the session. Starts
+/// this process again whenever it fails.
 ///
 /// # Errors
-/// As [`OnDemand::hold`]; `Unavailable` if [`ATTEMPTS`] processes in a row ended within [`LIFE`].
+/// As [`OnDemand::hold`]; `Unavailable` if [`ATTEMPTS`] processes in a row failed less than
+/// [`LIFE`] after their start.
 fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
     let held = on_demand.hold()?;
     let (mut is_resumed, mut short_lives) = (false, 0);

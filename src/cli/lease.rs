@@ -44,7 +44,8 @@ pub(crate) enum Leases {
         /// Id of the lease
         id: String,
         /// DIGEST of a blob, content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY;
-        /// except for ingests, the first digits of a digest are enough
+        /// the first digits of a digest are enough, except in the key of an ingest, and in the key
+        /// of a snapshot that is not of the root's snapshotter
         #[arg(required = true)]
         resources: Vec<String>,
     },
@@ -54,8 +55,9 @@ pub(crate) enum Leases {
         /// Ids of leases
         #[arg(required = true)]
         ids: Vec<String>,
-        /// End leases of jobs and of `cas fsck`, too; a job that still runs may then fail, but
-        /// images that it has already named stay
+        /// Also end leases that `cas lease create` did not make, such as those of pulls and of
+        /// `cas fsck`; a pull or another job that still runs may then fail, but images that it has
+        /// already named stay
         #[arg(long)]
         force: bool,
     },

@@ -1,5 +1,5 @@
-//! The commands of the tool, which leave most of the work to [`cas::Cas`]. Each command, or a few
-//! that belong together, has its own file or directory.
+//! The commands of the tool, which leave most of the work to [`cas::Cas`]. Each command or group of
+//! related commands has its own file or directory.
 #![deny(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -257,9 +257,9 @@ impl Context {
         Ok(cas)
     }
 
-    /// Opens the root, and checks with [`Cas::check_writable`] that it is not read-only. The verbs
-    /// of [`Cas`] that change the root make the same check. Commands that change the root without
-    /// these verbs call this method.
+    /// Opens the root, and checks with [`Cas::check_writable`] that it is not read-only. The
+    /// methods of [`Cas`] that change the root make the same check. Commands that change the root
+    /// without these methods call `writable_cas`.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
         cas.check_writable()?;

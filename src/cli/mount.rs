@@ -100,8 +100,8 @@ impl Umount {
     }
 }
 
-/// Checks that the root is not read-only, and that this user may mount. Commands call this function
-/// before they unpack an image.
+/// Checks that the root is not read-only, and that this user may mount. Commands that mount an
+/// image call this function before they unpack the image.
 pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas.check_writable()?;
     cas_host::mount::check_right().map_err(advise)

@@ -65,7 +65,7 @@ impl Output {
         self.bytes(format!("{table}\n").as_bytes())
     }
 
-    /// Prints a JSON document: indented for people, in one line for machines.
+    /// Prints a JSON document: in one line with `--json`, otherwise indented.
     pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<()> {
         let pretty = || serde_json::to_string_pretty(value).map_err(unserializable);
         let text = if self.json {

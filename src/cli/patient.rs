@@ -1,5 +1,6 @@
-//! Standard input and output that another process may have made non-blocking. A pipe or a terminal
-//! is shared, so a read or a write may return `EAGAIN` although this process did not ask for that.
+//! Standard input and output that another process may have made non-blocking. Several processes can
+//! share a pipe or a terminal. If one of them makes it non-blocking, a read or a write of this
+//! process may return `EAGAIN`.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;

@@ -114,7 +114,7 @@ impl At {
     /// Opens the store. An absent store is created if `may_create` is set, or for [`At::Here`].
     ///
     /// # Errors
-    /// `NotFound` if an absent store is not created and is in the file system; errors of
+    /// `NotFound` if a store in the file system is absent and may not be created; errors of
     /// [`Cas::open_with`].
     pub(crate) async fn open(&self, context: &Context, may_create: bool) -> Result<Cas> {
         match self {

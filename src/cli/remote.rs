@@ -215,8 +215,8 @@ fn limits(ranges: u64) -> PullLimits {
 }
 
 /// Pulls the first of these names that can be pulled. If the pull of a name fails with `Denied`,
-/// `NotFound` or `Unavailable`, warns and tries the next name. After another error, tries no
-/// further name.
+/// `NotFound` or `Unavailable`, warns and tries the next name. After any other error, tries no more
+/// names.
 ///
 /// # Errors
 /// The error of the pull that was tried last.
@@ -276,7 +276,7 @@ impl Push {
 
 /// Returns the error for an image whose name cannot be a name in a registry.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image cannot be a name in a registry; give a name for the registry, \
-               too, as in `cas push IMAGE REF`";
+    let why = "the name of the image cannot be a name in a registry; also give the name to push \
+               to, as in `cas push IMAGE REF`";
     Error::invalid(why).operation("push").subject(name)
 }

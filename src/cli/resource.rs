@@ -39,7 +39,7 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
 /// is then the image, or the snapshot that has the tar.
 ///
 /// # Errors
-/// As [`find`]; `NotFound` if `text` names nothing.
+/// As [`find`]; `NotFound` if `text` is the name of an image that does not exist.
 pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     let kind = text.split_once('/').map(|(kind, _)| kind);
     let is_kind = matches!(kind, Some("content" | "images" | "ingests" | "snapshots"));

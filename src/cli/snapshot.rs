@@ -78,7 +78,7 @@ pub(crate) struct New {
 
 #[derive(Args)]
 pub(crate) struct CommitArgs {
-    /// Key of the committed snapshot
+    /// Key that the committed snapshot gets
     name: String,
     /// Key of the writable snapshot, in full
     key: String,

@@ -37,9 +37,9 @@ A zTOC has the table of contents of a layer, and a list of places at which decom
 These places divide the layer into spans. Layers that are not compressed with gzip are left out with
 a warning.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
-keeps the index for as long as the image. `cas pull --lazy` uses an index that is a referrer only
-if [pull_modes.soci_v1] in cas.toml has `enable = true`. An index that `cas soci convert` makes
-needs no setting.")]
+keeps the index for as long as the image. `cas pull --lazy` uses the index only if
+[pull_modes.soci_v1] in cas.toml has `enable = true`. An index that `cas soci convert` makes needs
+no setting.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,

@@ -84,8 +84,8 @@ pub(crate) fn signalled() -> Result<impl Future<Output = SignalKind>> {
 /// Handles SIGXFSZ from now on, unless this process ignored the signal from its start. The kernel
 /// sends SIGXFSZ to a process that writes beyond its limit on the size of files. Without a handler,
 /// the signal ends the process. With a handler, the write fails, and the command reports the error
-/// and cleans up. A program that this process starts has the default again, because exec resets
-/// handled signals.
+/// and cleans up. A program that this process starts has the default action for SIGXFSZ again,
+/// because exec resets handled signals.
 ///
 /// # Errors
 /// Errors of the system.
@@ -98,8 +98,8 @@ pub(crate) fn survive_file_limit() -> Result<()> {
     Ok(())
 }
 
-/// A signal that this process handles from now on, unless the process ignored the signal from its
-/// start, as under `nohup`.
+/// A signal that this process handles after `Handled::new`, unless the process ignored the signal
+/// from its start, as under `nohup`.
 pub(crate) struct Handled(Option<unix::Signal>);
 
 impl Handled {

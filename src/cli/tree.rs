@@ -31,7 +31,7 @@ struct Node {
     /// Whether the content that the descriptor describes is in the store, or embedded in the
     /// descriptor.
     present: bool,
-    /// Whether the snapshotter keeps the tar of the layer, and the store does not have its blob.
+    /// Whether the snapshotter keeps the layer's tar, and the layer's blob is not in the store.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tar: bool,
     /// How the content differs from the descriptor.
@@ -193,7 +193,7 @@ fn wrong() -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Child,
-    /// The configuration of a manifest, which may have any media type.
+    /// A manifest's configuration, which may have any media type.
     Config,
     Referrer,
 }

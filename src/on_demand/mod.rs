@@ -144,10 +144,10 @@ impl OnDemand {
         session.serve()
     }
 
-    /// Returns the paths of the files of these layers that were read on demand, in all sessions so
-    /// far, each once. The files of the first layer come first, in the order in which they were
-    /// first read. Reads are recorded only for layers with a zTOC. Files that were first read
-    /// within the last second may be missing.
+    /// Returns the paths of the files that were read on demand from these layers, in all sessions
+    /// so far. Each path is returned once. The files of the first layer come first, in the order in
+    /// which they were first read. Reads are recorded only for layers with a zTOC. Files that were
+    /// first read within the last second may be missing.
     ///
     /// # Errors
     /// `Corrupt` if the description or the table of contents of any layer of the root is damaged;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LazyTable {
-    /// Whether the bytes of a layer that no program has read are fetched in the background, if no
-    /// read has needed the registry for a second. By default, true.
+    /// Whether the unread bytes of layers are fetched in the background, if no read has needed the
+    /// registry for a second. By default, true.
     pub complete: bool,
     /// Maximum number of bytes per second that are fetched in the background, as a size such as
     /// `20MiB`. By default, the speed is not limited.

@@ -1,10 +1,10 @@
 //! Which entries of a root must be files, and which must be directories. The store of the root is
 //! checked elsewhere.
 //!
-//! A repair renames a misplaced entry. The next command that needs the entry makes an empty entry
-//! of the right type. If the new entry is a directory of snapshots, the old snapshots are lost. A
-//! lost snapshot of a layer is unpacked again with its image, if the store has the layer. Other
-//! snapshots stay lost.
+//! A misplaced entry is an entry of the wrong type. A repair renames it. The next command that
+//! needs the entry makes an empty entry of the right type. If the new entry is a directory of
+//! snapshots, the old snapshots are lost. A lost snapshot of a layer is unpacked again with its
+//! image, if the store has the layer. Other snapshots stay lost.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -32,13 +32,14 @@ use super::PULL_MODES;
 /// The name of the table of the parallel mode.
 const PARALLEL: &str = "parallel_pull_unpack";
 
-/// Whether images are pulled and unpacked in parallel.
+/// Whether pulls are parallel. A parallel pull fetches layers with the settings in `PullModes`. If
+/// the pull unpacks its image, it also unpacks the layers with these settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullMode {
-    /// Images are not pulled in parallel, unless the options of a pull ask for it.
+    /// A pull is parallel only if `PullOptions::parallel` is set.
     #[default]
     Off,
-    /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
+    /// Every pull is parallel.
     Parallel,
     /// Has the same effect as `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot
     /// be read on demand. In `cas`, the options of a pull decide in every mode whether layers are
@@ -145,7 +146,7 @@ impl Default for Written {
 impl PullModes {
     /// Reads the table `[pull_modes]` of a configuration of the SOCI snapshotter, or of `cas.toml`.
     /// Ignores all other tables. Returns the modes, and a warning for each setting that has no
-    /// effect or is replaced.
+    /// effect or whose value is replaced by the nearest allowed value.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not TOML, a value of a wrong type, a malformed size, or
@@ -191,7 +192,7 @@ impl PullModes {
         if kept != chunk {
             warnings.push(format!(
                 "concurrent_download_chunk_size {:?} is replaced by {} bytes, the nearest size \
-                 that is allowed; correct the key",
+                 that is allowed; correct the value",
                 written.concurrent_download_chunk_size,
                 kept.unwrap_or_default()
             ));

@@ -16,7 +16,7 @@ use cas_core::{Error, Result};
 use cas_distribution::Host;
 use serde::{Deserialize, Serialize};
 
-/// A registry as a table of `cas.toml`: `[registries."HOST[:PORT]"]`.
+/// The table of one registry in `cas.toml`: `[registries."HOST[:PORT]"]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RegistryTable {

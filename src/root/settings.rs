@@ -142,9 +142,11 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. For the
-    /// registry and for each mirror, the client also uses the settings in `cas.toml`. If `options`
-    /// does not name a file of logins, the client reads the file that `cas.toml` names.
+    /// Returns a client for the registry of `reference` and for the mirrors that the files of
+    /// `hosts` name. For each of these hosts, the client uses `options` and the host's settings in
+    /// `cas.toml`. The values of `plain_http`, `private_addresses` and `token_hosts` in `options`
+    /// apply only to the registry, not to the mirrors. If `options` does not name a file of logins,
+    /// the client reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].

@@ -24,9 +24,9 @@ pub struct Inventory {
 
 impl Inventory {
     /// Lists the files and mounts below `scratch`, and the records, ingests and snapshots of the
-    /// open root `root`, which is below `scratch`. Leaves out files that may differ although
-    /// nothing was left behind: working files of database engines, and the directories and images
-    /// that the kernel or a snapshotter creates at the first use.
+    /// open root `root`, which is below `scratch`. Leaves out files that may differ between
+    /// inventories even if no operation was interrupted: working files of database engines, and
+    /// the directories and images that the kernel or a snapshotter creates at the first use.
     ///
     /// # Panics
     /// If the root cannot be read.

@@ -246,7 +246,7 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
 /// strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If a check or the repeated work fails, or if the work never makes one of the calls.
+/// If a check or the repeated work fails, or if the work does not make every call in `CALLS`.
 pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
@@ -285,7 +285,7 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
 /// strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If a check fails, or if the collection never makes one of the calls.
+/// If a check fails, or if the collection does not call both `unlinkat` and `pwrite64`.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");

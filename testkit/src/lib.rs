@@ -9,7 +9,7 @@
 //! | [`inventory`] | a list of the files, mounts, records, ingests and snapshots of a root |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
 //! | [`layout`] | image layouts |
-//! | [`program`] | a program that tests put into images |
+//! | [`program`] | a program to put into test images |
 //! | [`random`] | reproducible random numbers |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |

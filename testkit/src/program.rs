@@ -1,4 +1,4 @@
-//! A program that tests put into images. It does not need libraries.
+//! A program to put into test images. It does not need libraries.
 
 /// Returns an ELF file with one segment. The program exits at once with the exit code 0. It runs on
 /// the architecture that this crate is built for, which must be x86-64 or AArch64.

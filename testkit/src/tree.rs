@@ -1,4 +1,4 @@
-//! Lists trees of files for comparisons.
+//! Lists everything in a tree of files, for comparisons.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

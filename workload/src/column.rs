@@ -70,13 +70,13 @@ pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Column>>> + Send>>
 
 /// A column that can be opened, in any number of directories.
 pub struct Contender {
-    /// The head of the column.
+    /// The name of the column.
     pub name: String,
     /// Why the column is in the table.
     pub role: Role,
     /// What the acknowledgement of a write in this column means.
     pub promise: Promise,
-    /// Opens the column in a directory, which is created if it does not exist.
+    /// Opens the column in an existing directory.
     pub open: Box<dyn Fn(PathBuf) -> Opening + Send + Sync>,
 }
 
@@ -102,8 +102,9 @@ pub fn not_applicable() -> Error {
     Error::unsupported("the column does not have this operation")
 }
 
-/// The operations of an open column. A call takes many items, so that the cost of the call itself
-/// does not count. If a column does not implement an operation, the table shows N/A.
+/// The operations of an open column. Most operations handle many items in one call, so that the
+/// overhead of a call hardly changes the measured values. If a column does not implement an
+/// operation, the table shows N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
     /// Stores blobs one by one. Each blob is acknowledged before the next blob is written.

@@ -30,8 +30,8 @@ pub struct Plan<'a> {
     pub contenders: &'a [Contender],
     /// The command line that starts this program for a task.
     pub self_command: SelfCommand,
-    /// An existing, empty directory for the data of the columns. It is empty again after a run
-    /// without an error.
+    /// An existing, empty directory for the data of the columns. It is empty again if `run` returns
+    /// `Ok`.
     pub directory: &'a Path,
     /// The date that the table shows.
     pub date: String,

@@ -65,7 +65,8 @@ impl Cell {
         self.gap.as_deref()
     }
 
-    /// Returns the message of the first error, or `None` if the row did not fail in this column.
+    /// Returns the message of the first error other than `Unsupported`. Returns `None` if the row
+    /// did not fail in this column.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -98,8 +99,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns the cell of the row with this key and the column with this name, or `None` if the
-    /// table lacks one of them.
+    /// Returns the cell in the row with this key and the column with this name. Returns `None` if
+    /// the table has no such row or no such column.
     pub fn cell(&self, row: &str, column: &str) -> Option<&Cell> {
         let row = self.rows.iter().position(|one| one.key == row)?;
         let column = self.columns.iter().position(|one| one.name == column)?;

@@ -57,7 +57,7 @@ pub(crate) fn run(minutes: f64) -> Result<()> {
     step(&mut cargo(&[&run[..], &all, &files].concat()))
 }
 
-/// Returns the name of this machine's platform, as the compiler writes it.
+/// Returns the target triple of this machine, such as `x86_64-unknown-linux-gnu`.
 fn host() -> Result<String> {
     let about = Command::new("rustc").arg("-vV").output();
     let about = String::from_utf8(about.context("cannot start rustc")?.stdout)?;

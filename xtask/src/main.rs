@@ -112,7 +112,8 @@ const ENGINES: &[&str] = &[
     "space",
 ];
 
-/// Cargo's arguments for the tests of App Container images (ACIs) on all stores, with RocksDB.
+/// Cargo's arguments for the tests of App Container images (ACIs) on all stores, including
+/// RocksDB.
 const ACIS: &[&str] = &[
     "test",
     "--package",
@@ -236,8 +237,8 @@ fn long(fuzz_minutes: f64) -> Result<()> {
 }
 
 /// The logs of the tasks `kills` and `faults`. For each store, snapshotter and verb, a line states
-/// whether data of killed or failed runs of the verb remained after a collection. A task skips a
-/// verb if this line ends with `nothing left`. Without a log, a task runs every verb.
+/// whether data of killed or failed runs of the verb remained after a collection. A task skips each
+/// combination whose line ends with `nothing left`. Without a log, a task skips nothing.
 const KILLED: &str = "target/kills.log";
 const FAILED: &str = "target/faults.log";
 

@@ -101,7 +101,7 @@ fn install_moto() -> Result<()> {
 }
 
 /// Makes missing images in `target/images` with the scripts in `../shared/images`. If the user is
-/// not the superuser or this directory does not exist, prints a note for each missing image
+/// not the superuser or `../shared/images` does not exist, prints a note for each missing image
 /// instead.
 ///
 /// # Errors
@@ -153,8 +153,8 @@ pub(crate) fn can_build_rocksdb() -> bool {
 
 /// Returns whether a package is installed. For most packages, checks that the program exists. The
 /// programs listed for `python3-venv` and `libclang-dev` belong to other packages. So, for
-/// `python3-venv`, checks that Python can import its modules, and for `libclang-dev`, checks that
-/// libclang exists.
+/// `python3-venv`, checks that Python can import the modules `ensurepip` and `venv`. For
+/// `libclang-dev`, checks that libclang exists.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)

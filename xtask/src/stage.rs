@@ -78,7 +78,7 @@ impl Stages {
 }
 
 /// Returns a command that runs cargo without incremental builds. A task builds everything only
-/// once, and the data of incremental builds takes three times the space of all other data.
+/// once, and the data of incremental builds takes three times the space of all other build output.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).env("CARGO_INCREMENTAL", "0");

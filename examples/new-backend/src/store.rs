@@ -61,7 +61,7 @@ impl SqliteStore {
     }
 }
 
-/// Opens `sqlite:///path`. The path is the directory that contains the file.
+/// Opens `sqlite:///path`. `/path` is the directory that contains the file `cas.sqlite`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SqliteOpener;
 

@@ -96,7 +96,7 @@ impl Cage {
         let result = work(&tree);
         assert_eq!(self.state()?, self.before, "the canary was changed");
         let names = fs::read_dir(self.directory.path())?.count();
-        assert_eq!(names, 2, "something is beside the tree");
+        assert_eq!(names, 2, "expected only `outside` and `tree` in the cage");
         cas_host::remove_all(&tree, true)?;
         Ok(result)
     }

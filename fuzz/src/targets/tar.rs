@@ -157,7 +157,10 @@ fn check_regions(regions: &[Region], size: u64) -> u64 {
         assert!(region.offset >= end, "{regions:?}");
         end = region.offset + region.length;
     }
-    assert!(end <= size, "{regions:?} in a file of {size} bytes");
+    assert!(
+        end <= size,
+        "{regions:?} end after the {size} bytes of the file"
+    );
     regions.iter().map(|region| region.length).sum()
 }
 

@@ -27,8 +27,8 @@ const MAKING: Duration = Duration::from_secs(3);
 pub struct FsckOptions {
     /// How the root is opened.
     pub open: OpenOptions,
-    /// The blobs that are read and hashed, and the snapshots whose files are read. The documents of
-    /// images are always read and hashed.
+    /// The blobs that are read and hashed, and the snapshots whose files are read. The indexes and
+    /// manifests of images are always read and hashed.
     pub read_data: ReadData,
     /// Whether the reading of blobs and snapshots continues where an interrupted check with the
     /// same `read_data` stopped. With [`ReadData::Percent`], it always continues where the previous

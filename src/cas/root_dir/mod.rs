@@ -1,5 +1,5 @@
-//! Root directories of containers. A volume manager prepares such a directory, and a runtime starts
-//! the container in it.
+//! Root directories of containers. A program that manages volumes prepares such a directory, and a
+//! runtime starts the container in it.
 //!
 //! ```text
 //! PATH/                 0700; its name is the key of the snapshot
@@ -7,12 +7,12 @@
 //!   image-config.json   0600; the configuration of the image, byte for byte
 //!   image-name          0600; the full name of the image
 //! ```
-//! A job keeps PATH locked while it changes anything in PATH. Labels of the snapshot record where
-//! `rootfs` is, and whether the mount is complete. If a job is killed while it mounts the snapshot
-//! or removes the root directory, a later collection removes the snapshot and the directory, unless
-//! something is mounted on `rootfs`. If a job is killed before it has made the snapshot, an empty
-//! directory stays. A complete root directory stays, even if the machine is restarted, until it is
-//! removed or prepared again.
+//! A job (a preparation, an unmount or a removal) keeps PATH locked while it changes anything in
+//! PATH. Labels of the snapshot record where `rootfs` is, and whether the mount is complete. If a
+//! job is killed while it mounts the snapshot or removes the root directory, a later garbage
+//! collection removes the snapshot and the directory, unless something is mounted on `rootfs`. If a
+//! job is killed before it has made the snapshot, an empty directory stays. A complete root
+//! directory stays, even if the machine is restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;

@@ -22,7 +22,7 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas aci import-store /var/lib/rkt/cas\n  cas aci ls")]
 pub(crate) enum Aci {
     Import(Import),
-    /// Fetch ACIs by URL and print their keys; an ACI that has not changed is not fetched again
+    /// Fetch ACIs by URL and print their keys; an ACI with an unchanged ETag is not fetched again
     #[cfg(feature = "registry")]
     #[command(after_help = "Example:
   cas aci fetch https://example.com/app-v1.0.aci
@@ -76,8 +76,8 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
   cas aci rm sha512-0c45e8c0ab2
   cas aci rm example.com/app:1.0,os=linux
 
-If several ACIs have the name and the labels, none of them is removed. The error lists some of their
-keys.")]
+If several ACIs have the name and the labels, none of them is removed. The error lists at most 8 of
+their keys.")]
     Rm {
         /// Keys, their first digits, or NAME[:VERSION][,LABEL=VALUE]...
         #[arg(required = true, value_name = "ACI")]
@@ -88,8 +88,8 @@ keys.")]
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 
-Unused content that was stored less than a day ago stays for a later `cas aci gc`. `cas gc` removes
-unused content, too, but does not remove ACIs.")]
+Unused content that was stored without a lease stays for a day. `cas gc` removes unused content,
+too, but does not remove ACIs.")]
     Gc {
         /// Also remove ACIs that were neither imported nor read in this time, such as 12h or 30d
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]

@@ -63,8 +63,8 @@ pub(super) async fn set_labels(
     })
 }
 
-/// Warns of references to blobs that the store does not have. Such a reference has an effect only
-/// once the blob is stored.
+/// Warns of each label in `changes` that refers to a blob that the store does not have. The label
+/// has an effect only once the blob is stored.
 async fn warn_of_absent(
     context: &Context,
     cas: &Cas,

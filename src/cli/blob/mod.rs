@@ -55,9 +55,9 @@ pub(crate) enum Blob {
     /// Remove blobs to which nothing refers, without waiting for gc
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
-If an image, a lease, a label, a snapshot or a blob that is not in the list refers to one of the
-blobs, the command removes none of the blobs. The error names up to three references; `cas why`
-lists more.")]
+If an image, a lease, a label, a snapshot or another blob refers to one of the given blobs, the
+command removes none of them. The error names up to three of these references; `cas why` lists more.
+References between the given blobs do not prevent the removal.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]

@@ -107,8 +107,8 @@ impl Run {
     }
 }
 
-/// Removes what is left of a run. A failure is only a warning, so that the tool still returns the
-/// exit code of the run.
+/// Ends the container of a run, and removes the mount, snapshot and bundle. A failure is only a
+/// warning, so that the tool still returns the exit code of the run.
 async fn clean_up(run_dir: RunDir, cas: Result<Cas>, context: &Context) {
     let removed = match cas {
         Ok(cas) => run_dir.remove(&cas).await,

@@ -1,4 +1,4 @@
-//! Programs that run a bundle: runc, crun, or a chroot.
+//! Programs that run a bundle: runc, crun, or this tool itself, which uses a chroot.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -114,7 +114,7 @@ pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file() && may_execute(file))
 }
 
-/// Returns a command that starts `runtime` with a directory of the bundle for its state.
+/// Returns a command that starts `runtime`, which then keeps its state in the bundle.
 fn oci(run_dir: &RunDir, runtime: &Path) -> Command {
     let mut command = Command::new(runtime);
     command.arg("--root").arg(run_dir.bundle().join("state"));
