@@ -135,7 +135,7 @@ fn other_bytes_are_reported_as_what_they_are() {
             (&[0, 0, 0, b'x'], "other bytes (\"x\")"),
             (b"PK\x03\x04zip", "the bytes of a zip archive"),
             (b"{\"key\": 1}", "the bytes of a JSON document"),
-            (&other, " stream follow"),
+            (&other, " format follow the "),
         ] {
             let error = decode(&[&good[..], tail].concat(), compression).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");

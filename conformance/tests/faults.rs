@@ -57,13 +57,13 @@ convictions! {
     a_sound_store_is_full: None, a_full_disk_keeps_the_blobs => None;
     a_sound_store_syncs: None, an_acknowledged_publish_was_synced => None;
     a_missing_sync_is_seen: AcknowledgesBeforeSyncing, an_acknowledged_publish_was_synced
-        => Some("before it is synced");
+        => Some("a file that is not synced gets the name");
     a_missing_sync_of_the_directory_is_seen: ForgetsTheDirectorySync,
-        an_acknowledged_publish_was_synced => Some("the directory of");
+        an_acknowledged_publish_was_synced => Some("but the directory that contains");
     an_early_rename_is_seen: RenamesBeforeItHasWritten,
         a_kill_at_any_call_keeps_the_blobs => Some("under a digest");
     an_ignored_sync_is_seen: IgnoresFailedSyncs, an_acknowledged_publish_was_synced
-        => Some("before it is synced");
+        => Some("a file that is not synced gets the name");
     a_repeated_sync_is_seen: RetriesFailedSyncs, an_acknowledged_publish_was_synced
         => Some("a later sync that succeeds proves nothing");
     lost_bytes_are_seen: IgnoresAFullDisk, a_full_disk_keeps_the_blobs => Some("stat of");

@@ -404,7 +404,9 @@ struct Watched {
 impl Read for Watched {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.waiter.strong_count() == 0 {
-            return Err(io::Error::other("nothing waits for the zTOC any more"));
+            return Err(io::Error::other(
+                "the zTOC was not made, because its caller was cancelled",
+            ));
         }
         let read = self.blob.read(out)?;
         self.progress.advance(&self.item, read as u64);

@@ -214,8 +214,8 @@ impl Context {
         Cas::open_with(self.root()?, self.open_options()).await
     }
 
-    /// Returns whether the tool uses the store of the root at `directory`, a canonical path.
-    /// Returns false if the user gave `--store`.
+    /// Returns whether `directory`, a canonical path, is the root of this command, and the command
+    /// uses the store of this root. Returns false if the user gave `--store`.
     pub(crate) fn is_own_root(&self, directory: &Path) -> bool {
         let root = self.root().and_then(|root| Ok(root.canonicalize()?));
         self.store.is_none() && root.is_ok_and(|root| root == directory)
@@ -302,7 +302,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 impl Command {
-    /// Returns whether the command itself handles signals. A signal cancels the other commands.
+    /// Returns whether the command itself handles signals. If not, a signal cancels the command.
     fn handles_signals(&self) -> bool {
         use Command::{Bench, Run, RunInChroot, Unshare};
         use Command::{GiveOwners, HoldNamespace, MapIds, RemoveTree};

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. A fetcher of this type has no name, so
-/// [`resolve`](Fetcher::resolve) fails with `Unsupported`. A
-/// [`StoreRepository`](super::StoreRepository) resolves a name.
+/// Fetches blobs from a store, by digest. It is not a fetcher of one image, so
+/// [`resolve`](Fetcher::resolve) fails with `Unsupported`. To resolve the name of an image, use a
+/// [`StoreRepository`](super::StoreRepository).
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

@@ -26,11 +26,11 @@ use super::importer::BlobImporter;
 /// next garbage collection removes what was stored.
 ///
 /// The error is `Corrupt` if the bytes of a blob have another digest or size, are a manifest or an
-/// index that does not parse, or are not in a regular file; `NotFound` if neither the file nor the
-/// stored blob exists; `OutOfRange` if a blob that is not in the store yet is given with the media
-/// type of a manifest or an index, and has more than
-/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the file system
-/// or of the store.
+/// index that does not parse, or are not in a regular file; `NotFound` if the file that is to have
+/// the bytes does not exist, and the store does not have the blob either; `OutOfRange` if a blob
+/// that is not in the store yet is given with the media type of a manifest or an index, and has
+/// more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the
+/// file system or of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;
@@ -103,7 +103,11 @@ impl Attempt<'_> {
         blobs: &[IngestBlob],
         states: &mut [IngestState],
     ) -> Result<Image> {
-        let ended = || Error::internal("the ingest has ended; please report it");
+        let ended = || {
+            Error::internal(
+                "the blobs were stored after the end of their ingest; please report this",
+            )
+        };
         let importer = self.0.as_ref().ok_or_else(ended)?;
         // This is checked before anything is stored, and again when the name is written.
         if store.images.get(&name).await?.is_some() {
