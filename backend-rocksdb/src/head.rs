@@ -1,9 +1,10 @@
 //! A copy of the manifest. The manifest is RocksDB's list of the files of the database. The file
 //! `CURRENT` contains the name of the manifest. The first line of the copy contains this name, too.
 //!
-//! The copy is made when a database that was open for writing is closed. If the manifest is damaged
-//! or lost later, a repair opens the database with the copy. After a kill or a compaction, the copy
-//! may name files that no longer exist. RocksDB then reads only the files that exist.
+//! The copy is made when a database that was open for writing is closed, but not when the process
+//! is killed. If the manifest is damaged or lost later, a repair opens the database with the copy.
+//! The copy may name files that a later compaction has deleted. RocksDB then reads only the files
+//! that exist.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};

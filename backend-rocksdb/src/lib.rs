@@ -27,9 +27,9 @@
 //! time.
 //!
 //! A blob of less than 1 MiB is written to the log in one write, together with its entry in
-//! `content` and its record in `blobs`. The rows of any other blob, except the last rows, bypass
-//! the log. These rows are written once, to RocksDB's blob files, and are durable before the entry
-//! of the blob is written to the log.
+//! `content` and its record in `blobs`. The rows of any other blob bypass the log, except the rows
+//! of the blob's last bytes (less than 1 MiB). The rows that bypass the log are written once, to
+//! RocksDB's blob files, and are durable before the entry of the blob is written to the log.
 
 mod compaction;
 mod damaged;

@@ -4,8 +4,8 @@
 //! `peers mount` measures, this time does not include the start of a process.
 //!
 //! This bench also measures how long it takes to prepare the root directory of a container. The
-//! goal is 10 ms if nothing is mounted at the path, and 20 ms if the root directory of an earlier
-//! container is still mounted there.
+//! goal is 10 ms if nothing is mounted at the path of the root directory, and 20 ms if the root
+//! directory of an earlier container is still mounted there.
 //!
 //! `cargo bench -p oci-cas-benches --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]

@@ -1,5 +1,5 @@
-//! Medians of nine rounds. In the same run, a bench also prints how long the machine takes to sync
-//! a small file and to hash 64 MiB, so that the medians can be compared with these times.
+//! Medians of nine rounds. Each run of a bench also prints how long the machine takes to sync a
+//! small file and to hash 64 MiB, so that the medians can be compared with these times.
 
 use std::fmt;
 use std::fs::File;

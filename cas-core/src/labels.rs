@@ -44,7 +44,8 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 /// On a snapshot: the id of the lease of the job that made it. Without this label, a snapshot is
 /// kept for at least a day after it was made, even if nothing refers to it.
 pub const LEASE: &str = "cas.lease";
-/// On a snapshot that is mounted by its key: the directory at which it was last mounted.
+/// On a snapshot: the directory at which it was last mounted. A snapshot that `Cas::mount` makes
+/// does not have this label.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
 /// On a snapshot: the digest of the verified layer from which the snapshot was made. The label is
 /// set if the layer was unpacked without storing its blob. It is also set if a collection may

@@ -15,8 +15,8 @@ pub const OCI_LAYOUT: &str = "oci-layout";
 pub const IMAGE_LAYOUT_VERSION: &str = "1.0.0";
 /// The file that lists the images.
 pub const INDEX: &str = "index.json";
-/// The directory that layouts had before `index.json`. It has one file for each image. The file
-/// contains a descriptor.
+/// The directory in which layouts listed their images before the OCI image-spec defined
+/// `index.json`. It has one file for each image. The file contains a descriptor.
 pub const REFS: &str = "refs";
 /// An annotation of an entry of [`INDEX`]. Its value names the image: it is a whole name or, in
 /// the layouts of some programs, only a tag. A store of `cas` writes the digest as the value if the

@@ -1,4 +1,4 @@
-//! The traits of `cas`, the storage layer for container images, and the code that depends only on
+//! The traits of `cas` (the storage layer for container images), and the code that depends only on
 //! these traits. Except for the stores for tests in [`testing`], the crate contains no backend. It
 //! has no code for file systems, HTTP or compression formats.
 //!

@@ -137,9 +137,11 @@ pub const IMPLIED_BY_ENTRY: u64 = 16;
 /// Maximum number of names that are looked up to find the parents of the entries of one layer, in
 /// addition to [`LOOKUPS_BY_ENTRY`] and [`LOOKUPS_BY_NAME`].
 pub const LOOKUPS: u64 = 4 << 20;
-/// Maximum number of further names that are looked up for each entry of a layer.
+/// Maximum number of further names that are looked up for each entry of a layer, and for the target
+/// of each hard link.
 pub const LOOKUPS_BY_ENTRY: u64 = 64;
-/// Maximum number of further names that are looked up for each name in the paths of the entries.
+/// Maximum number of further names that are looked up for each name in the paths of the entries and
+/// of the targets of hard links.
 pub const LOOKUPS_BY_NAME: u64 = 16;
 /// Maximum size of a pax header of one entry.
 pub const PAX: u64 = 1 << 20;

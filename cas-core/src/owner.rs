@@ -1,7 +1,7 @@
 //! Owners: tenants that share a store.
 //!
-//! A name has one owner or none, and names are unique in a store. A blob can have several owners.
-//! For each of its owners, the record of a blob has an entry that is called a claim.
+//! The name of an image has one owner or none, and is unique in a store. A blob can have several
+//! owners. For each of its owners, the record of a blob has an entry that is called a claim.
 //! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner. A store that is
 //! opened in this way lists only the names of the owner. Each blob that is stored or pinned through
 //! this store gets a claim of the owner.

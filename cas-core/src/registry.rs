@@ -115,10 +115,10 @@ pub struct SnapshotterParts {
     /// The directory for the files of the snapshotter. The directory need not exist, and nothing
     /// else writes to it.
     pub directory: PathBuf,
-    /// The store for the records of the snapshotter. This store is on the same machine, and its
-    /// batches are atomic.
+    /// The store for the records of the snapshotter. This store must be on the same machine, and
+    /// its batches must be atomic.
     pub records: Arc<dyn Records>,
-    /// The store of the root. Layers of this store are unpacked into the snapshotter.
+    /// The store whose layers are unpacked into the snapshotter.
     pub store: Store,
     /// The options of the snapshotter, by name.
     pub options: BTreeMap<String, String>,
@@ -202,8 +202,8 @@ impl Registry {
         self
     }
 
-    /// Adds a snapshotter. If the user does not choose a snapshotter, a new root gets the first one
-    /// that passes [`SnapshotterOpener::probe`].
+    /// Adds a snapshotter. If the user does not choose a snapshotter for a new root directory,
+    /// `cas` takes the first added snapshotter that passes [`SnapshotterOpener::probe`].
     #[must_use]
     pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {
         let scheme = opener.scheme();

@@ -152,8 +152,8 @@ pub enum Condition {
     /// Its directory is missing.
     Missing,
     /// A file of another type is in the place of its directory, its files differ from the files
-    /// that were committed, or files that the snapshotter made to mount it were changed. The text
-    /// names the problem or the first differences.
+    /// that were committed, or files that the snapshotter built for the mounts of the snapshot were
+    /// changed. The text names the problem or the first differences.
     Damaged(String),
 }
 
@@ -209,7 +209,7 @@ pub enum Backing {
     /// Directly: the kernel mounts the files themselves. This needs Linux 6.12.
     #[default]
     File,
-    /// Through a loop device for each file. The devices exist as long as the image is mounted.
+    /// Through a loop device for each file. The loop devices exist as long as the image is mounted.
     Loop,
 }
 
@@ -408,8 +408,9 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Returns the space that the snapshot takes, without its parents. The space of an active
     /// snapshot is measured again at each call. For a committed snapshot, returns the space that
-    /// was measured at its commit, plus the space of the files that the snapshotter has made since
-    /// then to mount children of the snapshot, such as an EROFS image of its layers.
+    /// was measured when its content was committed or last replaced, plus the space of the files
+    /// that the snapshotter has made since then to mount children of the snapshot, such as an EROFS
+    /// image of its layers.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -473,9 +474,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is a file or directory that no record
-    /// names, for example because a process was killed, or because the directory of a removed
-    /// snapshot could not be removed. The list does not contain leftovers that are in use (see
-    /// [`Snapshotter::cleanup`]).
+    /// names, for example because a process was killed while it made or removed a snapshot, or
+    /// because the directory of a removed snapshot could not be removed. The list does not contain
+    /// leftovers that are in use (see [`Snapshotter::cleanup`]).
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if

@@ -14,7 +14,8 @@ use crate::records::{Blobs, Leases, Records};
 pub struct Store {
     /// The bytes of blobs.
     pub content: Arc<dyn ContentStore>,
-    /// The records of blobs, images and leases, and the notes.
+    /// The records of blobs, images and leases, and the notes, which are small values such as the
+    /// time when an image was last used.
     pub records: Arc<dyn Records>,
     /// The names of images.
     pub images: Arc<dyn ImageStore>,
@@ -26,9 +27,10 @@ impl Store {
         self.images.owner()
     }
 
-    /// Returns the store, opened for `owner`. The returned store lists only the names of `owner`.
-    /// Each blob that is stored or pinned through it gets a claim of `owner`, an entry that keeps
-    /// the blob (see [`owner`](crate::owner)). All owners share the content.
+    /// Returns the store, opened for `owner`. The returned store lists only the image names of
+    /// `owner`. Each blob that is stored or pinned through the returned store gets a claim: an
+    /// entry that keeps the blob for `owner` (see [`owner`](crate::owner)). All owners share the
+    /// content.
     ///
     /// # Errors
     /// `Denied` if the store is opened for another owner; `Unsupported` if its image store does not

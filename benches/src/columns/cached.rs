@@ -1,5 +1,5 @@
-//! The crate cacache, called synchronously: content under its digest, and an index by key. It never
-//! syncs.
+//! The crate cacache, called synchronously: content under its digest, and an index by key. The
+//! crate never syncs.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -30,9 +30,10 @@ pub fn all() -> Vec<Contender> {
     all
 }
 
-/// The name of the column of the object store with a directory in place of a bucket. The store
-/// makes as many calls as with a bucket, so listing or garbage-collecting 100,000 blobs takes many
-/// minutes. The program `table` therefore shows the column only if `--columns` names it.
+/// The name of the column of the object store with a directory in place of a bucket. Listing or
+/// garbage-collecting 100,000 blobs takes many minutes, because the store makes separate calls for
+/// each blob, as with a bucket. The program `table` therefore shows the column only if `--columns`
+/// names it.
 pub const SLOW: &str = "dir";
 
 /// The schemes of the backends that each have a column of their own.

@@ -18,15 +18,17 @@ use crate::store::AciStore;
 impl AciStore {
     /// Makes an OCI image of an ACI and gives it a name. Returns the image.
     ///
-    /// The image has a layer for each ACI that the ACI depends on, lowest first, and one for the
-    /// ACI itself. If several of these ACIs depend on the same ACI, the image has the layer of that
-    /// ACI several times, once for each dependency. Dependencies are looked up in the catalogue by
-    /// key, or by name and labels. If an ACI has a `pathWhitelist`, its layer and the layers of its
-    /// dependencies have only the listed paths and the directories above them. The section `app` of
-    /// the manifest becomes the configuration of the image, without the event handlers and the
-    /// supplementary groups. The labels and annotations of the ACI become labels in the
-    /// configuration. If the ACI lacks the label `os`, the image gets the operating system of this
-    /// machine. If the ACI lacks the label `arch`, the image gets the architecture of this machine.
+    /// The image has a layer for the ACI itself and one for each ACI that it depends on. The layer
+    /// of an ACI is above the layers of its dependencies, and a later dependency is above an
+    /// earlier one. If several of these ACIs depend on the same ACI, the image has the layer of
+    /// that ACI several times, once for each dependency. A dependency with an image ID is looked up
+    /// in the catalogue by this ID, and any other dependency by its name and labels. If an ACI has
+    /// a `pathWhitelist`, its layer and the layers of its dependencies have only the listed paths
+    /// and the directories above them. The section `app` of the manifest becomes the configuration
+    /// of the image, without the event handlers and the supplementary groups. The labels and
+    /// annotations of the ACI become labels in the configuration. If the ACI lacks the label `os`,
+    /// the image gets the operating system of this machine. If the ACI lacks the label `arch`, the
+    /// image gets the architecture of this machine.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have,
@@ -37,9 +39,9 @@ impl AciStore {
     /// than [`limit::LAYERS`] layers, or for more than [`limit::ACI_PORTS`] ports; `Unsupported`
     /// for content that an OCI image cannot express, such as a sparse file; errors of the store.
     ///
-    /// If an error occurs after the name was written, the name is restored to the old image. The
-    /// name is deleted instead if it did not exist before, or if part of the old image is gone. A
-    /// failure to restore or delete the name is only logged.
+    /// If an error occurs after the name was written, the name is restored to the image that it had
+    /// before. If the name did not exist before, or if part of that image is gone, the name is
+    /// deleted instead. A failure to restore or delete the name is only logged.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS

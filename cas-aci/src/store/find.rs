@@ -15,7 +15,8 @@ use crate::manifest::Label;
 
 impl AciStore {
     /// Returns the whole key of the only ACI whose key begins with `key`. The argument `key` is
-    /// `sha512-` and 2 to 128 lower-case hexadecimal digits. All digits are compared.
+    /// `sha512-` and 2 to 128 lower-case hexadecimal digits. All digits are compared, including
+    /// those after the 64th, which rkt leaves out.
     ///
     /// # Errors
     /// `InvalidArgument` if `key` does not have this form, or if several keys begin with it (the

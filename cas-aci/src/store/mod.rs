@@ -28,7 +28,7 @@ use crate::used::NotedReads;
 /// ACIs, begin with it, too.
 const OWNER: &str = "aci";
 
-/// A store of ACIs over any store of `cas`. Clones are handles of the same store.
+/// A store of ACIs over any store of `cas`. Clones are handles of the same image store.
 ///
 /// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another blob.
 /// A lease keeps both for as long as the [`Catalogue`] lists the ACI, so a collection
@@ -107,10 +107,10 @@ impl AciStore {
         &self.catalogue
     }
 
-    /// Writes the times of reads, which [`AciStore::read_stream`] and [`AciStore::to_image`] keep
-    /// in memory, to the store. Every import, removal and update through this type does the same,
-    /// and ignores errors. If the store is read-only or full, the times stay in memory, and this
-    /// call does not fail.
+    /// Writes to the store the times of reads that [`AciStore::read_stream`] and
+    /// [`AciStore::to_image`] keep in memory. Every import, removal and update through this type
+    /// also writes these times, and does not fail if they cannot be written. If the store is
+    /// read-only or full, the times stay in memory, and this call does not fail.
     ///
     /// # Errors
     /// If times are in memory: `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if the

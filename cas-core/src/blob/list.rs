@@ -1,9 +1,9 @@
 //! All blobs of a store, joined with their records.
 //!
 //! Content and records are both in the order of the digests, so one pass over the pages of both
-//! joins them. For each range of digests, the content is read before the records. A job never
-//! writes the bytes before the record, so a blob that is stored during the listing does not seem to
-//! lack its record.
+//! joins them. For each range of digests, the content is read before the records. A job writes the
+//! record of a blob before it publishes the blob, or in the same step. So a blob that is stored
+//! during the listing does not seem to lack its record.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -18,9 +18,9 @@ use crate::{dispatch, limit};
 /// bytes were lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. The entry lacks both if
-/// the referrer is damaged, too large to be read, or neither a manifest nor an index. Entries
-/// beyond the first [`limit::DOCUMENT_READ`] bytes of annotations and artifact types also lack
-/// both.
+/// the referrer is damaged, too large to be read, or neither a manifest nor an index. The entry
+/// also lacks both if the annotations and artifact types of this referrer and of all referrers
+/// before it have more than [`limit::DOCUMENT_READ`] bytes together.
 ///
 /// # Errors
 /// `OutOfRange` if `subject` has more than [`limit::REFERRERS`] referrers; `Corrupt` if the record

@@ -37,8 +37,8 @@ pub enum Problem {
     BlobDamaged,
     /// Damaged bytes of a blob were set aside, and the blob is still missing.
     Quarantined,
-    /// A document refers to another document, its subject, but the record of the subject lacks the
-    /// label that keeps this referrer.
+    /// A document is a referrer of another document, its subject, but the record of the subject
+    /// lacks the label that keeps the referrer.
     ReferrerUnlinked,
     /// No name and no lease reaches a document. Reported only if the document had no record, or if
     /// the store lost names.

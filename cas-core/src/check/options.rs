@@ -12,8 +12,8 @@ use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
 /// Selects the blobs that are read and hashed, and the snapshots whose files are read. The
-/// documents of images are always read. A snapshot is selected only if it is committed and its
-/// other checks found no damage.
+/// documents of images are always read. A snapshot is selected only if it is committed and the
+/// checks that do not read its files found no damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// No blobs and no snapshots.
@@ -135,8 +135,9 @@ pub struct CheckOptions<'a> {
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. If so, the check reports the documents that no
-    /// name and no lease reaches. Otherwise, the check leaves out the documents that have a valid
+    /// Whether names were lost before the check. Every check reports documents that have no valid
+    /// record and that no name and no lease reaches. If names were lost before the check, or if the
+    /// check itself finds lost names, the check also reports unreached documents that have a valid
     /// record. A repair keeps the reported documents.
     pub names_lost: bool,
     /// How damage is repaired. If this is `None`, damage is only reported.

@@ -2,8 +2,9 @@
 //!
 //! A composition is itself a store. It passes the conformance tests of every capability that it
 //! reports, and uses its members only through their traits. The composition defines which member
-//! keeps the records. A [`Composer`](crate::Composer) opens the stores of a composition by a URL.
-//! The facade registers the composer.
+//! keeps the records. A composition whose stores can be opened by a URL has a
+//! [`Composer`](crate::Composer). The function `registry` of the crate `cas` registers the
+//! composer.
 
 pub mod by_size;
 pub mod observe;

@@ -226,7 +226,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// leftover is a file or an object that a killed process wrote, and that belongs to no blob and
     /// no ingest. If no other process can use the store, returns the sizes of all leftovers,
     /// whatever their age. If `remove` is set, removes the leftovers whose sizes are returned. Only
-    /// a collection or a repair of a whole store sets `remove`.
+    /// collections and repairs of the whole store set `remove`, not those for one owner or for
+    /// chosen blobs.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }

@@ -17,8 +17,8 @@ const PIECE: usize = 256 << 10;
 /// with `owner`. Returns the ingest and the result of `write`.
 ///
 /// The second argument of `write` can be upgraded until the caller drops the future of this
-/// function. `write` should stop once the argument can no longer be upgraded. After that, a
-/// [`Sink`] fails to store pieces.
+/// function. Once the argument can no longer be upgraded, a [`Sink`] fails to store pieces, and
+/// `write` should stop.
 ///
 /// # Errors
 /// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked.

@@ -176,7 +176,7 @@ impl Writer {
         Ok(hashing.digest().await)
     }
 
-    /// Appends `data`. The last bytes may still be hashed after this function has returned.
+    /// Appends `data`. This function may return before the last bytes are hashed.
     ///
     /// # Errors
     /// `Corrupt`, before anything is appended, if the ingest would get more bytes than expected;
@@ -224,7 +224,7 @@ impl Writer {
     /// size or the digest of the blob.
     ///
     /// # Errors
-    /// As [`Writer::write`]; errors of the reader.
+    /// Errors of [`Writer::write`] and of the reader.
     pub async fn write_blob(&mut self, reader: &dyn BlobReader) -> Result<()> {
         let left = |writer: &Self| reader.size().saturating_sub(writer.offset());
         if let Some(file) = reader.file() {

@@ -91,7 +91,7 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
 }
 
 /// Returns the descriptors whose platform matches best, and the descriptors without a platform.
-/// Several platforms can match equally well.
+/// If several platforms match equally well, returns the descriptors of all of them.
 pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
     let platforms = listed.iter().filter_map(|child| child.platform.as_ref());
     let best = platforms

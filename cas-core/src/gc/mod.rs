@@ -4,19 +4,19 @@
 //! of a job. A collection follows these steps:
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
-//! 2. Then it reads the leases, and then the images and the content without a name that the image
-//!    store lists as roots.
-//! 3. Then it reads the references in the records, and marks everything that leases, images, roots
-//!    without a name, labels, claims of owners and young content reach. Young content was stored
-//!    without a lease less than a day ago.
+//! 2. Then it reads the leases, and then the gc roots that the image store lists: images, and
+//!    content without a name.
+//! 3. Then it reads the references in the records, and marks everything that leases, images,
+//!    content without a name, labels, claims of owners and young content reach. Young content was
+//!    stored without a lease less than a day ago.
 //! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
 //!
 //! If a job pins a blob after step 1, the record of the blob has another revision in step 4, and
-//! the blob stays. If a job pins a blob before step 1, step 2 finds the lease. If the job has ended
-//! by then, step 2 finds the name that the job wrote, or step 3 finds the reference that it wrote.
-//! `scan.rs` has the details.
+//! the blob stays. If a job pins a blob before step 1, step 2 finds the lease of the job, unless
+//! the job has ended its lease by then. In this case, step 2 finds the name that the job wrote, or
+//! step 3 finds the reference that the job wrote. `scan.rs` has the details.
 //!
 //! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
 //! blob again stores it as another version. If the store can remove the bytes and the record of a
@@ -143,7 +143,7 @@ impl GcOptions {
 ///
 /// # Errors
 /// `Corrupt` if a record or a document is damaged; `OutOfRange` if a document is too large to be
-/// read; for an owner, `Denied` if the store is opened for another owner, and `Unsupported` if its
+/// read; for an owner, `Denied` if the store is opened for another owner, and `Unsupported` if the
 /// image store does not keep owners; errors of the stores. If a record or a document cannot be
 /// read, its references are unknown, so nothing but expired leases is removed.
 pub async fn collect(

@@ -19,16 +19,16 @@ pub struct Removed {
     pub ingests: Vec<(String, u64)>,
     /// Names of expired images.
     pub images: Vec<String>,
-    /// What killed or failed jobs have left in the content store and in directories of the root,
-    /// such as those of the snapshotters.
+    /// What killed or failed jobs have left in the content store and in directories below the root
+    /// directory of `cas`, such as those of the snapshotters.
     pub leftovers: Vec<Leftover>,
 }
 
 /// Data that killed or failed jobs have left in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
-    /// `content` for the content store, or else the path of a directory relative to the root, such
-    /// as `snapshots/native`.
+    /// `content` for the content store, or else the path of a directory relative to the root
+    /// directory of `cas`, such as `snapshots/native`.
     pub place: String,
     /// The space that the data takes.
     pub usage: Usage,

@@ -108,7 +108,7 @@ pub async fn size(
         .try_fold(0u64, |sum, blob| sum.checked_add(blob.size))
         .ok_or_else(|| {
             Error::out_of_range(
-                "the sizes of the blobs add up to more than 2^64 bytes; build the image again",
+                "the sizes of the blobs add up to 2^64 bytes or more; build the image again",
             )
             .operation("measure image")
             .subject(image.digest)

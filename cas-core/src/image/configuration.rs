@@ -77,8 +77,8 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. If the type does not decide this, the content is examined,
-    /// because docker gave configurations other types in 2015 and 2016.
+    /// configuration of an artifact. If `media_type` does not decide this, `data` is examined,
+    /// because docker gave configurations other media types in 2015 and 2016 than it does today.
     ///
     /// # Errors
     /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse or

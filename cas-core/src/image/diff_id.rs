@@ -33,11 +33,12 @@ const PIECE: usize = 1 << 20;
 /// block.
 ///
 /// # Errors
+/// `Corrupt` if the record of the layer does not parse; errors of the store.
+///
 /// Only if the layer must be decompressed: `NotFound` if it is not in the store; `Unsupported` if
 /// its type is not that of a tar layer or states that the layer is wrapped (for example,
 /// encrypted); `Corrupt` if the blob does not match the descriptor; `OutOfRange` if the layer
-/// decompresses to more than [`limit::LAYER`] bytes; errors of `decompress`. Also `Corrupt` if the
-/// record of the layer does not parse; errors of the store.
+/// decompresses to more than [`limit::LAYER`] bytes; errors of `decompress`.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>

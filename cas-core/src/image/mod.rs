@@ -177,9 +177,10 @@ pub trait ImageStore: Send + Sync + 'static {
     /// [`fieldpath::check_image`] refuses the new image.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
-    /// Replaces the target and the labels of an image in one step, if its name refers to the digest
-    /// of `expected`. The name, its owner and `created_at` stay. A label with an empty value is
-    /// removed. Returns the image as stored.
+    /// Replaces the target and the labels of a stored image by those of `image`, which has the same
+    /// name. Does this in one step, and only if the name refers to the digest of `expected`. The
+    /// name, its owner and `created_at` stay. A label with an empty value is removed. Returns the
+    /// image as stored.
     ///
     /// # Errors
     /// `Conflict` if the name refers to another digest; `NotFound` if the name does not exist;

@@ -24,13 +24,13 @@ use crate::store::Store;
 /// yet. Such content is not pinned.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store, or if content that the blob or a label would keep
-/// was lost; `InvalidArgument` for a key that is empty or has blanks or control characters, for
-/// labels that exceed their bounds, and for a new label whose key begins with [`GC`] if its key has
-/// no meaning on a blob or its value is invalid; `Denied` if the store is opened for an owner and
-/// only other owners claim the blob; `Corrupt` for a damaged document or record; `OutOfRange` for a
-/// document that is too large to be read; `Conflict` if pinned content was collected meanwhile, or
-/// if every attempt lost against another writer; errors of the store.
+/// `NotFound` if the blob is not in the store, or if content that must be pinned is recorded as
+/// stored but is missing; `InvalidArgument` for a key that is empty or has blanks or control
+/// characters, for labels that exceed their bounds, and for a new label whose key begins with
+/// [`GC`] if its key has no meaning on a blob or its value is invalid; `Denied` if the store is
+/// opened for an owner and only other owners claim the blob; `Corrupt` for a damaged document or
+/// record; `OutOfRange` for a document that is too large to be read; `Conflict` if pinned content
+/// was collected meanwhile, or if every attempt lost against another writer; errors of the store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,

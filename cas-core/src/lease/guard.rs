@@ -246,8 +246,8 @@ impl LeaseGuard {
         }
     }
 
-    /// Extends the lease before names are written. If the lease expired and a collection removed
-    /// it, creates it again and pins everything again.
+    /// Extends the lease. A job calls this before it writes names. If the lease expired and a
+    /// collection removed it, creates the lease again and pins everything again.
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and a pinned blob was collected, or if every attempt

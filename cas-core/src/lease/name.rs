@@ -20,9 +20,10 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected, or if every attempt lost
-    /// against another writer; `NotFound` or `AlreadyExists` if another job deleted a name
-    /// meanwhile; `InvalidArgument` for an unknown field path, or for an image that
-    /// [`check_image`](crate::image::fieldpath::check_image) refuses; errors of the store.
+    /// against another writer; `NotFound` if another job deleted a name meanwhile; `AlreadyExists`
+    /// if another job created and then deleted a name meanwhile; `InvalidArgument` for an unknown
+    /// field path, or for an image that [`check_image`](crate::image::fieldpath::check_image)
+    /// refuses; errors of the store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }
@@ -44,8 +45,8 @@ impl LeaseGuard {
     }
 
     /// Replaces the target of an existing image, and ends the lease. The labels of the image stay.
-    /// After an error, the old target is restored as far as possible, or the name is deleted if a
-    /// part of the content of the old target is gone. Returns the image as stored.
+    /// After an error, the old target is restored as far as possible. If a part of its content is
+    /// gone, the name is deleted instead. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; otherwise as [`LeaseGuard::name`].

@@ -1,4 +1,5 @@
-//! Reviving a tombstoned blob, for a job that needs it.
+//! Reviving a blob that has a tombstone (the mark of a blob that is being removed), because a job
+//! needs the blob.
 
 use super::swap::swap;
 use crate::content::{BlobReader, Durability, Expected, OwnIngest, Stat, Writer};

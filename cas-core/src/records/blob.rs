@@ -51,8 +51,9 @@ pub struct BlobRecord {
     /// The ids of the leases that pin the blob; some of the leases may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
-    /// The version that was last recorded as verified. A version is verified if a [`Writer`]
-    /// published its bytes, or if `cas` has hashed its stored bytes.
+    /// The version of the stored bytes that was last recorded as verified. A version is verified if
+    /// a [`Writer`] published its bytes, or if `cas` hashed its bytes and the hash was the digest
+    /// of the blob.
     ///
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]

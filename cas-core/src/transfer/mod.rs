@@ -2,8 +2,9 @@
 //! copy.
 //!
 //! The function [`store_blob`] stores every blob whose bytes come from a [`BlobSource`]. The
-//! callers of the function need different guarantees, so its arguments include the durability,
-//! whether to resume, and when the record is written.
+//! callers of the function need different guarantees. Its arguments therefore state how durable the
+//! blob must be, whether to keep the bytes of an earlier attempt, and when to write the record of
+//! the blob.
 
 mod artifact_client;
 mod carry;

@@ -5,10 +5,10 @@
 //! rounds and all rows. `ROW` names a job, such as `import`, or a group of jobs, such as
 //! `snapshotters`. `--ctr` names a directory that contains the programs `containerd` and `ctr`.
 //! Without `--ctr`, `peers` uses the programs on `PATH`. `--on` names the directory for the runs.
-//! Without `--on`, `peers` makes a journaled ext4 on a loop device, because a file system without a
-//! journal would give false results. This needs superuser rights. Every run has a new directory,
-//! and the order of the tools changes from round to round. Before the first run, `peers` writes to
-//! most of the free memory, because the first use of memory is slow in a virtual machine.
+//! Without `--on`, `peers` makes a journaled ext4 on a loop device, which needs superuser rights. A
+//! file system without a journal would give false results. Every run has a new directory, and the
+//! order of the tools changes from round to round. Before the first run, `peers` writes to most of
+//! the free memory, because the first use of memory is slow in a virtual machine.
 //!
 //! For each job, the table has one line per tool. A line has the median and the range of the time,
 //! the median processor time, and the peak memory. A ratio is the value of the job's first tool

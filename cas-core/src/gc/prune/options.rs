@@ -28,7 +28,8 @@ pub struct PruneOptions {
     /// Minimum number of bytes that must be free on the file system of the store after the pruning.
     /// Content that a later collection frees counts as free.
     pub keep_free: Option<u64>,
-    /// Number of bytes that are free now. [`prune`](super::prune) requires it with `keep_free`.
+    /// Number of bytes that are free now on the file system of the store. Must be set if
+    /// `keep_free` is set.
     pub free: Option<u64>,
 }
 

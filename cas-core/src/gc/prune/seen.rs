@@ -1,8 +1,9 @@
-//! Deletes image names, but keeps each name whose image a job has begun to use since the scan.
+//! Deletes image names, but keeps each name whose image a job has begun to use since the store was
+//! scanned.
 //!
 //! If a job pulls or imports an image that the store already has, it pins the image, but may leave
-//! the name as it is. So the name does not show that the job has begun. The revision of the
-//! target's record does.
+//! the name as it is. A pin changes the record of the image's target. So the revision of this
+//! record shows that the job has begun to use the image, even if the name does not change.
 
 use std::collections::HashSet;
 

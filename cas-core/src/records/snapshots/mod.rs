@@ -2,11 +2,11 @@
 //!
 //! A snapshotter manages the directories, and this module decides which changes of state are
 //! allowed. Each record counts the children of its snapshot. Adding a child and removing the parent
-//! therefore change the same record. If two jobs do this at the same time, in one process or in
-//! two, one of the jobs loses the compare-and-swap.
+//! therefore change the same record. If one job adds a child while another job removes the parent,
+//! in the same process or in another, one of the jobs loses the compare-and-swap.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
-//! lowest id that no process has reserved yet.
+//! lowest snapshot id that no process has reserved yet.
 
 mod damage;
 mod moves;

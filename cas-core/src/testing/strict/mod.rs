@@ -4,9 +4,9 @@
 //! The store compares and swaps one key at a time, so if a change of a batch fails, the earlier
 //! changes of the batch stay applied. A list is not a consistent snapshot, because the entries are
 //! read at different times. Nothing can be renamed. Bytes are uploaded in parts of [`PART`] bytes
-//! under a unique name, and the digest then points to the upload. A call that publishes a blob does
-//! not commit the batch of records that it receives. Readers fail once their blob is removed. Every
-//! step yields to other tasks.
+//! under a unique name, and the digest then points to the upload. `Ingest::publish` publishes the
+//! blob, but leaves the batch of records to its caller. Readers fail once their blob is removed.
+//! Every step yields to other tasks.
 
 mod content;
 mod ingest;
