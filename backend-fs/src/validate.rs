@@ -22,9 +22,9 @@ use crate::{file, layout, places, refs};
 ///
 /// An `index.json` that is malformed or not a file, or has more than [`limit::DOCUMENT_READ`]
 /// bytes, is a finding. A missing `index.json` is a finding if the layout does not have `refs/`
-/// instead. In both cases, the blobs are still checked, but the names are not. If `oci-layout` is
-/// missing or damaged, or has a version other than 1, the report has only the findings about
-/// `oci-layout` and `index.json`.
+/// instead. After any of these findings, the blobs are still checked, but the names are not. If
+/// `oci-layout` is missing or damaged, or has a version other than 1, neither blobs nor names are
+/// checked, and the report has only the findings about `oci-layout` and `index.json`.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory has none of `oci-layout`, `index.json` and `.cas/`, has an

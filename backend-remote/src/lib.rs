@@ -25,7 +25,7 @@
 //! bytes. A publish writes the last part and then the cell. A removal deletes the cell and then the
 //! parts. A process that is killed during an ingest, a publish or a removal can leave parts that no
 //! cell points to. A garbage collection removes such parts. If several processes may use the store,
-//! the parts must be at least a day old.
+//! the collection removes only parts that are at least a day old.
 //!
 //! Some services ignore conditions or do not evaluate them atomically. A probe finds such services.
 //! A store on such a service can only be opened with the option `single=true`. A caller that sets

@@ -125,17 +125,17 @@ impl Client {
         .await
     }
 
-    /// Returns the message about a withheld login, or `None` if no login was withheld. If the login
-    /// was withheld from the registry's token service, the requests were made without a login.
+    /// Returns a message that explains which login was withheld from which host, or `None` if no
+    /// login was withheld. If a login was withheld, the requests were made without a login.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.credit.withheld
     }
 
     /// Returns the warnings so far, each once. The first warnings are about credential helpers and
     /// files of logins that were skipped. The other warnings were sent by the registry, or by the
-    /// mirror that this client reads: at most [`limit::WARNINGS`](cas_core::limit::WARNINGS). They
-    /// begin with the host in the name of the image, or with the host of the mirror, and their text
-    /// is escaped.
+    /// mirror that this client reads: at most [`limit::WARNINGS`](cas_core::limit::WARNINGS). Each
+    /// warning that was sent begins with the host in the name of the image, or with the host of the
+    /// mirror, and its text is escaped.
     pub fn warnings(&self) -> Vec<String> {
         let host = match &self.0.namespace {
             Some(_) => origin::authority(&self.0.base),

@@ -40,7 +40,8 @@ impl Client {
     /// Deletes a blob of the repository. Manifests that list it are then incomplete.
     ///
     /// # Errors
-    /// `NotFound`, `Unsupported`, `Denied` and `Unavailable` as [`Client::delete`].
+    /// `NotFound` if the repository does not have the blob; `Unsupported`, `Denied` and
+    /// `Unavailable` as [`Client::delete`].
     pub async fn delete_blob(&self, digest: &Digest) -> Result<()> {
         let digest = *digest;
         self.run(move |inner| async move {

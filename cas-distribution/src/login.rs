@@ -98,10 +98,10 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
     Ok(warning.into_iter().collect())
 }
 
-/// Removes all logins from `file`. Also removes those logins that the credential helpers of this
-/// file keep under keys in the file. If `file` is `None`, the file is `$REGISTRY_AUTH_FILE`,
-/// otherwise docker's `config.json`. Returns the keys of the removed logins. A key is a host, a
-/// host with a namespace or a repository, or a URL.
+/// Removes all logins from `file`. For each key in the file, also removes the login from the
+/// credential helper that the file names for this key. A key is a host, a host with a namespace or
+/// a repository, or a URL. If `file` is `None`, the file is `$REGISTRY_AUTH_FILE`, otherwise
+/// docker's `config.json`. Returns the keys of the removed logins.
 ///
 /// # Errors
 /// `InvalidArgument` if `file` is `None` and none of `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG` and

@@ -52,10 +52,11 @@ struct Place {
 }
 
 impl Mirrors {
-    /// Returns the endpoints of one image as one repository. Each endpoint has its options. This
-    /// makes no request. A request that fails is repeated only at the last endpoint that may be
-    /// read from, and at endpoints after it. If a read fails at an earlier endpoint, the next
-    /// endpoint is asked instead. If a push fails at an earlier endpoint, it is not repeated.
+    /// Returns the endpoints of one image as one repository. Each endpoint comes with the options
+    /// for this endpoint. No request is made yet. A request that fails is repeated only at the last
+    /// endpoint that may be read from, and at endpoints after it. If a read fails at an earlier
+    /// endpoint, the next endpoint is asked instead. A push that fails at an earlier endpoint is
+    /// not repeated.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints

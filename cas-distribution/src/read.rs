@@ -1,4 +1,5 @@
-//! Reads content as a stream, over as many connections as are needed.
+//! Reads content as a stream. If a connection breaks or is too slow, the rest of the content is
+//! read over another connection.
 
 use std::ops::Range;
 use std::sync::Arc;

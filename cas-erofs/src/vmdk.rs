@@ -37,9 +37,9 @@ pub(crate) fn data_name(index: usize) -> String {
 impl Disk {
     /// Writes the image of a tree to `directory`, as a virtual disk in several files. The data
     /// files `data` must be in `directory` already. Use [`Layers::named`](crate::Layers::named) to
-    /// make them there. The file `disk.vmdk` lists the other files. The metadata and the tars are
-    /// not copied into one file. All files are flushed to the device when this function returns.
-    /// Returns the size of the disk.
+    /// make them there. The file `disk.vmdk` lists the other files. The metadata and the data files
+    /// are not copied into one file. All files are flushed to the device when this function
+    /// returns. Returns the size of the disk.
     ///
     /// # Errors
     /// As [`Image::new`]; `AlreadyExists` if the directory has a file `metadata.erofs`, `zeros` or

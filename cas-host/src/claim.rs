@@ -1,4 +1,4 @@
-//! Checks and creates the directory of a new store or root.
+//! Checks and creates the directory of a new store, or of a new root of `cas`.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -68,7 +68,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Returns a name in `dir` for which `is_ours` returns false, or `None` if there is none. A caller
-/// must not create a store or a root in a directory that contains such a name.
+/// must not create a store or a root of `cas` in a directory that contains such a name.
 ///
 /// # Errors
 /// Errors of the file system.

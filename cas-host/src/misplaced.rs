@@ -105,7 +105,8 @@ impl Place<'_> {
 }
 
 /// Returns the directory in `opened`, which is the result of opening a directory. Returns `None` if
-/// the open failed because the directory is absent, or because its name belongs to something else.
+/// the open failed because the directory is absent, or because an entry of another type has its
+/// name.
 ///
 /// # Errors
 /// Any other error in `opened`.

@@ -131,9 +131,10 @@ pub fn attach(
     moved.during("mount on", target.display())
 }
 
-/// Unmounts the EROFS images that snapshots share and that nothing uses any more. A caller passes
-/// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error.
-/// A later removal of a snapshot, or a later garbage collection, tries again.
+/// Unmounts the EROFS images of `mounts` that nothing uses any more, and all other unused EROFS
+/// images that are mounted in the same directories. `mounts` are the mounts of a snapshot that the
+/// caller has unmounted. If an image cannot be unmounted, logs the error. A later removal of a
+/// snapshot, or a later garbage collection, tries again.
 pub fn release(mounts: &[Mount]) {
     let directories = mounts.iter().filter_map(|mount| match mount {
         Mount::Erofs { shared, .. } => shared.parent(),

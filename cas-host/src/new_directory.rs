@@ -24,8 +24,8 @@ const UNFINISHED: &str = "user.cas.unfinished";
 ///
 /// Until [`Self::keep`] is called, the directory has the extended attribute `user.cas.unfinished`,
 /// if the file system supports such attributes. If a killed process leaves a directory with this
-/// attribute, the next [`Self::try_begin`] removes everything in it. A directory that existed
-/// before and was cleared does not have the attribute.
+/// attribute, the next [`Self::try_begin`] removes everything in it. Clearing a directory that
+/// existed before also removes the attribute.
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,

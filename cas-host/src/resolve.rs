@@ -1,12 +1,12 @@
 //! Opens paths below a directory while other processes rename and mount.
 //!
 //! While anything is renamed or mounted anywhere, the call `openat2` may refuse to resolve a path
-//! with `..` inside a directory (`EAGAIN`). At the root of a mounted overlay, the call always
-//! refuses. Network file systems report changes by other machines (`ESTALE`), and signals interrupt
-//! calls (`EINTR`). This module repeats a call that fails with one of these errors. If `openat2`
-//! keeps failing, if the kernel does not have it, or if a sandbox forbids it, this module resolves
-//! the path itself, one name at a time. Renames and mounts elsewhere do not make this resolution
-//! fail.
+//! with `..` inside a directory (`EAGAIN`). At the root of a mounted overlay, the call may fail
+//! with `EAGAIN` every time. Network file systems report changes by other machines (`ESTALE`), and
+//! signals interrupt calls (`EINTR`). This module repeats a call that fails with one of these
+//! errors. If `openat2` keeps failing, if the kernel does not have it, or if a sandbox forbids it,
+//! this module resolves the path itself, one name at a time. Renames and mounts elsewhere do not
+//! make this resolution fail.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -181,8 +181,8 @@ impl Space {
         }
     }
 
-    /// Sets the number of removed bytes to zero. The engine calls this after it has returned the
-    /// space of these bytes to the file system.
+    /// Sets to zero the number of removed bytes whose space the engine can reuse. The engine calls
+    /// this after it has returned this space to the file system.
     pub fn reset_removed(&self) {
         self.0.removed.store(0, Ordering::Relaxed);
     }

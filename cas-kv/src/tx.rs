@@ -1,4 +1,5 @@
-//! A write transaction that allocates numbers.
+//! A write transaction that allocates numbers for the rows and versions of blobs and for revisions
+//! of records.
 
 use crate::engine::{Failed, Transaction};
 

@@ -35,7 +35,8 @@ use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 pub struct Written {
     /// Number of members, including whiteouts.
     pub entries: u64,
-    /// Warnings about the parts that were left out, as [`Warnings::list`] returns them.
+    /// Warnings about sockets and attributes that were left out: the list that [`Warnings::list`]
+    /// returns.
     pub warnings: Vec<String>,
 }
 

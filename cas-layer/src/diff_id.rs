@@ -7,8 +7,9 @@ use cas_core::{Descriptor, Digest, Result, Store, image};
 
 use crate::codec::{Decoder, MAGIC, detect};
 
-/// Returns the diff ID of a layer with [`image::diff_id`]. If the layer must be decompressed, its
-/// first bytes decide how, because the media types of layers are often wrong.
+/// Returns the diff ID of a layer, which [`image::diff_id`] determines. If the layer must be
+/// decompressed, its compression is detected from its first bytes, because the media types of
+/// layers are often wrong.
 ///
 /// # Errors
 /// Errors of [`image::diff_id`] and of [`Decoder`].

@@ -10,8 +10,8 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Adds a warning, unless the list has it already. If the list is full, the warning is only
-    /// counted, each time that it is added.
+    /// Adds a warning, unless the list has it already. If the list is full, only counts the
+    /// warning, even if the same warning was counted before.
     pub fn add(&mut self, warning: &str) {
         if self.kept.iter().any(|known| known == warning) {
             return;

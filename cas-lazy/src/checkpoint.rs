@@ -2,8 +2,8 @@
 
 use cas_core::{Error, Result, limit};
 
-/// Maximum distance in bytes from which deflate copies earlier bytes. After a checkpoint, deflate
-/// therefore refers to at most this many of the decompressed bytes before the checkpoint.
+/// Maximum distance in bytes from which deflate copies earlier bytes. Decompression from a
+/// checkpoint therefore needs only the last `WINDOW` decompressed bytes before the checkpoint.
 pub const WINDOW: usize = 32 << 10;
 
 /// Size in bytes of the two numbers before the checkpoints: how many there are, and the span size.

@@ -1,7 +1,7 @@
 //! zstd:chunked: a layer of zstd frames, one for each file or chunk. A skippable frame contains a
 //! table of contents. Annotations of the layer's descriptor state the position and the digest of
-//! this table. Only layers that are read on demand use it; any other pull reads such a layer as
-//! plain zstd.
+//! this table. The table is used only if the layer is read on demand. Otherwise, the layer is read
+//! as plain zstd.
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};

@@ -12,7 +12,8 @@ use clap::Args;
 /// A store and a snapshotter.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Stack {
-    /// The store, as in `cas --store`
+    /// The store, in the form that `cas --store` takes, or `s3` for a store in an S3 service that
+    /// this program starts
     #[arg(long, default_value = "fs")]
     pub(crate) store: String,
     /// The snapshotter
@@ -26,7 +27,7 @@ impl fmt::Display for Stack {
     }
 }
 
-/// The stores, as in `cas --store`.
+/// The stores that keep everything in a directory, in the form that `cas --store` takes.
 const STORES: &[&str] = &[
     "fs",
     "redb",

@@ -9,8 +9,8 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::{self, Work};
 
-/// Runs workers that together make at least `changes` changes while they also run collections, as
-/// `work` describes. Then compares the root with everything that the workers were promised.
+/// Runs workers that do `work`. Together they make at least `changes` changes while they also run
+/// collections. Then compares the root with everything that the workers were promised.
 pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut workers = Vec::new();

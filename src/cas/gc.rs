@@ -43,8 +43,8 @@ impl Cas {
         Ok(removed.after(left))
     }
 
-    /// Forgets when removed images were last used. If this fails because the disk is full or another
-    /// process makes changes, the next collection does it.
+    /// Forgets when removed images were last used. If this fails because the disk is full or
+    /// another process makes changes, the next collection does it.
     ///
     /// # Errors
     /// `Unavailable` if the device or the service fails.
@@ -64,9 +64,10 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. Everything
-    /// below a blob or an image must be in the store, with the exceptions of
-    /// [`LeaseGuard::pin_tree`](lease::LeaseGuard::pin_tree). Returns the updated lease.
+    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. If the resource
+    /// is a blob or an image, everything below it must be in the store, except for content that
+    /// [`LeaseGuard::pin_tree`](lease::LeaseGuard::pin_tree) skips or allows to be missing. Returns
+    /// the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].

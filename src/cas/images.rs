@@ -84,8 +84,8 @@ impl Cas {
         Ok(found.swap_remove(0))
     }
 
-    /// Gives an image an additional name. If the name already refers to another image, it is moved
-    /// to this image. Returns the image with the new name.
+    /// Gives an image an additional name. If the name already refers to another image, the name is
+    /// moved to this image. Returns the image with the new name.
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`

@@ -115,7 +115,7 @@ pub struct Cas {
     closed: Arc<AtomicBool>,
     root: Arc<Root>,
     /// The limits of parallel pulls that `cas.toml` sets, or `None` if `cas.toml` does not turn
-    /// parallel pulls on. The first pull that needs them reads the file.
+    /// parallel pulls on. The first pull that needs these limits reads `cas.toml`.
     #[cfg(feature = "registry")]
     parallel: Arc<OnceLock<Option<ParallelPull>>>,
 }

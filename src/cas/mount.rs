@@ -188,8 +188,8 @@ impl Cas {
     /// # Errors
     /// `NotFound` if `directory` does not exist, or if this root has nothing mounted there;
     /// `InvalidArgument` if `directory` is not a directory, or its path is not UTF-8; `Busy` while
-    /// the mount is in use, is covered by another mount, or is in another mount namespace; `Denied`
-    /// without the right to unmount.
+    /// the mount is in use, is covered by another mount, or is only in another mount namespace;
+    /// `Denied` without the right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

@@ -16,11 +16,12 @@ impl Cas {
     /// mounted, leased or used by a job stay. Other jobs may use the store meanwhile. A dry run
     /// removes nothing. Returns what was removed, or for a dry run what would be removed.
     ///
-    /// Most verbs that read an image record its use. `tag`, and verbs that only show facts about an
-    /// image, such as `image`, `check` and `manifest`, do not. A recorded time may be up to
-    /// [`USE_PRECISION`](cas_core::image::USE_PRECISION), one minute, older than the last use. It
-    /// may be older still if another handle has not written the last use yet. If the options set
-    /// `keep_free` but not `free`, the free space is read from the file system of the store.
+    /// Most verbs that use an image also record the time of this use. `tag`, and verbs that only
+    /// show facts about an image, such as `image`, `check` and `manifest`, do not. A recorded time
+    /// may be up to [`USE_PRECISION`](cas_core::image::USE_PRECISION), one minute, older than the
+    /// last use. It may be older still if another handle has not written the last use yet. If the
+    /// options set `keep_free` but not `free`, the free space is read from the file system of the
+    /// store.
     ///
     /// # Errors
     /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is

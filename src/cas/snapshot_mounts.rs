@@ -21,7 +21,7 @@ pub struct MountSnapshotOptions {
     /// owner or group. If so, any user who can reach the directory can use these rights.
     pub suid: bool,
     /// Whether device nodes in the snapshot can be opened. If so, any user who can reach the
-    /// directory can use the devices of this machine through them.
+    /// directory can use the devices of this machine through these nodes.
     pub devices: bool,
     /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
     /// By default the mount shows the owners on disk.

@@ -134,7 +134,7 @@ impl Cas {
     /// are chain IDs, and the snapshots that were made for callers and for mounts.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the root was made without a snapshotter; errors of the records.
+    /// `FailedPrecondition` if the root was made without a snapshotter; errors of the snapshotter.
     pub async fn snapshots(&self) -> Result<Vec<Info>> {
         snapshot::all(&**self.snapshotter()?).await
     }

@@ -1,5 +1,5 @@
-//! Images with a SOCI index of version 2. The manifest names the index, so the digest of the image
-//! covers the index.
+//! Images with a SOCI index of version 2. The manifest of the image names the SOCI index, so the
+//! digest of the image covers the SOCI index.
 
 use cas_core::content::Durability;
 use cas_core::lease::LeaseGuard;

@@ -18,10 +18,10 @@ use super::{Cas, QueryOptions};
 pub struct UnpackOptions {
     /// The platform of the image. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Whether the directory is closed to all other users. By default, the directory has the mode
-    /// of the image's root directory. If other users can then reach device nodes or set-id
-    /// programs, the progress receives a warning. The directories of snapshots are always closed to
-    /// other users.
+    /// Whether the directory that the image is unpacked into is closed to all other users. By
+    /// default, the directory has the mode of the image's root directory. If other users can then
+    /// reach device nodes or set-id programs, the progress receives a warning. The directories of
+    /// snapshots are always closed to other users.
     pub private: bool,
     /// Whether to unpack without privileges: all files then belong to the user of this process.
     /// Their owners in the image are kept in the attribute `user.rootlesscontainers`, as in umoci.

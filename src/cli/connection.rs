@@ -12,8 +12,8 @@ use super::Context;
 
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// Use plain HTTP, unless hosts.toml or registries.conf sets the scheme (automatic for a
-    /// registry on this machine that does not require TLS)
+    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS), unless
+    /// hosts.toml or registries.conf sets the scheme
     #[arg(long)]
     pub(crate) plain_http: bool,
     /// Look for the login in this file before any other file [default: the file in cas.toml, or

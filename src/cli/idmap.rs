@@ -21,7 +21,7 @@ const LAST: u32 = u32::MAX - 1;
 /// must not contain [`LAST`].
 ///
 /// # Errors
-/// `InvalidArgument` if the text is not such a range.
+/// `InvalidArgument` if `text` is not a range, or if the range contains `LAST`.
 pub(super) fn range(text: &str) -> Result<IdRange> {
     let range: IdRange = text.parse()?;
     let greatest = range.inside.max(range.outside);

@@ -63,7 +63,7 @@ pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
 /// Runs a hidden command, which prints the reason if it fails.
 ///
 /// # Errors
-/// `Denied` with the message `failed` if the command fails; errors of starting the command.
+/// `Denied`, with `failed` as its message, if the command fails; errors of starting the command.
 async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
     let mut child = tokio::process::Command::new("/proc/self/exe");
     child

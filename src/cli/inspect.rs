@@ -99,9 +99,9 @@ impl Inspect {
     /// Returns the blob or the snapshot that `self.what` names, as JSON.
     ///
     /// # Errors
-    /// `NotFound` if no blob or snapshot has this name or digest; `InvalidArgument` if the digests
-    /// of several blobs begin with `self.what`; errors of [`blob::describe`], of the store and of
-    /// the snapshotter.
+    /// `NotFound` if `self.what` names no blob and no snapshot; `InvalidArgument` if the digests of
+    /// several blobs begin with `self.what`; errors of [`blob::describe`], of the store and of the
+    /// snapshotter.
     async fn other(&self, cas: &Cas) -> Result<Value> {
         let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
         let digest = if kind == "content" { rest } else { &self.what };

@@ -150,7 +150,7 @@ impl PushOptions {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// The platforms to copy. By default, all that the source has.
+    /// The platforms to copy. By default, all platforms that the source has.
     pub platforms: Platforms,
     /// Receives the progress of each blob, and a warning for each part that is left out because the
     /// source does not have it. By default, progress is ignored.

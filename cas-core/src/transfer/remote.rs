@@ -21,7 +21,8 @@ pub type Pieces = BoxStream<'static, Result<Bytes>>;
 /// again.
 pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 
-/// Reads content from a repository.
+/// Reads content from a repository. The name of a fetcher, if the fetcher has one, is the name of
+/// an image in the repository.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
     /// Returns the descriptor of the manifest or index that the name of this fetcher refers to.
@@ -72,7 +73,8 @@ pub enum DocumentName {
     Digest,
 }
 
-/// Writes content to a repository.
+/// Writes content to a repository. The name of a pusher is the name that the pushed image gets in
+/// the repository.
 #[async_trait]
 pub trait Pusher: Send + Sync {
     /// Returns whether the repository reports that it has the content.

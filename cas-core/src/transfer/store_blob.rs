@@ -1,8 +1,8 @@
 //! Stores a blob that comes from a source.
 //!
 //! An ingest is begun or resumed, filled from a source, verified and published. An ingest whose
-//! bytes turn out to be wrong is discarded, because it must not be resumed. It stays only if
-//! another writer has opened it by then.
+//! bytes turn out to be wrong must not be resumed. So it is discarded, except if another writer has
+//! already opened it.
 
 use std::time::Duration;
 

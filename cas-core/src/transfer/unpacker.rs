@@ -56,8 +56,8 @@ pub trait Unpacker: Send + Sync {
     /// Returns what to do with a layer of an announced image.
     ///
     /// A pull calls this at most once for each digest. Layers that neither this pull nor an earlier
-    /// one stored are recorded as absent. A layer that an earlier pull stored and that was lost is
-    /// stored again, whatever this method returns.
+    /// one stored are recorded as absent. A layer that an earlier pull stored is stored again if it
+    /// is missing or damaged in the store, whatever this method returns.
     fn wants(&self, layer: &Descriptor) -> Want;
 
     /// Waits until a layer that is fed and not stored may be unpacked. The pull requests the bytes

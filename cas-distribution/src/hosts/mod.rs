@@ -50,8 +50,8 @@ pub struct Hosts {
     /// `registries.conf` determines them.
     pub directories: Vec<PathBuf>,
     /// Directories whose subdirectories have the certificates for hosts. Only the first
-    /// subdirectory that exists for a host is used. None is used for a host whose URL or TLS
-    /// settings are in `hosts.toml`.
+    /// subdirectory that exists for a host is used. No subdirectory is used for a host whose URL or
+    /// TLS settings are in `hosts.toml`.
     pub certificates: Vec<PathBuf>,
     /// The file `registries.conf`.
     pub registries_conf: Option<PathBuf>,

@@ -1,9 +1,10 @@
 //! Decides whether an image may be pulled, after its name is resolved and before its content is
 //! fetched.
 //!
-//! [`Rules`] are lists of rules, each of which allows or denies images. A [`VerifierDir`] runs
-//! programs in the same way as containerd runs its image verifiers. With the feature `cosign`,
-//! `Cosign` checks signatures. Callers may also implement [`Verifier`] themselves.
+//! [`Rules`] has a list of rules that allow images and a list of rules that deny images. A
+//! [`VerifierDir`] runs programs in the same way as containerd runs its image verifiers. With the
+//! feature `cosign`, `Cosign` checks signatures. Callers may also implement [`Verifier`]
+//! themselves.
 
 #[cfg(feature = "cosign")]
 mod cosign;

@@ -6,15 +6,15 @@
 //! - Root directory: the directory below which the thread can open files becomes the root directory
 //!   of the thread, if the thread has `CAP_SYS_CHROOT`. Then no path leads out of the directory,
 //!   even in calls that Landlock does not check, such as `chmod`.
-//! - Capabilities: a thread that may write files keeps only the capabilities for this work. Any
-//!   other confined thread keeps none.
+//! - Capabilities: a thread that may write files keeps only the capabilities that writing the files
+//!   of a layer needs. Any other confined thread keeps none.
 //! - seccomp: listed system calls that the thread does not need, such as `execve` and `mount`, fail
 //!   with `EPERM`.
 //!
 //! The bounds last until the thread ends, and cannot be lifted before. Therefore only new threads
 //! are confined. Threads that a confined thread starts have the same bounds. Therefore the work of
-//! a confined thread must not call code that its caller provides, such as a store or a `Progress`:
-//! that code may start threads that outlive the work.
+//! a confined thread must not call a store, a `Progress`, or other code that the embedding program
+//! may provide: such code may start threads that outlive the work.
 //!
 //! If the kernel does not have one of these parts, or if a part fails, the thread runs without this
 //! part. The bounds do not cover the memory of the process and the files that the process has open.
@@ -43,11 +43,12 @@ pub enum Confinement<'a> {
 }
 
 impl<'a> Confinement<'a> {
-    /// Starts a thread that does `work` within these bounds, or within as many of them as the
-    /// kernel can set. Returns its handle.
+    /// Starts a thread that does `work` and can reach only what this value states. If a part of the
+    /// confinement cannot be set, the thread runs without this part. Returns the handle of the
+    /// thread.
     ///
     /// # Errors
-    /// Errors of starting a thread. A bound that cannot be set is only logged.
+    /// Errors of starting a thread. A part that cannot be set is not an error.
     pub fn spawn<'scope, T>(
         self,
         scope: &'scope Scope<'scope, '_>,

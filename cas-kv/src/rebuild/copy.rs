@@ -1,4 +1,4 @@
-//! Copies the readable rows of a database to a new one.
+//! Copies the readable blobs and records of a damaged database to a new database.
 
 use cas_core::image::is_target_note;
 use cas_core::records::Table;

@@ -21,16 +21,17 @@ use crate::owned_dir::OwnedDir;
 use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
-    /// Examines the database in `dir`: reads all its records and its entries of blobs and ingests,
-    /// but not the rows of blobs. Returns a finding if damage is found, or if the database is
-    /// missing although `dir` had one before. Returns `None` if no damage is found, or if `dir`
-    /// never had a database. Also returns `None` if opening the database fails with `Denied`,
-    /// `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
+    /// Examines the database in `dir`: reads all its records, its list of blobs and its list of
+    /// ingests, but not the rows that contain pieces of blobs and ingests. Returns a finding if
+    /// damage is found, or if the database is missing although `dir` had one before. Returns `None`
+    /// if no damage is found, or if `dir` never had a database. Also returns `None` if opening the
+    /// database fails with `Denied`, `FailedPrecondition` or `Internal`, because [`KvStore::open`]
+    /// reports these errors.
     ///
     /// A damaged database is repaired if `repair` is set and the directory can be written: all
     /// blobs and records that can be read are copied to a new database. Ingests are not copied. The
-    /// damaged database is renamed, and the new database gets its old name. If no blob and no
-    /// record can be read, or if the database is missing, the new database is empty, and the
+    /// damaged database gets another name, and the new database gets the original name. If no blob
+    /// and no record can be read, or if the database is missing, the new database is empty, and the
     /// finding counts as not repaired, because the content is lost.
     ///
     /// # Errors

@@ -21,8 +21,8 @@ pub struct Cost {
     allowed_lookups: u64,
 }
 
-/// Counts the members of all layers of one image, and the directories that they imply. Clones count
-/// together, so layers can be applied in parallel.
+/// Counts the members of all layers of one image, and the directories that are made without a
+/// member of their own. Clones share the counts, so layers can be applied in parallel.
 #[derive(Clone, Debug, Default)]
 pub struct ImageCost(Arc<Counts>);
 

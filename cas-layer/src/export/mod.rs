@@ -159,13 +159,13 @@ struct Chosen {
 /// `InvalidArgument` if `images` is empty, or if the target is a directory, a path without a UTF-8
 /// file name, or a path in something that is not a directory; `NotFound` if the store has lost
 /// content, a pull discarded a layer after unpacking it, a snapshotter keeps a layer only as a tar,
-/// an image does not have the platform, or an archive for docker lacks a configuration or a layer;
-/// `Corrupt` for damaged content; `Unsupported` if the archive is for docker, and docker cannot
-/// load an image; `OutOfRange` for more than [`limit::REFERRERS`](cas_core::limit::REFERRERS)
-/// referrers, for more than [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS) images and
-/// referrers, for an `index.json` of more than
-/// [`limit::DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes, or if an image exceeds a bound
-/// of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target.
+/// an image does not have the selected platform, or an archive for docker lacks a configuration or
+/// a layer; `Corrupt` for damaged content; `Unsupported` if the archive is for docker, and docker
+/// cannot load an image; `OutOfRange` for more than
+/// [`limit::REFERRERS`](cas_core::limit::REFERRERS) referrers, for more than
+/// [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS) images and referrers, for an `index.json`
+/// of more than [`limit::DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes, or if an image
+/// exceeds a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target.
 ///
 /// After an error, an existing regular file at the path of the target is unchanged. The only
 /// exception is an error of the last step, the sync of the directory: the archive has then replaced

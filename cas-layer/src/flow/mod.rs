@@ -150,9 +150,9 @@ pub enum Accept {
     TarsAndImages,
 }
 
-/// Passes the decompressed bytes of each layer to `apply`, with the index of the layer, and
-/// verifies them. Bytes that `apply` does not read are read and verified too. `apply` runs on
-/// another thread.
+/// Passes the decompressed bytes of each layer to `apply`, with the position of the layer in
+/// `layers`, and verifies the bytes. Bytes that `apply` does not read are read and verified too.
+/// `apply` runs on another thread.
 ///
 /// # Errors
 /// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob of a

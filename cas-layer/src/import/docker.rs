@@ -1,5 +1,5 @@
-//! Reads the archive of `docker save`: `manifest.json`, and configurations and layers under any
-//! names.
+//! Reads an archive of `docker save` that has no `index.json`: `manifest.json`, and configurations
+//! and layers under any names.
 //!
 //! Such an archive has no OCI manifests, so one is created for each image (`docs/decisions/0002`).
 //! Configurations and layers are stored unchanged, except that layers in xz or bzip2 are

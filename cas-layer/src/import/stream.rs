@@ -1,9 +1,9 @@
 //! Reads an archive once, from start to end. A thread reads and decompresses it. Files of at least
-//! [`LARGE`] bytes are stored as they arrive. Small files, up to [`IN_MEMORY`] bytes in all, stay
-//! in memory until it is known whether an image needs them. Of the other files, only the first
-//! [`ALONE`] are stored as they arrive, because storing a file takes longer than reading a thousand
-//! small files. The rest are kept together in a [`Spill`] until it is known which of them an image
-//! needs.
+//! [`LARGE`] bytes are stored as they arrive. Files of at most `SMALL` bytes stay in memory, up
+//! to [`IN_MEMORY`] bytes in all, until it is known whether an image needs them. Of the other
+//! files, only the first [`ALONE`] are stored as they arrive, because storing a file takes as long
+//! as reading `LARGE` bytes. The rest are kept together in a [`Spill`] until it is known which of
+//! them an image needs.
 
 use std::io::{BufReader, Read};
 use std::thread;

@@ -49,10 +49,11 @@ impl<'a> Restorer<'a> {
 
     /// Makes and stores the missing layer blobs of `root`, an image or an index. The blobs are made
     /// from the tars that the snapshotter keeps. If the original bytes of a blob cannot be made
-    /// again, compresses the tar with gzip instead. Returns `root` if this was not necessary for
-    /// any layer. Otherwise, stores new manifests and indexes that list the new blobs and the same
-    /// configurations, and returns the descriptor of the manifest or index that takes the place of
-    /// `root`. In this case, the progress receives a warning with the new digest.
+    /// again, compresses the tar with gzip instead, so the new blob has another digest. Returns
+    /// `root` if every new blob has its original digest. Otherwise, stores new manifests and
+    /// indexes that list the new blobs and the same configurations, and returns the descriptor of
+    /// the manifest or index that takes the place of `root`. In this case, the progress receives a
+    /// warning with the digest in this descriptor.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not

@@ -1,4 +1,4 @@
-//! Layers that are unpacked in the job of their image, so that a later process can use them.
+//! Layers that are unpacked in the unpack job of their image, so that a later process can use them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

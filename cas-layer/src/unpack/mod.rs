@@ -6,7 +6,7 @@
 //! [read on demand](LayerTables) is committed only when the table of contents is complete.
 //!
 //! If the snapshotter can [set the parent of a snapshot at the commit](Snapshotter::rebases), the
-//! layers of an image are unpacked in parallel, and committed when all of them are on the device.
+//! layers of an image are unpacked in parallel, synced together to the disk, and then committed.
 //! A layer that can be unpacked only on top of the layers below it waits until the layers below it
 //! are committed.
 //!

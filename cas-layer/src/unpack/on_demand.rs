@@ -25,7 +25,7 @@ const IDENTITY: &str = "cas.on-demand.";
 /// Number of digits of the id of a manifest.
 const ID: usize = 32;
 
-/// The files that are stored in place of a layer that is read on demand.
+/// A table of contents, which is stored in place of a layer that is read on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerTable {
     /// The digest of everything that determines the files of the layer. Takes the place of the diff
@@ -40,7 +40,7 @@ pub struct LayerTable {
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Provides the tables of contents of the layers of an image.
+/// Provides tables of contents for the layers of an image.
 #[async_trait]
 pub trait LayerTables: Send + Sync {
     /// Returns one element for each layer. The lowest layer is first. `layers` are the layers of

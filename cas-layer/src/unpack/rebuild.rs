@@ -37,7 +37,7 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<ChainLay
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
 /// the committed snapshot whose name is `chain_id`. If the layer is read on demand, its table of
-/// contents is fetched instead. The snapshots of the layers below it must be
+/// contents is fetched instead. The snapshots of all lower layers must be
 /// [sound](Condition::Sound). Existing mounts of the snapshot keep its old files.
 ///
 /// # Errors

@@ -59,10 +59,10 @@ pub struct Target<'a> {
 ///
 /// If this process or another one is unpacking the same layers already, waits until that unpack
 /// ends. At the end, adds a gc label to the record of the configuration. The label refers to the
-/// topmost snapshot, so a collection keeps this snapshot as long as it keeps the image.
+/// topmost snapshot, so a garbage collection keeps this snapshot as long as it keeps the image.
 ///
 /// After an error, or if the future is dropped, unfinished snapshots are removed. Committed
-/// snapshots stay until a collection, and a later call uses them.
+/// snapshots stay, and a later call uses them, unless a garbage collection removes them first.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.

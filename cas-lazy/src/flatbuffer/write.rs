@@ -1,5 +1,5 @@
-//! Writes tables, last bytes first, as the library for Go does, so that equal content has equal
-//! digests.
+//! Writes tables, last bytes first. The FlatBuffers library for Go writes the same bytes, so equal
+//! content has equal digests.
 
 /// Something that was written: the distance of its first byte from the end of the buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

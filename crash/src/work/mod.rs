@@ -179,7 +179,7 @@ pub(crate) fn tell(
 /// Returns what a worker has printed to its standard output.
 ///
 /// # Errors
-/// An error with the worker's message, if it failed.
+/// An error with the worker's message, if the worker failed.
 pub(crate) fn printed(output: &Output) -> Result<Cow<'_, str>> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

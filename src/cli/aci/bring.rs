@@ -82,8 +82,8 @@ async fn fetch_one(_: &AciStore, url: &str, _: WriteOptions, _: bool) -> Result<
     Err(error.subject(cas::error::url_excerpt(url)))
 }
 
-/// Fetches the ACIs at these URLs, and with `all` at every URL that was fetched before. If a fetch
-/// fails, the other ACIs are still fetched.
+/// Fetches the ACIs at these URLs. With `all`, also fetches the ACI at each URL that was fetched
+/// before. If a fetch fails, the other ACIs are still fetched.
 ///
 /// # Errors
 /// The error of the first fetch that failed; errors of the store.

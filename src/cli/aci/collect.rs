@@ -11,8 +11,8 @@ use crate::cli::Context;
 use crate::cli::gc::summary;
 use crate::cli::output::count;
 
-/// Removes ACIs one after the other. Each is named by its key, the first digits of its key, or by a
-/// name and labels that only one ACI has.
+/// Removes ACIs one after the other. Each is named by its key, by the first digits of its key, or
+/// by a name and labels that only one ACI has.
 pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String]) -> Result<()> {
     for text in named {
         let key = match text.parse::<KeyPrefix>() {
@@ -32,9 +32,9 @@ pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String])
 }
 
 /// Removes ACIs that were neither imported nor read for `older_than`, then the leftovers of killed
-/// jobs, and then unused content. Leftovers, and content that was stored without a lease, stay for
-/// a day. Without `older_than`, removes no ACIs. A dry run only lists the ACIs that would be
-/// removed.
+/// jobs, and then unused content. Leftovers, and content that was stored without a lease, stay
+/// until they are a day old. Without `older_than`, removes no ACIs. A dry run only lists the ACIs
+/// that would be removed.
 pub(super) async fn gc(
     context: &Context,
     cas: &Cas,

@@ -71,8 +71,8 @@ fn store(name: &str) -> Result<Contender> {
     Ok(stores(head, promise, open, Some(overlay)))
 }
 
-/// Returns a location in `directory` for a store with the scheme `name`, or with the scheme and the
-/// options of the URL `name`.
+/// Returns the location of a store in `directory`. `name` is the scheme of the store, or a URL with
+/// the scheme and the options of the store. The path of the URL is not used.
 fn locate(name: &str, directory: &Path) -> Result<Location> {
     if !name.contains("://") {
         return Location::of_path(name, directory);

@@ -91,7 +91,7 @@ impl IngestState {
 /// A blob and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestedBlob {
-    /// Its digest.
+    /// The digest of the blob.
     pub digest: Digest,
     /// The outcome.
     pub state: IngestState,

@@ -21,7 +21,7 @@ use self::loader::Loader;
 use super::importer::BlobImporter;
 
 /// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
-/// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
+/// the stored blobs for a day, and then for as long as an image, a lease or a label refers to them.
 /// Returns the state of each blob, and the error if there was one. If the future is dropped, the
 /// next garbage collection removes what was stored.
 ///
