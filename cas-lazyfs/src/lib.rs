@@ -45,8 +45,8 @@ pub use read::FilesRead;
 
 /// Fetches compressed bytes of layers.
 pub trait Fetch: Send + Sync {
-    /// Returns the bytes `range` of the compressed layer. The caller verifies them. May block, but
-    /// not longer than a reader of the layer should wait.
+    /// Returns the bytes `range` of the compressed layer. The caller verifies them. May block.
+    /// Reads of the layer wait meanwhile, so the implementation must limit this time.
     ///
     /// # Errors
     /// Errors of the registry.

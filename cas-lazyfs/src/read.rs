@@ -17,7 +17,8 @@ use crate::bytes;
 pub struct FilesRead {
     /// The digest of the layer.
     pub layer: Digest,
-    /// The paths as in the layer, in the order of the first reads.
+    /// The paths of the files, as written in the tar of the layer, in the order in which the files
+    /// were first read.
     pub paths: Vec<PathBuf>,
 }
 
@@ -29,8 +30,9 @@ impl FilesRead {
     ///
     /// # Errors
     /// `NotFound` if the snapshot has no layer that is read on demand, or if the layer's table of
-    /// contents is missing; `Corrupt` if the table or the description of the layer is damaged;
-    /// `Unsupported` or `OutOfRange` if the table cannot be used; errors of the file system.
+    /// contents is missing; `Corrupt` if the table is damaged, or if `lazy.json`, which describes
+    /// the layer, is damaged; `Unsupported` or `OutOfRange` if the table cannot be used; errors of
+    /// the file system.
     pub fn of_snapshot(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);

@@ -1,4 +1,4 @@
-//! Errors of SQLite as errors of `cas`.
+//! Converts errors of SQLite to errors of `cas`.
 
 use std::error::Error as _;
 use std::io;

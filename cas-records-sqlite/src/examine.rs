@@ -15,15 +15,18 @@ use crate::places;
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`, its log, the index of its log, and its lock. Returns a finding
-/// for each of these files that is damaged, or whose name belongs to something else, such as a
-/// directory. If `repair` is set, renames each of them: the new name ends in `.damaged-` and a
-/// number. A damaged database is renamed with its log and the index of its log. The next opening
-/// then creates an empty database.
+/// if the database is damaged. Also returns a finding for each of the log, the index and the lock
+/// that exists, but is not a regular file. If the log of an existing database is not a regular
+/// file, the database counts as damaged, and the log has no finding of its own.
+///
+/// If `repair` is set, renames what has a finding: the new name ends in `.damaged-` and a number. A
+/// damaged database is renamed with its log and the index of its log. The next opening then creates
+/// an empty database.
 ///
 /// The database has no finding if it is intact or absent, if this user may not open it, or if
 /// another process renames it during the call. Without `repair`, the database also has no finding
-/// if the name of the index of its log belongs to something else, because SQLite then cannot open
-/// the database.
+/// if something other than a regular file is in the place of the index of its log, because SQLite
+/// then cannot open the database.
 ///
 /// # Errors
 /// `InvalidArgument` if `path` does not name a file in a directory; errors of the file system and

@@ -24,15 +24,15 @@ pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
     /// Opens the database at `path`. Creates the database if it is absent, but does not create its
-    /// directory. Also creates the lock, the log, the index of the log and the reserve. Upgrades a
-    /// database of an older format.
+    /// directory. Also creates the lock, the log, the index of the log, and the file `reserve`,
+    /// whose space is used on a full disk. Upgrades a database of an older format.
     ///
     /// # Errors
     /// `FailedPrecondition` if the database has a newer format; `Corrupt` if a part of the database
-    /// that this function reads is damaged, or if something else is in the place of the database,
-    /// its lock, its log or the index of its log; `Full` if the disk is full; `NotFound` if the
-    /// directory does not exist; `InvalidArgument` if `path` does not name a file in a directory,
-    /// or the name is not UTF-8; errors of the file system and of SQLite.
+    /// that this function reads is damaged, or if something other than a regular file is in the
+    /// place of the database, its lock, its log or the index of its log; `Full` if the disk is
+    /// full; `NotFound` if the directory does not exist; `InvalidArgument` if `path` does not name
+    /// a file in a directory, or the name is not UTF-8; errors of the file system and of SQLite.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -60,9 +60,10 @@ impl SqliteRecords {
     ///
     /// # Errors
     /// `FailedPrecondition` if the database has a newer format; `Corrupt` if a part of the database
-    /// that this function reads is damaged, or if something else is in the place of the database,
-    /// its lock, its log or the index of its log; `InvalidArgument` if `path` does not name a file
-    /// in a directory, or the name is not UTF-8; errors of the file system and of SQLite.
+    /// that this function reads is damaged, or if something other than a regular file is in the
+    /// place of the database, its lock, its log or the index of its log; `InvalidArgument` if
+    /// `path` does not name a file in a directory, or the name is not UTF-8; errors of the file
+    /// system and of SQLite.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || {
             let (parent, name) = places::split(path)?;

@@ -16,7 +16,8 @@ use crate::storm::storm;
 use crate::work::Work;
 
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
-/// The number of disks that a trial of a loss of power checks.
+/// The number of disks that a trial of a loss of power checks. Each disk is in a state that the
+/// loss can leave.
 const DISKS: u64 = 50;
 /// Some trials of a loss of power run two processes on this store. On every other store, each trial
 /// of a loss of power runs one process.
@@ -45,7 +46,8 @@ pub(crate) struct Counts {
     /// storms also S3
     #[arg(long)]
     store: Vec<String>,
-    /// Number of disks to check for each store on each file system, rounded up to a multiple of 50
+    /// Number of disks to check after losses of power, for each store on each file system, rounded
+    /// up to a multiple of 50
     #[arg(long, default_value_t = 1000)]
     disks: u64,
     /// Number of kills for each store, rounded up to a multiple of 500
@@ -90,8 +92,8 @@ impl Trial {
 }
 
 /// Runs each trial of `counts` that `log` does not list, and adds its result to `log`. Returns true
-/// if no trial of `counts` found a violation, including the trials that `log` listed before. Stops
-/// at the first trial that fails, and returns the error of this trial.
+/// if neither these trials nor the trials of `counts` that `log` listed before found a violation.
+/// Stops at the first trial that returns an error, and returns this error.
 pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
     let done = match log.exists() {
         true => fs::read_to_string(log).context("read the log")?,

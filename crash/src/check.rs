@@ -32,8 +32,8 @@ const LOOK: &str = "look";
 
 /// Findings of `fsck` that are not damage. Interrupted jobs leave files, and a collection removes
 /// these files. After a crash, the bytes of a removed blob may exist again, but not the record of
-/// the blob. If such a blob is a manifest or an index, `fsck` also reports that its name may be
-/// missing.
+/// the blob. If such a blob is a manifest or an index, `fsck` also reports that the name of an
+/// image may be missing.
 const LEFT: [Problem; 6] = [
     Problem::RecordMissing,
     Problem::NameMissing,
@@ -44,8 +44,8 @@ const LEFT: [Problem; 6] = [
 ];
 
 /// Makes all checks after a loss of power. Some checks also change the root: they run a garbage
-/// collection, repair damage that the worker has made, or import images. Returns a line for each
-/// broken promise and for each step that fails.
+/// collection, repair damage that a worker (a process that changed the root) has made, or import
+/// images. Returns a line for each broken promise and for each step that fails.
 pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<String> {
     let mut found = Vec::new();
     for (step, end) in [

@@ -20,10 +20,11 @@ const LIFE: Duration = Duration::from_millis(400);
 const ROUNDS: u64 = 50;
 
 /// Starts processes that do `work` and kills them, in rounds, until at least `kills` processes were
-/// killed. Only a kill may end `work`. A round kills each process of a [`Site`] once. After each
-/// round, compares what the processes have changed with what they were promised. After every
-/// [`ROUNDS`] rounds and after the last round, compares the whole root with the promises, and
-/// empties the root. The first round in which a violation is found is the last round.
+/// killed. `work` must be a kind of work that never ends by itself. A round kills each process of a
+/// [`Site`] once. After each round, compares what the processes have changed with what they were
+/// promised. After every [`ROUNDS`] rounds and after the last round, compares the whole root with
+/// the promises, and empties the root. The first round in which a violation is found is the last
+/// round.
 pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");

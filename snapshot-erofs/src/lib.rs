@@ -81,7 +81,7 @@ pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
 /// a tar, as an EROFS image, or as a table of contents.
 #[derive(Clone, Debug)]
 pub struct Erofs {
-    /// The options of every overlay.
+    /// The mount options of every overlay.
     options: Vec<String>,
     backing: Backing,
     /// Whether committed layers are made immutable.

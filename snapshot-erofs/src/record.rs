@@ -1,4 +1,4 @@
-//! The record of an image.
+//! The record of an EROFS image, `image.json`: which layers and files the image has.
 
 use std::fs::{self, File};
 use std::io;

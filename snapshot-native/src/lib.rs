@@ -5,8 +5,9 @@
 //!   fs/                 the snapshot's tree; without a parent it starts empty, with mode 0755
 //! ```
 //! - An active snapshot on a parent is a copy of the parent's tree. If the file system has reflinks
-//!   (`FICLONE`), the copy shares the bytes of files.
-//! - A view is the parent's tree, read-only. Without a parent it is an empty directory.
+//!   (`FICLONE`), the files of the copy share their bytes with the files of the parent.
+//! - A view on a parent is the parent's tree, read-only. A view without a parent is an empty,
+//!   read-only directory.
 
 use cas_core::Result;
 use cas_core::records::SnapshotRecord;

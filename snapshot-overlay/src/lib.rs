@@ -40,7 +40,7 @@ pub type OverlaySnapshotter = DirSnapshotter<Overlay>;
 /// The layout of the overlay snapshotter: the directory of a snapshot contains its changes.
 #[derive(Clone, Debug)]
 pub struct Overlay {
-    /// The options of every overlay.
+    /// The mount options of every overlay.
     options: Vec<String>,
 }
 

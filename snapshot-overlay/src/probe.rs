@@ -13,8 +13,8 @@ use rustix::fs::AtFlags;
 const SCRATCH: &str = "probe";
 
 /// Probes whether overlayfs is usable in `directory`. Creates the directory if it is absent. Mounts
-/// an overlay of directories in it, and removes a file of a lower layer through the overlay.
-/// Removes the files that a killed probe has left in the directory.
+/// an overlay whose layers are in `directory`, and removes a file of a lower layer through the
+/// overlay. Removes the files that a killed probe has left in `directory`.
 ///
 /// # Errors
 /// `Full` if the disk is full; `Unsupported`, with the reason, if the probe fails for another

@@ -15,9 +15,9 @@ pub struct BundleOptions {
     pub platforms: Platforms,
     /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
-    /// Replaces the image's command, and follows the entrypoint. If `command` is empty and
-    /// `entrypoint` is `None`, the image's command is kept. If there is then neither an entrypoint
-    /// nor a command, the process is `sh`.
+    /// Replaces the image's command. In the arguments of the process, `command` comes after the
+    /// entrypoint. If `command` is empty and `entrypoint` is `None`, the image's command is kept.
+    /// If there is then neither an entrypoint nor a command, the process is `sh`.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,

@@ -69,8 +69,8 @@ macro_rules! verbs {
 }
 
 impl Cas {
-    /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
-    /// snapshotter does not work on this machine.
+    /// Makes a root with the default engines. Returns the engines. If the preferred snapshotter
+    /// does not work on this machine, also returns the reason.
     ///
     /// # Errors
     /// As [`Cas::init`](crate::Cas::init).

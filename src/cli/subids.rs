@@ -49,7 +49,7 @@ fn read(path: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Returns the name of a user in the text of `/etc/passwd`.
+/// Returns the name that `passwd`, the text of `/etc/passwd`, gives to the user `uid`.
 fn name(passwd: &str, uid: u32) -> Option<String> {
     let of = |line: &str| {
         let mut fields = line.split(':');
@@ -59,8 +59,9 @@ fn name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(of)
 }
 
-/// Returns the ranges of a user in the text of `/etc/subuid` or `/etc/subgid`. Lines that are not
-/// valid are skipped.
+/// Returns the ranges of ids that `text`, the text of `/etc/subuid` or `/etc/subgid`, gives to a
+/// user: the first id and the number of ids of each range. A line may state the user by id or by
+/// name. Skips lines that are not valid.
 fn ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let of = |line: &str| {
         let mut fields = line.split(':');

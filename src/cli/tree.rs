@@ -82,7 +82,7 @@ impl Tree {
 }
 
 impl Node {
-    /// Returns the first damaged blob at or below this node.
+    /// Returns the digest of the first damaged blob at or below this node.
     fn damaged(&self) -> Option<&Digest> {
         if self.damage.is_some() {
             return Some(&self.descriptor.digest);

@@ -1,9 +1,9 @@
 //! `cas unshare`: runs a program in a user namespace. There, the program may mount, and may give
 //! files to the owners that they have in an image.
 //!
-//! The program replaces this process. A process can map only one id for itself. So if the user has
-//! further ids, a child process outside the namespace first maps all of them. The superuser gets no
-//! user namespace.
+//! The program replaces this process. An unprivileged process can map only one id into its own new
+//! namespace. So if the user has further ids, a child process outside the namespace maps all ids
+//! before the program starts. The superuser gets no user namespace.
 
 use std::ffi::OsString;
 use std::fs;

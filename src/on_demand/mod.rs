@@ -151,7 +151,8 @@ impl OnDemand {
     ///
     /// # Errors
     /// `Corrupt` if the description or the table of contents of any layer of the root is damaged;
-    /// `Unsupported` or `OutOfRange` if such a table cannot be used; errors of the file system.
+    /// `Unsupported` if the version of a table is not supported, or if the layer of a table cannot
+    /// be read on demand; `OutOfRange` if a table exceeds a limit; errors of the file system.
     pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PathBuf>> {
         if !self.is_used() {
             return Ok(Vec::new());

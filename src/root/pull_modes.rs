@@ -61,7 +61,7 @@ pub struct PullModes {
     /// Maximum number of concurrent requests of one pull.
     pub downloads_per_image: i64,
     /// The size in bytes of the ranges in which a layer is fetched. If `chunk` is `None`, the
-    /// options of the pull set the ranges.
+    /// options of the pull set this size, and how many ranges are fetched at the same time.
     pub chunk: Option<u64>,
     /// Maximum number of layers that are unpacked concurrently by all pulls that share the limits.
     pub unpacks: i64,

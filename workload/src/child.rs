@@ -25,7 +25,8 @@ pub(crate) const STORED: usize = 1000;
 pub(crate) const SEED: u64 = 77;
 
 /// The command line that starts this program again for a task. Three arguments are appended: the
-/// column, the task and the directory. The program must call [`run_task`] with these arguments.
+/// name of a column of the benchmark table, the task, and the directory of the column. The program
+/// must call [`run_task`] with these arguments.
 pub struct SelfCommand {
     /// The program.
     pub program: PathBuf,
@@ -145,9 +146,10 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
-/// the result for the parent process. If the column does not have the operation that the task
-/// needs, prints `not applicable` and succeeds. A task is written as `NAME` or `NAME:NUMBER`.
+/// Opens the column named `column` in `directory`, and runs a task on this column. The program that
+/// [`SelfCommand`] starts must call this function. If the task has a result, prints the result for
+/// the parent process. If the column does not have the operation that the task needs, prints
+/// `not applicable` and succeeds. A task is written as `NAME` or `NAME:NUMBER`.
 ///
 /// # Errors
 /// `InvalidArgument` if the column or the task is unknown, or if the text after the colon is not a

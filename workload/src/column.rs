@@ -117,8 +117,8 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores images as fast as possible, and their names if the column has names. All images and
-    /// names are acknowledged when the call returns.
+    /// Stores images as fast as possible, and also their names if the column can store names. All
+    /// images and names are acknowledged when the call returns.
     async fn fill(&self, _images: &[ImageBlobs]) -> Result<()> {
         Err(not_applicable())
     }

@@ -1,10 +1,10 @@
 //! The measurements of `cas bench` and of the benchmark table, their data, and the table itself.
 //!
 //! [`ROWS`] lists the rows of the table. A [`Contender`] is a column of the table. It has a name, a
-//! promise and a function that opens it. [`stores`] returns a column for any kind of
-//! [`cas_core::Store`]. [`plain`] returns the baseline, plain files that are as durable as a store.
-//! [`run`] measures the columns in turn and returns a [`Table`]. A table can be printed as
-//! Markdown, JSON and plots, and compared with the goals in [`targets`].
+//! promise about the durability of its writes, and a function that opens it. [`stores`] returns a
+//! column for any kind of [`cas_core::Store`]. [`plain`] returns the baseline, plain files that are
+//! as durable as a store. [`run`] measures the columns in turn and returns a [`Table`]. A table can
+//! be printed as Markdown, JSON and plots, and compared with the goals in [`targets`].
 
 mod child;
 mod column;

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::stage::{cargo, step};
 
-/// Makes the compiler count executed branches and record comparisons, as libFuzzer expects. With
-/// the last option, the compiled code compares even short texts with `memcmp`, and libFuzzer
-/// records these calls.
+/// Makes the compiler add code that counts executed branches and records comparisons, as libFuzzer
+/// expects. With the last option, the compiled code compares even short texts with `memcmp`, and
+/// libFuzzer records these calls.
 const COUNTERS: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -19,8 +19,8 @@ const END: &str = "<!-- /laws -->";
 /// The test targets with conformance tests, in any package.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
-/// Tests all stores, compositions and snapshotters, and writes the results to [`PAGE`]. Leaves out
-/// RocksDB if it cannot be built.
+/// Tests all stores, compositions of stores, and snapshotters, and writes the results to [`PAGE`].
+/// Leaves out RocksDB if it cannot be built.
 ///
 /// # Errors
 /// An error if a test failed, for example because a store breaks a law; the page is written before

@@ -1,4 +1,5 @@
-//! Times in the form of RFC 3339, as Go writes them.
+//! Formats and parses times in the form of RFC 3339. A formatted time is in UTC. Its fraction has
+//! no trailing zeros, as in times that Go writes.
 
 use cas_layer::tar::Time;
 

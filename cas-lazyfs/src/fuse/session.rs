@@ -53,8 +53,8 @@ impl Session {
     }
 
     /// Sets the number of requests that are served at the same time. By default, 16. With 0, one
-    /// request is served at a time. At most half of the requests, but at least one, may wait for
-    /// the same registry.
+    /// request is served at a time. Of the requests that need bytes from the same registry, at most
+    /// half of the set number, but at least one, are served at the same time.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
@@ -83,8 +83,8 @@ impl Session {
     /// be answered fails, so that its reader does not wait.
     ///
     /// # Errors
-    /// Errors of the system; `Internal` if a thread panicked. Once this returns, no request is
-    /// served any more.
+    /// Errors of the system; `Internal` if a thread panicked. After an error, this process no
+    /// longer serves requests of the session.
     pub fn serve(&self) -> Result<()> {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
         let turns = Turns::new((self.threads / 2).max(1));

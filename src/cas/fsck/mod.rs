@@ -31,8 +31,8 @@ pub struct FsckOptions {
     /// manifests of images are always read and hashed.
     pub read_data: ReadData,
     /// Whether the reading of blobs and snapshots continues where an interrupted check with the
-    /// same `read_data` stopped. With [`ReadData::Percent`], it always continues where the previous
-    /// check with a percentage stopped.
+    /// same `read_data` stopped. With [`ReadData::Percent`], the reading continues where the
+    /// previous check with a percentage stopped, even if `resume` is false.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
