@@ -4,9 +4,9 @@ use std::fmt;
 
 /// What a trial found.
 pub(crate) struct Outcome {
-    /// The number of things that were tried.
+    /// How many kills, disks or changes the trial made.
     pub(crate) tried: u64,
-    /// What was tried, such as `disks`.
+    /// The word for them in messages: `kills`, `disks` or `changes`.
     pub(crate) what: String,
     /// A text for each violation of a promise.
     pub(crate) violations: Vec<String>,

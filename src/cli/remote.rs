@@ -21,7 +21,7 @@ use super::{Context, names};
 pub(crate) struct Pull {
     /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is replaced by its alias in
     /// registries.conf; if it has no alias, the registries in unqualified-search-registries of this
-    /// file are tried; if the file lists none, docker.io
+    /// file are tried; if the file lists none, docker.io is tried
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
@@ -209,7 +209,7 @@ impl Pull {
     }
 }
 
-/// Returns the limits of a pull that fetches a layer in at most this number of ranges at once.
+/// Returns the limits of a pull that fetches at most `ranges` ranges of a layer at once.
 fn limits(ranges: u64) -> PullLimits {
     PullLimits::default().with_per_layer(ranges as usize)
 }

@@ -208,7 +208,7 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 }
 
 /// Returns snapshots with their depths in a tree, each before its children. The depth is 0 for a
-/// snapshot that has no parent, or whose parent was lost.
+/// snapshot that has no parent, or whose parent is not in `infos`.
 fn nested(infos: Vec<Info>) -> Vec<(usize, Info)> {
     let keys: BTreeSet<String> = infos.iter().map(|info| info.key.clone()).collect();
     let mut above: BTreeMap<Option<String>, Vec<Info>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! `cas soci`: SOCI indexes, with which layers can be read on demand.
+//! `cas soci`: SOCI indexes, which allow reading layers on demand.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::Context;
 use super::output::{count, size};
 
-/// Make and list SOCI indexes, with which layers can be read on demand
+/// Make and list SOCI indexes, which allow reading layers on demand
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   cas soci create app:1

@@ -30,9 +30,9 @@ pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) ->
     stopped(kind).await
 }
 
-/// Prints that a signal stopped the command. Waits until its work has cleaned up, but at most
-/// [`LAST_WORK`], and only until the next signal. Returns the exit code: 128 plus the number of the
-/// signal.
+/// Prints that a signal stopped the command. Waits until the work of the command has cleaned up.
+/// Stops waiting after [`LAST_WORK`] or at the next signal. Returns the exit code: 128 plus the
+/// number of the signal `kind`.
 ///
 /// # Errors
 /// Errors of the system.

@@ -1,5 +1,5 @@
-//! The data of the measurements. It is made from seeds, so that every column stores the same bytes,
-//! and it is incompressible, so that no column gains from compression.
+//! The data of the measurements. It is made from seeds, so that every measured store gets the same
+//! bytes, and it is incompressible, so that no store gains from compression.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -22,9 +22,9 @@ impl Tree {
     /// would otherwise show it. Directories that were created only for whiteouts are removed if
     /// `below` does not have them.
     ///
-    /// Returns `false` if a directory that was created only for the members or whiteouts in it is a
-    /// link in `below`. The layer must then be applied on top of `below`, and the tree should be
-    /// removed.
+    /// A layer may have members or whiteouts in a directory that no member describes, and this
+    /// directory may be a link in `below`. In this case, returns `false`: the layer must be applied
+    /// on top of `below`, and the tree should be removed.
     ///
     /// # Errors
     /// Errors of the file systems.

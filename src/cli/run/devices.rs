@@ -37,7 +37,7 @@ pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
 }
 
 /// Opens a directory of the root file system, and makes the directory if it is absent. Returns
-/// `None` if something else has the name.
+/// `None` if `name` exists and is not a directory.
 fn directory(rootfs: &Rootfs, name: &str) -> io::Result<Option<OwnedFd>> {
     match calls::mkdirat(rootfs, name, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => {}

@@ -1,4 +1,4 @@
-//! Ingests single blobs with known digests into a store, alone or as an image.
+//! Ingests blobs with known digests into a store, with or without a name for an image.
 //!
 //! The record of each blob is written before its bytes. The records of all blobs whose sizes are
 //! given are written first, in one batch if possible. The bytes are made durable together. At the
@@ -105,7 +105,7 @@ impl Attempt<'_> {
     ) -> Result<Image> {
         let ended = || {
             Error::internal(
-                "the blobs were stored after the end of their ingest; please report this",
+                "an image cannot be added to an ingest that has ended; please report this",
             )
         };
         let importer = self.0.as_ref().ok_or_else(ended)?;

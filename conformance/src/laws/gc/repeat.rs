@@ -1,5 +1,5 @@
-//! Laws of jobs in which one call fails. No acknowledged step may be lost, and the repeated job
-//! must succeed.
+//! Laws of imports, copies and removals in which one call of the store fails. No acknowledged step
+//! may be lost, and the repeated job must succeed.
 
 use std::time::{Duration, Instant};
 
