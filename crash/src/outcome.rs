@@ -6,7 +6,7 @@ use std::fmt;
 pub(crate) struct Outcome {
     /// How many kills, disks or changes the trial made.
     pub(crate) tried: u64,
-    /// The word for them in messages: `kills`, `disks` or `changes`.
+    /// The word for them in messages, such as `disks`.
     pub(crate) what: String,
     /// A text for each violation of a promise.
     pub(crate) violations: Vec<String>,
