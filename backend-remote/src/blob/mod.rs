@@ -171,16 +171,12 @@ impl Blobs {
     /// Removes this version of the blob. Returns false if the blob does not exist or has another
     /// version.
     pub(crate) async fn remove(&self, digest: &Digest, version: u64) -> Result<bool> {
+        if version == DAMAGED {
+            return self.remove_damaged(digest).await;
+        }
         let path = cell_path(digest);
         for _ in 0..ATTEMPTS {
-            let found = match self.pointer(digest).await {
-                Err(error) if error.kind() == ErrorKind::Corrupt && version == DAMAGED => {
-                    self.remove_damaged(digest).await?;
-                    return Ok(true);
-                }
-                found => found?,
-            };
-            let Some((pointer, revision)) = found else {
+            let Some((pointer, revision)) = self.pointer(digest).await? else {
                 return Ok(false);
             };
             if pointer.version != version {
@@ -195,16 +191,16 @@ impl Blobs {
         Err(contended(&path))
     }
 
-    /// Removes a cell that does not point to parts. A collection removes the parts, which are
-    /// strays then.
-    async fn remove_damaged(&self, digest: &Digest) -> Result<()> {
+    /// Removes a cell that does not point to parts. Returns whether it was removed. A collection
+    /// removes the parts, which are strays then.
+    async fn remove_damaged(&self, digest: &Digest) -> Result<bool> {
         let path = cell_path(digest);
         match self.cells.load(&path).await {
             Ok(Some(cell)) if Pointer::parse(&cell.value, &path).is_err() => {
                 let expect = Expect::Revision(cell.revision);
-                self.cells.swap(&path, &expect, None).await.map(|_| ())
+                self.cells.swap(&path, &expect, None).await
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 self.cells.remove_damaged(&path).await
             }

@@ -63,15 +63,15 @@ impl ConditionalSwap {
         }
     }
 
-    /// Replaces the object at `path` with a deleted cell, unless the object is a cell. Does nothing
-    /// if another writer replaces the object first.
-    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
+    /// Replaces the object at `path` with a deleted cell, unless the object is a cell. Returns false
+    /// and does nothing if another writer replaces the object first.
+    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<bool> {
         match prefix.get(path).await? {
             Some(object) if stored::decode(&object.body).is_none() => {
                 let seen = etag(object, path)?;
-                self.replace(prefix, path, &seen, None).await.map(|_| ())
+                self.replace(prefix, path, &seen, None).await
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

@@ -59,12 +59,15 @@ impl LocalSwap {
         Ok(true)
     }
 
-    /// Deletes the object at `path`, unless it is a cell.
-    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<()> {
+    /// Deletes the object at `path`, unless it is a cell. Returns whether it was deleted.
+    pub(super) async fn remove_damaged(&self, prefix: &Prefix, path: &str) -> Result<bool> {
         let _held = self.lock(path).await;
         match stored::read(prefix, path).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => prefix.delete(path).await,
-            found => found.map(|_| ()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                prefix.delete(path).await?;
+                Ok(true)
+            }
+            found => found.map(|_| false),
         }
     }
 

@@ -124,8 +124,8 @@ impl Cells {
         self.prefix.put(path, body).await.map(|_| ())
     }
 
-    /// Removes the object at `path`, unless it is a cell.
-    pub(crate) async fn remove_damaged(&self, path: &str) -> Result<()> {
+    /// Removes the object at `path`, unless it is a cell. Returns whether it was removed.
+    pub(crate) async fn remove_damaged(&self, path: &str) -> Result<bool> {
         match &self.swap {
             Swap::Local(local) => local.remove_damaged(&self.prefix, path).await,
             #[cfg(feature = "s3")]
