@@ -13,8 +13,11 @@ use rustix::io::Errno;
 
 use crate::calls::{self, undisturbed};
 use crate::resolve::open_unmounted;
-use crate::tree::{At, Meter, Visit, descend, open_again, open_below, proc_path, walk};
+use crate::tree::{At, Meter, Visit, descend, open_below, proc_path, walk};
 
+/// Maximum number of attempts to remove a directory in which other processes write. A process that
+/// serves layers that are read on demand writes a few files after the layer is removed.
+const REPEATS: usize = 16;
 /// How a directory is opened to reach what is in it.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -29,6 +32,14 @@ impl Remover {
         Remover {
             meter: Meter::default(),
             privileged: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Removes everything below a directory. Another process may be removing the directory.
+    fn empty(&mut self, dir: impl AsFd) -> Result<()> {
+        match walk(dir, self) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            walked => walked,
         }
     }
 
@@ -60,8 +71,16 @@ impl Visit for Remover {
         Ok(())
     }
 
-    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
-        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
+    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()> {
+        for _ in 0..REPEATS {
+            match calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
+                // Another process has just written something in the directory.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => self.empty(child)?,
+                removed => return ignore_absent(removed),
+            }
+        }
+        let message = "other processes add files while the directory is removed; retry";
+        Err(Error::unavailable(message).into())
     }
 }
 
@@ -79,7 +98,8 @@ fn ignore_absent(outcome: Result<(), Errno>) -> io::Result<()> {
 ///
 /// # Errors
 /// `Busy` at a mount point; `Denied` if this user may not remove a file; `Unavailable` if a
-/// directory is moved meanwhile; errors of the file system, with the path.
+/// directory is moved meanwhile, or if other processes keep adding files; errors of the file
+/// system, with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover::new();
     let removed = remove_any(parent.as_fd(), name, &mut remover).during("remove", name);
@@ -99,9 +119,9 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 ///
 /// # Errors
 /// `Busy` at a mount point below `path`; if `itself` is set, also `Busy` if `path` is a mount point
-/// or does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile; errors
-/// of the file system. A mount point stays unchanged. An error below `path`, or about a mount
-/// point, is an [`Error`] inside the `io::Error`.
+/// or does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile, or if
+/// other processes keep adding files; errors of the file system. A mount point stays unchanged. An
+/// error below `path`, or about a mount point, is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());
@@ -117,7 +137,7 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     if remover.is_closed(&calls::fstat(&found)?) {
         calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
     }
-    Ok(walk(open_again(found.as_fd(), c".")?, &mut remover)?)
+    Ok(remover.empty(found)?)
 }
 
 /// Removes everything in the open directory `dir`, even if the directory has moved since it was
@@ -125,10 +145,10 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
 /// changes the permissions. Does not change the permissions of `dir`.
 ///
 /// # Errors
-/// `Busy` at a mount point; `Unavailable` if a directory below `dir` is moved meanwhile; errors of
-/// the file system, with the path.
+/// `Busy` at a mount point; `Unavailable` if a directory below `dir` is moved meanwhile, or if other
+/// processes keep adding files to it; errors of the file system, with the path.
 pub fn clear(dir: impl AsFd) -> Result<()> {
-    walk(dir, &mut Remover::new())
+    Remover::new().empty(dir)
 }
 
 fn remove_any(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
@@ -152,7 +172,7 @@ fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> i
     let Some(dir) = descend(at, remover)? else {
         return Ok(());
     };
-    walk(&dir, remover)?;
+    remover.empty(&dir)?;
     remover.leave(at, dir.as_fd())?;
     Ok(())
 }
@@ -192,6 +212,33 @@ mod tests {
         let error = remove_all(&path("absent"), true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(path("kept/below").exists());
+    }
+
+    #[test]
+    fn directories_that_others_remove_or_fill_meanwhile_are_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let opened = fs::File::open(&tree).unwrap();
+        fs::remove_dir(&tree).unwrap();
+        clear(&opened).unwrap();
+        let walked = walk(&opened, &mut Remover::new());
+        assert_eq!(walked.unwrap_err().kind(), ErrorKind::NotFound);
+
+        fs::create_dir(&tree).unwrap();
+        for name in 0..5000 {
+            fs::write(tree.join(name.to_string()), "").unwrap();
+        }
+        let (first, late) = (tree.join("0"), tree.join("late"));
+        std::thread::scope(|scope| {
+            // The names are listed before the first of them is removed.
+            scope.spawn(|| {
+                while first.exists() {}
+                let _ = fs::write(late, "");
+            });
+            remove(fs::File::open(temp.path()).unwrap(), "tree").unwrap();
+        });
+        assert!(!tree.exists());
     }
 
     #[test]

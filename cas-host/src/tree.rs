@@ -94,9 +94,9 @@ struct Above {
 /// the walk are skipped.
 ///
 /// # Errors
-/// `Busy` if a directory is a mount point, unless [`Visit::mounted`] of the visitor returns `Ok`;
-/// `Unavailable` if a directory is moved during the walk; errors of the visitor and of the file
-/// system, with the path.
+/// `NotFound` if `root` was removed; `Busy` if a directory is a mount point, unless
+/// [`Visit::mounted`] of the visitor returns `Ok`; `Unavailable` if a directory is moved during the
+/// walk; errors of the visitor and of the file system, with the path.
 pub fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
     walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
@@ -171,8 +171,12 @@ fn list(
     above: &[Above],
     visit: &mut impl Visit,
 ) -> io::Result<Vec<(CString, Stat)>> {
-    let listed = calls::list(dir)?.into_iter();
-    let mut names: Vec<CString> = listed.map(|(name, _)| name).collect();
+    let listed = match calls::list(dir) {
+        // A directory that was removed after it was opened counts as empty, but not the root.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !above.is_empty() => Vec::new(),
+        listed => listed?,
+    };
+    let mut names: Vec<CString> = listed.into_iter().map(|(name, _)| name).collect();
     names.sort_unstable();
     let mut directories = Vec::new();
     for name in names {

@@ -110,8 +110,9 @@ pub(crate) fn ok(command: &mut Command) -> String {
     let out = command.output().expect("start");
     assert!(
         out.status.success(),
-        "{command:?}: {}\n{}",
+        "{command:?}: {}\n{}{}",
         out.status,
+        text(&out.stdout),
         text(&out.stderr)
     );
     text(&out.stdout)

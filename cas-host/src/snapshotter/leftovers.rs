@@ -50,7 +50,11 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             let measured = pool::run(move || {
                 let usage = |(id, dir): &(u64, LeftoverLock)| {
                     let mut usage = dirs.measure_manifest(*id)?;
-                    usage += dir.as_ref().map_or(Ok(ONE_FILE), LockedDir::usage)?;
+                    match dir.as_ref().map_or(Ok(ONE_FILE), LockedDir::usage) {
+                        // The directory is removed without the lock if its record was just removed.
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        measured => usage += measured?,
+                    }
                     Ok(usage)
                 };
                 leftovers.iter().map(usage).collect::<Result<Vec<Usage>>>()

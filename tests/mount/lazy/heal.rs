@@ -15,7 +15,7 @@ type Damage = (&'static str, fn(&Path));
 
 const DAMAGES: [Damage; 9] = [
     ("its directory is missing", |snapshot| {
-        fs::remove_dir_all(snapshot).unwrap();
+        cas_host::remove_all(snapshot.as_ref(), true).unwrap();
     }),
     ("lazy.toc", |snapshot| {
         fs::write(snapshot.join("fs/lazy.toc"), "").unwrap();
@@ -211,7 +211,7 @@ fn a_lost_snapshot_is_made_again_by_the_command_that_needs_it() {
     let lose: [fn(&Scene); 2] = [
         |scene| {
             for snapshot in scene.snapshots() {
-                fs::remove_dir_all(snapshot).unwrap();
+                cas_host::remove_all(snapshot.as_ref(), true).unwrap();
             }
         },
         |scene| {
@@ -259,7 +259,7 @@ fn a_lost_snapshot_is_made_again_by_the_command_that_needs_it() {
     scene
         .snapshots()
         .iter()
-        .for_each(|one| fs::remove_dir_all(one).unwrap());
+        .for_each(|one| cas_host::remove_all(one, true).unwrap());
     let mut mount = cas(&scene.root);
     let said = fails(mount.args(["mount", &scene.reference]).arg(&scene.mnt), 3);
     assert!(said.contains("table of contents"), "{said}");
