@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::disk::Disk;
-use common::{ENGINES, can, cas, demo_archive, fails, ok, text};
+use common::{ENGINES, append, can, cas, demo_archive, fails, ok, text};
 
 /// Writes until not a byte is left.
 fn fill_bytes(disk: &Path) {
@@ -268,7 +268,7 @@ fn limited(root: &Path, kib: u32) -> Command {
     // What started the tests may ignore the signal.
     let script = format!("ulimit -f {kib}; exec env --default-signal=XFSZ \"$@\"");
     command.args(["-c", &script, "sh"]);
-    command.arg(tool.get_program()).args(tool.get_args());
+    append(&mut command, &tool);
     command
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::layout::layout;
 use common::tree::differences;
-use common::{can, cas, fails, mounting_snapshotters, ok, real_image};
+use common::{can, cas, failing, fails, mounting_snapshotters, ok, real_image};
 use serde_json::Value;
 use testkit::archive::{Header, Tar};
 use testkit::program::program_that_ends;
@@ -154,15 +154,6 @@ fn layers_that_depend_on_lower_layers_give_the_right_tree() {
 const CALLS: &str = "openat2,mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,fchown,\
      fchownat,fchmod,fchmodat,utimensat,fgetxattr,fsetxattr,flistxattr,flock,copy_file_range,\
      fallocate,statx,getdents64,ioctl";
-
-/// Returns a command that runs `command` and makes some of its `calls` fail.
-fn failing(command: &Command, calls: &str) -> Command {
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null"]);
-    traced.args(["-e", &format!("inject={calls}")]);
-    traced.arg(command.get_program()).args(command.get_args());
-    traced
-}
 
 #[test]
 fn calls_that_fail_because_of_others_do_not_change_the_tree() {

@@ -1,5 +1,5 @@
-//! System calls on files. A call is repeated if a signal or a change by another machine makes it
-//! fail.
+//! System calls on files and mounts. A call is repeated if a signal or a change by another machine
+//! makes it fail.
 //!
 //! On network and user-space file systems, a signal may interrupt any of these calls (`EINTR`), and
 //! after a change by another machine, a call may find that what it has looked up is stale
@@ -20,6 +20,9 @@ use rustix::fs::{
     RenameFlags, SeekFrom, Stat, StatVfs, Statx, StatxFlags, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::{Errno, Result};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 use rustix::path::Arg;
 
 /// Maximum number of attempts of a call that finds something stale, or that the kernel cannot
@@ -175,6 +178,23 @@ repeated! { undisturbed:
     fs::flock(file: impl AsFd + Copy, operation: FlockOperation) -> ();
     fs::ioctl_ficlone(to: impl AsFd + Copy, from: impl AsFd + Copy) -> ();
     io::pwrite(file: impl AsFd + Copy, bytes: &[u8], offset: u64) -> usize;
+    mount::fsopen(file_system: impl Arg + Copy, flags: FsOpenFlags) -> OwnedFd;
+    mount::fsconfig_set_flag(context: impl AsFd + Copy, key: impl Arg + Copy) -> ();
+    mount::fsconfig_set_string(
+        context: impl AsFd + Copy, key: impl Arg + Copy, value: impl Arg + Copy
+    ) -> ();
+    mount::fsconfig_create(context: impl AsFd + Copy) -> ();
+    mount::fsmount(
+        context: impl AsFd + Copy, flags: FsMountFlags, attributes: MountAttrFlags
+    ) -> OwnedFd;
+    mount::open_tree(
+        dir: impl AsFd + Copy, path: impl Arg + Copy, flags: OpenTreeFlags
+    ) -> OwnedFd;
+    mount::move_mount(
+        from_dir: impl AsFd + Copy, from_path: impl Arg + Copy,
+        to_dir: impl AsFd + Copy, to_path: impl Arg + Copy, flags: MoveMountFlags
+    ) -> ();
+    mount::unmount(target: impl Arg + Copy, flags: UnmountFlags) -> ();
 }
 
 /// Returns the target of a symbolic link.

@@ -18,12 +18,9 @@ use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Backing;
 use rustix::fs::{Advice, CWD, fadvise};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
-use crate::calls::{self, undisturbed};
+use crate::calls;
 use crate::dir_lock::DirLock;
 use crate::in_use::MountedDirs;
 use crate::loop_device;
@@ -81,7 +78,7 @@ pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
         if !there.has(shared) {
             let mounted = mount_image(*image)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            let moved = undisturbed(|| move_mount(&mounted, c"", CWD, *shared, flags));
+            let moved = calls::move_mount(&mounted, c"", CWD, *shared, flags);
             let moved = moved.map_err(explain);
             moved.during("mount on", shared.display())?;
         }
@@ -180,7 +177,7 @@ pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
             opened => opened,
         })
         .collect::<Result<_>>()?;
-    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
+    let context = calls::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
     let context = context.during("mount", path.display())?;
     // A mount table shows the source, so this is the real path if it is possible. Mount tables do
     // not show the paths of data files.
@@ -188,17 +185,17 @@ pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
         (Backing::File, ..=VALUE) => path.as_os_str().to_owned(),
         _ => calls::proc_path(&metadata).into_os_string(),
     };
-    let set = |key: &str, value: &OsStr| fsconfig_set_string(&context, key, value);
+    let set = |key: &str, value: &OsStr| calls::fsconfig_set_string(&context, key, value);
     let mounted = set("source", &source)
-        .and_then(|()| fsconfig_set_flag(&context, "ro"))
+        .and_then(|()| calls::fsconfig_set_flag(&context, "ro"))
         .and_then(|()| {
             let mut each = devices.iter();
             each.try_for_each(|device| set("device", calls::proc_path(device).as_os_str()))
         })
-        .and_then(|()| fsconfig_create(&context))
+        .and_then(|()| calls::fsconfig_create(&context))
         .and_then(|()| {
             let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-            fsmount(&context, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
+            calls::fsmount(&context, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
         });
     mounted.map_err(refused).during("mount", path.display())
 }

@@ -13,13 +13,10 @@ use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 use crate::IdMap;
-use crate::calls::{self, proc_path, undisturbed};
+use crate::calls::{self, proc_path};
 use crate::erofs::{self, ImageFiles, SharedImage};
 use crate::in_use;
 use crate::mount_attr::set_attributes;
@@ -127,7 +124,7 @@ pub fn attach(
         restrict(&tree, attributes).during("mount on", target.display())?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = undisturbed(|| move_mount(&tree, c"", CWD, target, flags)).map_err(explain);
+    let moved = calls::move_mount(&tree, c"", CWD, target, flags).map_err(explain);
     moved.during("mount on", target.display())
 }
 
@@ -206,7 +203,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         } => (lower, upper, work, options),
         other => return Err(other.unsupported()),
     };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(explain);
+    let context = calls::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(explain);
     let mut overlay = Overlay {
         context: context.during("mount", "an overlay")?,
         layers: Vec::new(),
@@ -245,15 +242,15 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     }
     if !overlay.layers.is_empty() {
         let source = in_use::overlay_source(lower, upper.as_deref());
-        let set = fsconfig_set_string(&overlay.context, "source", source);
+        let set = calls::fsconfig_set_string(&overlay.context, "source", &*source);
         set.map_err(|errno| overlay.explain(errno).subject("its source"))?;
     }
     let attributes = match upper {
         Some(_) => MountAttrFlags::empty(),
         None => MountAttrFlags::MOUNT_ATTR_RDONLY,
     };
-    let created = fsconfig_create(&overlay.context)
-        .and_then(|()| fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
+    let created = calls::fsconfig_create(&overlay.context)
+        .and_then(|()| calls::fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
     created.map_err(|errno| {
         let error = overlay.explain(errno);
         match (idmap, errno) {
@@ -284,7 +281,7 @@ fn split_lower(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
 /// Returns a new bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = undisturbed(|| open_tree(CWD, path, flags)).map_err(explain);
+    let tree = calls::open_tree(CWD, path, flags).map_err(explain);
     let tree = tree.during("mount", path.display())?;
     if let Some(idmap) = idmap {
         let mapped = idmap.apply(&tree);
@@ -318,11 +315,11 @@ impl Overlay {
     /// does not limit the number of layers.
     fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
         let set = if path.as_os_str().len() <= VALUE {
-            fsconfig_set_string(&self.context, key, path)
+            calls::fsconfig_set_string(&self.context, key, path)
         } else {
             let layer = directory(path).during("open directory", path.display())?;
             let short = self.keep_open(layer);
-            fsconfig_set_string(&self.context, key, short)
+            calls::fsconfig_set_string(&self.context, key, &*short)
         };
         set.map_err(|errno| self.explain(errno).subject(path.display()))
     }
@@ -352,8 +349,8 @@ impl Overlay {
 
     fn option(&self, option: &str) -> Result<()> {
         let set = match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&self.context, key, OsStr::new(value)),
-            None => fsconfig_set_flag(&self.context, option),
+            Some((key, value)) => calls::fsconfig_set_string(&self.context, key, OsStr::new(value)),
+            None => calls::fsconfig_set_flag(&self.context, option),
         };
         set.map_err(|errno| self.explain(errno).subject(option))
     }

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
 
+use crate::calls::undisturbed;
+
 /// Sets attributes of a mount. For `MOUNT_ATTR_IDMAP`, `namespace` is the user namespace whose ID
 /// map the mount gets.
 ///
@@ -20,21 +22,22 @@ pub(crate) fn set_attributes(
     let namespace = u64::try_from(namespace).unwrap_or_default();
     // `struct mount_attr`: flags to set, flags to clear, propagation, user namespace.
     let attributes: [u64; 4] = [u64::from(flags.bits()), 0, 0, namespace];
-    // SAFETY: path and attributes outlive the call. The kernel gets the size of the attributes, and
-    // keeps neither pointer.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    undisturbed(|| {
+        // SAFETY: path and attributes outlive the call. The kernel gets the size of the attributes,
+        // and keeps neither pointer.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                attributes.as_ptr(),
+                size_of_val(&attributes),
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    })
 }

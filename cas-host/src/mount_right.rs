@@ -6,7 +6,9 @@ use std::io;
 use cas_core::error::{Error, ErrorKind, Result};
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::OpenTreeFlags;
+
+use crate::calls;
 
 /// The kernel's refusal of a mount to a process without the right to mount.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub fn has_no_right(error: &Error) -> bool {
 /// # Errors
 /// `Denied` without the right; [`has_no_right`] then returns true.
 pub fn check_right() -> Result<()> {
-    match open_tree(
+    match calls::open_tree(
         CWD,
         "/",
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,

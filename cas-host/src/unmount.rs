@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cas_core::error::{Context, Error, Result};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount as unmount_at};
+use rustix::mount::UnmountFlags;
 
-use crate::calls::undisturbed;
+use crate::calls;
 use crate::mount_right::explain;
 
 /// How a mount that is in use is unmounted. By default, it stays mounted, and [`unmount`] fails.
@@ -30,7 +30,7 @@ pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, mode.force);
     flags.set(UnmountFlags::DETACH, mode.lazy);
-    match undisturbed(|| unmount_at(target, flags)) {
+    match calls::unmount(target, flags) {
         Err(Errno::BUSY) => Err(Error::busy(
             "a file or directory in the mount is in use; end the process that uses it, or leave \
              the directory",

@@ -90,6 +90,28 @@ pub(crate) fn at_terminal(tool: &Command) -> Option<Command> {
     Some(script)
 }
 
+/// Appends a command and its arguments to the arguments of another command, which gets the changes
+/// of its environment, too.
+pub(crate) fn append(outer: &mut Command, inner: &Command) {
+    outer.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+}
+
+/// Returns `command` under strace, which injects `faults` into its system calls, as in
+/// `openat2,mkdirat:error=EINTR`.
+pub(crate) fn failing(command: &Command, faults: &str) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null"]);
+    strace.args(["-e", &format!("inject={faults}")]);
+    append(&mut strace, command);
+    strace
+}
+
 /// Returns `command` under strace, which kills it when it makes the system calls `calls`, separated
 /// by commas, for the time `when`, counted from 1.
 pub(crate) fn killed_at(command: &Command, calls: &str, when: usize) -> Command {
@@ -98,10 +120,8 @@ pub(crate) fn killed_at(command: &Command, calls: &str, when: usize) -> Command 
         .args(["-f", "-qq", "-o", "/dev/null", "-e"])
         .arg(format!("trace={calls}"))
         .arg("-e")
-        .arg(format!("inject={calls}:signal=KILL:when={when}"))
-        .arg(command.get_program())
-        .args(command.get_args())
-        .env_remove("CAS_ROOT");
+        .arg(format!("inject={calls}:signal=KILL:when={when}"));
+    append(&mut strace, command);
     strace
 }
 

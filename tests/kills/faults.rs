@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-use crate::common::text;
+use crate::common::{append, text};
 use crate::place::Place;
 use crate::run::{Struck, World, chosen, strike_each};
 use crate::strike;
@@ -295,13 +295,7 @@ fn under_strace(command: &Command, fault: &Fault, trace: &Path) -> Command {
     strace
         .arg("-e")
         .arg(format!("inject={call}:error={error}:when={number}"));
-    strace.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => strace.env(name, value),
-            None => strace.env_remove(name),
-        };
-    }
+    append(&mut strace, command);
     strace
 }
 

@@ -23,7 +23,7 @@ use cas::{Digest, ErrorKind};
 use common::disk::Disk;
 use common::layout::{layout, layout_of};
 use common::tree::differences;
-use common::{can, cas, fails, mounting_snapshotters, ok, real_image, small_archive};
+use common::{can, cas, failing, fails, mounting_snapshotters, ok, real_image, small_archive};
 use testkit::archive::Tar;
 
 const NAME: &str = "app";
@@ -451,5 +451,38 @@ fn two_snapshots_at_one_place_are_told_apart() {
         assert!(target.join("lower").exists(), "{snapshotter}");
         assert!(cas.unmount_snapshot("lower").unwrap());
         assert!(std::fs::read_dir(&target).unwrap().next().is_none());
+    }
+}
+
+/// The tool must not take a signal or another machine's change for a failure of the kernel.
+#[test]
+fn mounts_are_made_and_ended_although_their_calls_are_interrupted() {
+    const CALLS: &str = "fsopen,fsconfig,fsmount,open_tree,move_mount,mount_setattr,umount2";
+    if !can(&["strace"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = small_archive(scratch.path());
+    let target = scratch.path().join("mnt");
+    for snapshotter in mounting_snapshotters() {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        for error in ["EINTR", "ESTALE"] {
+            let faults = format!("{CALLS}:error={error}:when=1+2");
+            for how in [&["--rw"][..], &["--suid", "--dev"], &[]] {
+                let mut mount = cas(&root);
+                mount.args(["-q", "mount"]).args(how).arg(&name);
+                ok(&mut failing(mount.arg(&target), &faults));
+                assert!(target.read_dir().unwrap().next().is_some());
+                ok(&mut failing(cas(&root).arg("umount").arg(&target), &faults));
+                assert!(target.read_dir().unwrap().next().is_none());
+            }
+            let bundle = scratch.path().join("bundle");
+            let mut make = cas(&root);
+            make.args(["-q", "bundle", "--mount", &name]);
+            ok(&mut failing(make.arg(&bundle), &faults));
+            let rootfs = bundle.join("rootfs");
+            ok(&mut failing(cas(&root).arg("umount").arg(rootfs), &faults));
+            std::fs::remove_dir_all(&bundle).unwrap();
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use testkit::archive::{Header, Tar};
 
 use crate::common::tree::{self, differences};
-use crate::common::{can, cas, fails, ok};
+use crate::common::{append, can, cas, fails, ok};
 use crate::scene::{Home, Ids, USER, succeeds};
 
 const OWNER: &str = "user.rootlesscontainers";
@@ -303,11 +303,8 @@ fn owners_are_counted_where_there_are_no_attributes() {
     unpack.args(["-m", "--propagation", "slave"]);
     unpack.args(["sh", "-c", script, &USER.to_string()]);
     let inner = home.user(Ids::One, home.outside("cas"));
-    unpack.arg(inner.get_program()).args(inner.get_args());
+    append(&mut unpack, &inner);
     unpack.current_dir(home.outside(""));
-    for (name, value) in inner.get_envs() {
-        unpack.env(name, value.unwrap());
-    }
     unpack.args(["unpack", "--rootless", "app", "ram/tree"]);
     let said = succeeds(&mut unpack).1;
     assert!(

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::tree::differences;
-use crate::common::{cas, fails, ok, real_image, text};
+use crate::common::{append, cas, fails, ok, real_image, text};
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{RUNTIMES, Scene};
 use serde_json::Value;
@@ -112,8 +112,8 @@ fn a_limit_on_the_size_of_files_ends_the_program() {
         let run = scene.run(runtime, "small", &["sh", "-c", script]);
         // What started the tests may ignore the signal.
         let mut with_default = Command::new("env");
-        with_default.args(["--default-signal=XFSZ", "-u", "CAS_ROOT"]);
-        with_default.arg(run.get_program()).args(run.get_args());
+        with_default.arg("--default-signal=XFSZ");
+        append(&mut with_default, &run);
         fails(&mut with_default, 128 + Signal::XFSZ.as_raw());
     }
     scene.assert_clean();
@@ -156,13 +156,7 @@ fn signals_that_were_ignored_at_the_start_do_not_end_the_program() {
         let run = scene.run(&runtime, "small", &["sh", "-c", "echo up; sleep 1; exit 7"]);
         let mut ignoring = Command::new("sh");
         ignoring.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
-        ignoring.arg(run.get_program()).args(run.get_args());
-        for (name, value) in run.get_envs() {
-            match value {
-                Some(value) => ignoring.env(name, value),
-                None => ignoring.env_remove(name),
-            };
-        }
+        append(&mut ignoring, &run);
         let mut child = started(ignoring);
         for ignored in [Signal::HUP, Signal::INT] {
             signal(&child, ignored);
