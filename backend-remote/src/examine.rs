@@ -153,17 +153,22 @@ impl Remote {
     }
 
     async fn examine_blob(&self, path: &str, repair: bool) -> Result<Finding> {
-        if repair {
-            self.cells.prefix().delete(path).await?;
-        }
         let name = path.strip_prefix(FOLDER).unwrap_or(path);
+        let digest = digest(name);
+        if repair {
+            match &digest {
+                // Another process may have replaced the object since it was checked.
+                Some(digest) => drop(self.blobs.remove_damaged(digest).await?),
+                None => self.cells.prefix().delete(path).await?,
+            }
+        }
         let outcome = match repair {
             true => "the object was removed, and the blob is missing",
             false => "a repair removes the object, and the blob is then missing",
         };
         Ok(Finding {
             problem: Problem::BlobDamaged,
-            subject: digest(name).map_or_else(|| name.to_owned(), |digest| digest.to_string()),
+            subject: digest.map_or_else(|| name.to_owned(), |digest| digest.to_string()),
             detail: format!("the object that lists the parts of the blob is damaged; {outcome}"),
             repaired: repair,
         })

@@ -193,7 +193,7 @@ impl Blobs {
 
     /// Removes a cell that does not point to parts. Returns whether it was removed. A collection
     /// removes the parts, which are strays then.
-    async fn remove_damaged(&self, digest: &Digest) -> Result<bool> {
+    pub(crate) async fn remove_damaged(&self, digest: &Digest) -> Result<bool> {
         let path = cell_path(digest);
         match self.cells.load(&path).await {
             Ok(Some(cell)) if Pointer::parse(&cell.value, &path).is_err() => {
