@@ -358,6 +358,18 @@ impl ImageStore for FsImages {
         .await
     }
 
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        self.run(|images| {
+            let mut unnamed = images.index()?.unnamed();
+            unnamed.sort_by_key(|target| target.digest);
+            unnamed.dedup_by_key(|target| target.digest);
+            let unnamed = unnamed.into_iter();
+            let image = |target: Descriptor| images.image(target.digest.into(), target);
+            unnamed.map(image).collect()
+        })
+        .await
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let name = image.name.clone();
         let fresh = Image {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use cas_core::blob::stored_subject;
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
-use cas_core::{Image, ImageStoreExt, Result};
+use cas_core::{Image, Result};
 use serde::Serialize;
 
 use super::{Cas, lookup};

@@ -7,15 +7,14 @@ use crate::complete::is_of_document;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::image::ImageStoreExt;
 use crate::labels::{GC_REF_REFERRER, kept_referrers};
 use crate::store::Store;
 use crate::{dispatch, limit};
 
 /// Returns the referrers of `subject`, which is a manifest or an index: the referrers that labels
 /// of `subject` keep ([`GC_REF_REFERRER`]), and those that the store lists without a name
-/// ([`ImageStoreExt::unnamed`]). The referrers are in the order of their digests. Referrers whose
-/// bytes were lost are left out.
+/// ([`ImageStore::unnamed`](crate::ImageStore::unnamed)). The referrers are in the order of their
+/// digests. Referrers whose bytes were lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. The entry lacks both if
 /// the referrer is damaged, too large to be read, or neither a manifest nor an index. The entry

@@ -1,7 +1,5 @@
 //! Methods of every image store, built on the methods that a backend implements.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
@@ -45,23 +43,6 @@ pub trait ImageStoreExt: ImageStore {
     async fn get_all(&self, names: &[Reference]) -> Result<Vec<Image>> {
         let found = try_join_all(names.iter().map(|name| self.get(name))).await?;
         Ok(found.into_iter().flatten().collect())
-    }
-
-    /// Returns the content that [`ImageStore::roots`] lists without a name, as one image for each
-    /// digest. The name of the image is this digest. The images are in the order of their digests.
-    ///
-    /// # Errors
-    /// Errors of the store.
-    async fn unnamed(&self) -> Result<Vec<Image>> {
-        let mut found = BTreeMap::new();
-        for root in self.roots().await? {
-            let digest = root.target.digest;
-            if root.name.is_none() && !found.contains_key(&digest) {
-                let image = self.get(&Reference::from(digest)).await?;
-                found.insert(digest, image.unwrap_or_else(|| Image::unnamed(root.target)));
-            }
-        }
-        Ok(found.into_values().collect())
     }
 
     /// Deletes a name. Returns false if the store does not have it.

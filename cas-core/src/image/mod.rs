@@ -1,6 +1,7 @@
 //! Images: names for content. Also queries that return the properties of an image, such as its
 //! manifest, configuration, layers and size.
 
+use std::collections::BTreeMap;
 mod candidates;
 mod check;
 mod configuration;
@@ -133,7 +134,7 @@ pub trait ImageStore: Send + Sync + 'static {
 
     /// Returns the images whose targets have digests that begin with `prefix`: first the images
     /// with a name, in the order of [`ImageStore::list`], and then [images without a
-    /// name](ImageStoreExt::unnamed).
+    /// name](ImageStore::unnamed).
     ///
     /// # Errors
     /// Errors of the store.
@@ -155,6 +156,26 @@ pub trait ImageStore: Send + Sync + 'static {
     async fn roots(&self) -> Result<Vec<Root>> {
         let images = self.list(&[]).await?;
         Ok(images.into_iter().map(Root::from).collect())
+    }
+
+    /// Returns the content that [`ImageStore::roots`] lists without a name, as one image for each
+    /// digest. The name of the image is this digest. The images are in the order of their digests.
+    ///
+    /// The default implementation reads all roots. A store that can find this content faster, or
+    /// that never has any, overrides it.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        let mut found = BTreeMap::new();
+        for root in self.roots().await? {
+            let digest = root.target.digest;
+            if root.name.is_none() && !found.contains_key(&digest) {
+                let image = self.get(&Reference::from(digest)).await?;
+                found.insert(digest, image.unwrap_or_else(|| Image::unnamed(root.target)));
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     /// Creates a name. The store sets the times of the image, and leaves out labels with an empty

@@ -228,6 +228,11 @@ impl ImageStore for RecordImages {
         Ok(images.into_iter().map(Root::from).collect())
     }
 
+    /// Returns no images, because each record has a name.
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let mut image = Image {
             labels: image.labels,

@@ -87,6 +87,10 @@ impl ImageStore for BrokenImages {
         self.store.roots().await
     }
 
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        self.store.unnamed().await
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let given = image.created_at;
         lock(&self.created).push(image.clone());

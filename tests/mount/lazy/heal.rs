@@ -15,7 +15,7 @@ type Damage = (&'static str, fn(&Path));
 
 const DAMAGES: [Damage; 9] = [
     ("its directory is missing", |snapshot| {
-        cas_host::remove_all(snapshot.as_ref(), true).unwrap();
+        cas_host::remove_all(snapshot, true).unwrap();
     }),
     ("lazy.toc", |snapshot| {
         fs::write(snapshot.join("fs/lazy.toc"), "").unwrap();
@@ -211,7 +211,7 @@ fn a_lost_snapshot_is_made_again_by_the_command_that_needs_it() {
     let lose: [fn(&Scene); 2] = [
         |scene| {
             for snapshot in scene.snapshots() {
-                cas_host::remove_all(snapshot.as_ref(), true).unwrap();
+                cas_host::remove_all(&snapshot, true).unwrap();
             }
         },
         |scene| {

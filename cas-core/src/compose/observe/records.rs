@@ -95,6 +95,11 @@ impl ImageStore for Watched<dyn ImageStore> {
         self.watch.call(Operation::Roots, call).await
     }
 
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        let call = self.inner.unnamed();
+        self.watch.call(Operation::Roots, call).await
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let call = self.inner.create(image);
         self.watch.call(Operation::Create, call).await

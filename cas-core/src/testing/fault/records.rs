@@ -83,6 +83,10 @@ impl ImageStore for Faulty<dyn ImageStore> {
         self.inner.roots().await
     }
 
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        self.inner.unnamed().await
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         self.plan.call("create", self.inner.create(image)).await
     }
