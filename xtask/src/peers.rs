@@ -144,7 +144,7 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
 
 /// Returns whether RocksDB can be built. If not, prints which programs it needs.
 pub(crate) fn can_build_rocksdb() -> bool {
-    let can = on_path("g++") && on_path("clang") && has_libclang();
+    let can = on_path("g++") && on_path("clang++") && has_libclang();
     if !can {
         eprintln!("SKIPPED: RocksDB needs g++, clang and libclang; run `cargo xtask setup`");
     }
