@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::archive::Tar;
 
-use super::fake::Fake;
+use super::fake::{Answer, Fake};
 use super::resume::{LARGE, leases};
 use super::sample::Sample;
 use crate::common::layout::layout;
@@ -59,6 +59,64 @@ fn a_signal_ends_a_pull_and_its_lease() {
         assert_eq!(ended.status.code(), Some(code), "{said}");
         assert!(said.contains("stopped by signal"), "{said}");
         assert!(leases(&root).is_empty() && names(&root).is_empty());
+    }
+}
+
+/// The registry receives requests, and never answers.
+#[test]
+fn a_signal_ends_whatever_waits_for_a_registry() {
+    let registry = Fake::start(|request| match request.path.ends_with('/') {
+        true => Answer::new(404),
+        false => Answer::new(200).late(Duration::from_secs(60)),
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let [root, one] = ["root", "one"].map(|name| scratch.path().join(name));
+    layout(&one, vec![Tar::new().file("file", vec![7; 1000])]);
+    let there = registry.image();
+    ok(crate::common::cas(&root)
+        .args(["import", "--name", &there])
+        .arg(&one));
+    let aci = format!("http://{}/app.aci", registry.host);
+    let (host, repository) = there.split_once('/').unwrap();
+    let repository = repository.split(':').next().unwrap();
+    let from = format!("{host}/{repository}");
+    for verb in [
+        &["push", &there][..],
+        &["pull", &there],
+        &["pull", "--lazy", &there],
+        &["registry", "tags", &from],
+        &["registry", "ls", host],
+        &["registry", "referrers", &there],
+        &["registry", "rm", &there],
+        &["aci", "fetch", &aci],
+        &["fsck", "--repair"],
+        &["fsck", "--repair", "--from", &there],
+    ] {
+        if verb[0] == "fsck" {
+            // Something must be fetched again.
+            ok(Command::new("find")
+                .arg(root.join("store/blobs"))
+                .args(["-type", "f", "-delete"]));
+        }
+        let before = registry.seen().len();
+        let mut command = Command::new("env");
+        command.args(["--default-signal=TERM", env!("CARGO_BIN_EXE_cas")]);
+        command
+            .args(["--no-progress", "--root"])
+            .arg(&root)
+            .args(verb);
+        command.env("DOCKER_CONFIG", scratch.path());
+        let mut command = command.stderr(Stdio::piped()).spawn().unwrap();
+        while registry.seen().len() == before {
+            assert_eq!(command.try_wait().unwrap(), None, "{verb:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        send(&command, Signal::TERM);
+        let ended = command.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(143), "{verb:?}: {said}");
+        assert!(said.contains("stopped by signal"), "{verb:?}: {said}");
+        assert!(leases(&root).is_empty(), "{verb:?}");
     }
 }
 
