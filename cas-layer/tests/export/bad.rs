@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cas_core::content::ContentExt;
+use cas_core::content::{ContentExt, Durability};
 use cas_core::error::ErrorKind;
+use cas_core::lease::LeaseGuard;
 use cas_core::progress::Event;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Image, MediaType, Store, limit};
@@ -15,7 +16,9 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::flawed::{Flaw, Flawed};
-use super::{Sink, bytes_of, docker, for_platform, images, memory, source, store_of, take};
+use super::{
+    Sink, bytes_of, docker, for_platform, images, members, memory, source, store_of, take,
+};
 use crate::common::source::{Files, OWN, noise};
 
 /// Checks that an export fails with `kind`, leaves the existing file and its directory unchanged,
@@ -278,4 +281,56 @@ async fn no_more_images_are_exported_than_can_be_imported() {
             );
         }
     }
+}
+
+/// The referrers of all exported images count together.
+#[tokio::test]
+async fn no_more_referrers_are_exported_than_are_allowed() {
+    let store = memory();
+    let mut subjects: Vec<Descriptor> = take(&store, &source(), None)
+        .await
+        .into_iter()
+        .map(|image| image.target)
+        .collect();
+    subjects.dedup();
+    let put = async |media_type: MediaType, data: String| {
+        let descriptor = Descriptor::of(media_type, data.as_bytes());
+        let stored = store.put(&descriptor, data.into(), Durability::Full);
+        stored.await.unwrap();
+        descriptor
+    };
+    let empty = put(MediaType::OCI_EMPTY, "{}".to_owned()).await;
+    let refer = async |subject: &Descriptor, count: usize| {
+        let mut referrers = Vec::new();
+        for number in 0..count {
+            let document = json!({
+                "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": empty,
+                "layers": [], "subject": subject, "annotations": {"number": number.to_string()},
+            });
+            let referrer = put(MediaType::OCI_MANIFEST, document.to_string()).await;
+            referrers.push(referrer.digest);
+        }
+        let guard = LeaseGuard::begin(&store, "test").await.unwrap();
+        guard.record_referrers(subject, &referrers).await.unwrap();
+        guard.finish().await.unwrap();
+    };
+    let exported = async |referrers: bool| {
+        let options = ExportOptions::default().with_referrers(referrers);
+        bytes_of(&store, &options).await
+    };
+    refer(&subjects[0], 600).await;
+    refer(&subjects[1], limit::REFERRERS - 600).await;
+    let [with, without] = [true, false].map(exported);
+    let (with, without) = (
+        members(&with.await.unwrap()),
+        members(&without.await.unwrap()),
+    );
+    // The archive with referrers also has their configuration.
+    assert_eq!(with.len(), without.len() + limit::REFERRERS + 1);
+
+    refer(&subjects[1], limit::REFERRERS - 600 + 1).await;
+    let error = exported(true).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    let said = "more than 1024 referrers";
+    assert!(error.to_string().contains(said), "{error}");
 }
