@@ -17,7 +17,9 @@ use cas::blocking::Cas;
 use cas::gc::Leftover;
 use cas::lease::UNLEASED_TTL;
 use common::usage::usage;
-use common::{can, cas, demo_archive, fails, killed_at, ok};
+use common::{
+    can, cas, demo_archive, fails, killed_at, mounting_snapshotters, ok, small_archive, text,
+};
 use serde_json::Value;
 
 fn lines(text: &str) -> Vec<Value> {
@@ -263,6 +265,62 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
             .args(["unpack", image["name"].as_str().unwrap()])
             .arg(&out));
         std::fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+/// How long the commands of the next test run for each snapshotter.
+const BESIDE: Duration = Duration::from_millis(800);
+
+/// Runs commands one after the other until `end`. None of them may fail or print a warning.
+fn repeat(root: &Path, commands: &[&[&str]], end: Instant) {
+    loop {
+        for command in commands {
+            let out = cas(root).args(*command).output().unwrap();
+            let said = [text(&out.stdout), text(&out.stderr)];
+            let status = out.status;
+            assert!(status.success(), "{command:?}: {status}: {said:?}");
+            assert_eq!(said[1], "", "{command:?}");
+        }
+        if Instant::now() >= end {
+            return;
+        }
+    }
+}
+
+/// No job is killed, so `cas fsck` finds nothing. The engine of the store is `fs`, because the other
+/// engines on this machine let only one process at a time use a store that it can write to.
+#[test]
+fn no_command_that_lists_or_checks_is_disturbed_by_what_vanishes_meanwhile() {
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = small_archive(scratch.path());
+    let archive = archive.to_str().unwrap();
+    for snapshotter in mounting_snapshotters() {
+        let root = &scratch.path().join(snapshotter);
+        ok(cas(root).args(["--snapshotter", snapshotter, "init"]));
+        ok(cas(root).args(["import", "--name", "kept:1", archive]));
+        let end = Instant::now() + BESIDE;
+        std::thread::scope(|scope| {
+            for command in [
+                &["df"][..],
+                &["gc", "--dry-run"],
+                &["fsck"],
+                &["snapshot", "ls"],
+                &["images"],
+                &["lease", "ls"],
+                &["gc"],
+            ] {
+                scope.spawn(move || repeat(root, &[command], end));
+            }
+            scope.spawn(move || {
+                let changes: [&[&str]; 4] = [
+                    &["import", "--unpack", "--name", "app:1", archive],
+                    &["lease", "create", "--id", "mine", "--expire", "1h"],
+                    &["rmi", "app:1"],
+                    &["lease", "rm", "mine"],
+                ];
+                repeat(root, &changes, end);
+            });
+        });
     }
 }
 

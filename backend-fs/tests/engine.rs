@@ -222,6 +222,14 @@ fn the_names_of_an_old_layout_are_read_and_converted() {
     }
     assert!(!foreign.path().join(INDEX).exists());
 
+    let long = foreign.path().join("refs/v1");
+    let rest = " ".repeat(limit::LAYOUT_FILE as usize - target.len());
+    fs::write(&long, format!("{target}{rest} ")).unwrap();
+    let error = FsStore::open(foreign.path()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert!(error.to_string().contains("at most 65536 bytes"), "{error}");
+    fs::write(&long, format!("{target}{rest}")).unwrap();
+
     let store = FsStore::open(foreign.path()).unwrap();
     assert_eq!(names(&store), ["v1", "v1.2_x-y"]);
     assert!(

@@ -9,7 +9,7 @@ use backend_fs::FsStore;
 use cas_core::content::Entry;
 use cas_core::image::Image;
 use cas_core::records::Table;
-use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, limit, pool::wait};
 
 fn refused(path: &Path, kind: ErrorKind, word: &str) {
     let error = FsStore::open(path).err().expect(word);
@@ -65,6 +65,26 @@ fn another_kind_and_a_newer_format_are_refused() {
     refused(temp.path(), ErrorKind::FailedPrecondition, "newer version");
     fs::write(&format, "{").unwrap();
     refused(temp.path(), ErrorKind::Corrupt, "format.json");
+}
+
+#[test]
+fn a_file_of_the_layout_may_be_as_large_as_is_allowed_and_no_larger() {
+    let temp = tempfile::tempdir().unwrap();
+    drop(FsStore::open(temp.path()).unwrap());
+    for name in ["oci-layout", ".cas/format.json"] {
+        let file = temp.path().join(name);
+        let text = fs::read(&file).unwrap();
+        let pad = |size: u64| {
+            let mut padded = text.clone();
+            padded.resize(size as usize, b' ');
+            fs::write(&file, padded).unwrap();
+        };
+        pad(limit::LAYOUT_FILE);
+        drop(FsStore::open(temp.path()).unwrap());
+        pad(limit::LAYOUT_FILE + 1);
+        refused(temp.path(), ErrorKind::Corrupt, "at most 65536 bytes");
+        fs::write(&file, text).unwrap();
+    }
 }
 
 #[test]

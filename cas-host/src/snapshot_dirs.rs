@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/                 0700
 //!   snapshots/          0700
-//!     7/                0700, one snapshot; locked while it is built or committed
+//!     7/                0700, one snapshot; locked while it is built, committed or removed
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
@@ -12,7 +12,7 @@
 //! directory has no meaning until the record of a snapshot contains its number. The lock (`flock`)
 //! is on the directory itself, and ends with the process that has the lock. So
 //! [`SnapshotDirs::try_lock_exclusive`] locks a directory that a killed process has left, but not a
-//! directory that is being built.
+//! directory that is being built or removed.
 
 use std::collections::BTreeSet;
 use std::fmt;

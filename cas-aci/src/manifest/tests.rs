@@ -61,7 +61,6 @@ fn what_is_wrong_is_refused_with_its_reason() {
         ("[]".to_owned(), "does not parse"),
         ("{".to_owned(), "does not parse"),
         ("[".repeat(65), "nested too deep"),
-        (" ".repeat(1 << 21), "at most 1048576"),
         (
             manifest("").replace("ImageManifest", "PodManifest"),
             "PodManifest",
@@ -141,6 +140,82 @@ fn what_is_wrong_is_refused_with_its_reason() {
         let said = error.to_string();
         assert!(said.contains(reason), "{said} does not contain {reason}");
         assert!(said.len() < 500, "{said}");
+    }
+}
+
+#[test]
+fn a_manifest_may_be_as_large_as_is_allowed_and_no_larger() {
+    let padded = |size: u64| {
+        let mut text = manifest("").into_bytes();
+        text.resize(size as usize, b' ');
+        ImageManifest::parse(&text)
+    };
+    padded(limit::ACI_MANIFEST).unwrap();
+    let error = padded(limit::ACI_MANIFEST + 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("at most 1048576"), "{error}");
+}
+
+#[test]
+fn each_list_may_be_as_long_as_is_allowed_and_no_longer() {
+    let label = |n: usize| format!(r#"{{"name":"n{n}","value":"v"}}"#);
+    let app = |list: &str| format!(r#""app":{{"user":"0","group":"0",{list}}}"#);
+    let word = |_| r#""/w""#.to_owned();
+    type Item<'a> = &'a dyn Fn(usize) -> String;
+    // The name of the list in messages, one of its entries, and the list with its place.
+    for (what, item, list) in [
+        ("labels", &label as Item<'_>, r#""labels":[]"#.to_owned()),
+        ("annotations", &label, r#""annotations":[]"#.to_owned()),
+        (
+            "dependencies",
+            &|n| format!(r#"{{"imageName":"n{n}"}}"#),
+            r#""dependencies":[]"#.to_owned(),
+        ),
+        (
+            "paths in pathWhitelist",
+            &word,
+            r#""pathWhitelist":[]"#.to_owned(),
+        ),
+        ("arguments", &word, app(r#""exec":[]"#)),
+        ("variables", &label, app(r#""environment":[]"#)),
+        (
+            "mount points",
+            &|n| format!(r#"{{"name":"n{n}","path":"/"}}"#),
+            app(r#""mountPoints":[]"#),
+        ),
+        (
+            "ports",
+            &|n| format!(r#"{{"name":"n{n}","protocol":"tcp","port":1}}"#),
+            app(r#""ports":[]"#),
+        ),
+        (
+            "event handlers",
+            &|_| r#"{"name":"pre-start"}"#.to_owned(),
+            app(r#""eventHandlers":[]"#),
+        ),
+        (
+            "arguments of an event handler",
+            &word,
+            app(r#""eventHandlers":[{"name":"pre-start","exec":[]}]"#),
+        ),
+        (
+            "groups",
+            &|n| n.to_string(),
+            app(r#""supplementaryGIDs":[]"#),
+        ),
+    ] {
+        let parse = |count: usize| {
+            let items: Vec<String> = (0..count).map(item).collect();
+            let list = list.replace("[]", &format!("[{}]", items.join(",")));
+            ImageManifest::parse(manifest(&format!(",{list}")).as_bytes())
+        };
+        if let Err(error) = parse(limit::ACI_LIST) {
+            panic!("{what}: {error}");
+        }
+        let error = parse(limit::ACI_LIST + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let said = format!("found 4097 {what}, at most 4096 are allowed");
+        assert!(error.to_string().contains(&said), "{error}");
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cas_aci::{AciFetcher, Fetched, Remote, WriteOptions};
 use cas_core::pool::wait;
 use cas_core::sync::lock;
-use cas_core::{Error, ErrorKind, Result};
+use cas_core::{Error, ErrorKind, Result, limit};
 
 use super::common::*;
 
@@ -39,19 +39,28 @@ fn a_remote_is_written_changed_listed_and_not_found_elsewhere() {
 #[test]
 fn a_remote_that_exceeds_its_bounds_is_refused() {
     let acis = open(&memory());
-    let mut tag = Remote::new(URL, "");
-    tag.etag = "x".repeat(8193);
+    let longest = "x".repeat(limit::URL);
+    let with_etag = |etag: String| {
+        let mut remote = Remote::new(&longest, &longest);
+        remote.etag = etag;
+        remote
+    };
+    let most = with_etag(longest.clone());
+    wait(acis.write_remote(&most)).unwrap();
+    assert_eq!(wait(acis.get_remote(&longest)).unwrap(), most);
+    let longer = format!("{longest}x");
     for bad in [
         Remote::new("", ""),
         Remote::new("a\nb", ""),
-        Remote::new("x".repeat(8193), ""),
-        Remote::new(URL, "x".repeat(8193)),
-        tag,
+        Remote::new(&longer, ""),
+        Remote::new(URL, &longer),
+        with_etag(longer.clone()),
     ] {
         let error = wait(acis.write_remote(&bad)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().len() < 400, "{error}");
     }
+    assert_eq!(wait(acis.get_all_remotes()).unwrap(), [most]);
 }
 
 /// A server that has one ACI, and records the requests.

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read, Write};
 use std::time::{Duration, SystemTime};
 
 use cas_aci::{AciStore, WriteOptions};
+use cas_core::limit;
 use cas_core::pool::wait;
 use tempfile::TempDir;
 use testkit::archive::{Header, Tar};
@@ -118,7 +119,9 @@ fn what_is_not_an_aci_is_refused_and_leaves_nothing() {
         ),
         (Tar::new().member(big, "").end(), "at most 1048576"),
         (
-            xz(&Tar::new().file("manifest", vec![b' '; (1 << 20) + 1]).end()),
+            xz(&Tar::new()
+                .file("manifest", vec![b' '; limit::ACI_MANIFEST as usize + 1])
+                .end()),
             "at most 1048576",
         ),
         (aci("{"), "does not parse"),
@@ -140,6 +143,16 @@ fn what_is_not_an_aci_is_refused_and_leaves_nothing() {
         );
         assert_nothing_is_left(&store, &acis);
     }
+}
+
+#[test]
+fn an_aci_with_a_manifest_of_the_largest_size_is_written() {
+    let acis = open(&memory());
+    let text = manifest("a", "");
+    let rest = " ".repeat(limit::ACI_MANIFEST as usize - text.len());
+    let key = write(&acis, &aci(&(text + &rest)));
+    let json = wait(acis.get_image_manifest_json(&key.half())).unwrap();
+    assert_eq!(json.len() as u64, limit::ACI_MANIFEST);
 }
 
 #[test]

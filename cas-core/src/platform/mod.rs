@@ -275,6 +275,7 @@ impl From<Option<Platform>> for Platforms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn platform(text: &str) -> Platform {
         text.parse().unwrap()
@@ -348,5 +349,10 @@ mod tests {
             let text = format!("linux/{}", "a".repeat(length));
             assert_eq!(text.parse::<Platform>().is_ok(), is_taken, "{length}");
         }
+        let features = |count| format!("linux({})/amd64", "+f".repeat(count));
+        let most = platform(&features(limit::OS_FEATURES));
+        assert_eq!(most.os_features.len(), limit::OS_FEATURES);
+        let more = features(limit::OS_FEATURES + 1).parse::<Platform>();
+        assert_eq!(more.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 }

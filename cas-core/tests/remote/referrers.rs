@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -11,9 +12,11 @@ use async_trait::async_trait;
 use cas_core::blob;
 use cas_core::content::ContentExt;
 use cas_core::gc::{GcOptions, collect};
+use cas_core::labels::gc_ref_referrer;
 use cas_core::lease::{LeaseGuard, UNLEASED_TTL};
 use cas_core::platform::Platforms;
 use cas_core::progress::{Event, Phase};
+use cas_core::records::BlobRecord;
 use cas_core::transfer::{
     ArtifactClient, CopyOptions, PullOptions, PushOptions, ReferrerPages, Referrers,
     StoreRepository, copy, pull, push, select_first,
@@ -346,16 +349,79 @@ async fn chains_and_numbers_of_referrers_are_bounded() {
     let error = chain(limit::REFERRER_DEPTH + 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
 
-    let many: Vec<Descriptor> = (0..=limit::REFERRERS)
-        .map(|number| Descriptor::of(MediaType::OCI_MANIFEST, number.to_string().as_bytes()))
-        .collect();
-    let lister = Lister(BTreeMap::from([(scene.manifest.digest, many)]));
-    let error = scene.pull(&store(), &lister).await.unwrap_err();
+    // Referrers that are listed but absent count, too. All of one subject, or spread over two.
+    let absent = |numbers: Range<usize>| -> Vec<Descriptor> {
+        let named = numbers.map(|number| number.to_string());
+        named
+            .map(|text| Descriptor::of(MediaType::OCI_MANIFEST, text.as_bytes()))
+            .collect()
+    };
+    for spread in [0, 100] {
+        let pulled = |most: usize| {
+            let lister = Lister(BTreeMap::from([
+                (scene.root.digest, absent(0..spread)),
+                (scene.manifest.digest, absent(spread..most)),
+            ]));
+            let scene = &scene;
+            async move { scene.pull(&store(), &lister).await }
+        };
+        pulled(limit::REFERRERS).await.unwrap();
+        let error = pulled(limit::REFERRERS + 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        assert!(
+            error.to_string().contains("more than 1024 referrers"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_keeps_and_lists_as_many_referrers_of_one_subject_as_are_allowed() {
+    let scene = Scene::new().await;
+    let Scene {
+        store, manifest, ..
+    } = &scene;
+    let config = put(store, MediaType::OCI_EMPTY, b"{}").await;
+    // The subject has one referrer already.
+    let mut referrers = Vec::new();
+    for number in 0..limit::REFERRERS {
+        let document = json!({
+            "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "artifactType": "a/b",
+            "config": config, "layers": [], "subject": manifest,
+            "annotations": {"number": number.to_string()},
+        });
+        let data = document.to_string().into_bytes();
+        let referrer = put(store, MediaType::OCI_MANIFEST, &data).await;
+        referrers.push(referrer.digest);
+    }
+    let last = referrers.pop().unwrap();
+    let guard = LeaseGuard::begin(store, "test").await.unwrap();
+    guard.record_referrers(manifest, &referrers).await.unwrap();
+    assert_eq!(listed(store, manifest).await.len(), limit::REFERRERS);
+    let error = guard.record_referrers(manifest, &[last]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
-    assert!(
-        error.to_string().contains("more than 1024 referrers"),
-        "{error}"
-    );
+    let said = "would keep 1025 referrers: at most 1024 are allowed";
+    assert!(error.to_string().contains(said), "{error}");
+    // One that is kept already is recorded again.
+    guard
+        .record_referrers(manifest, &referrers[..1])
+        .await
+        .unwrap();
+    assert_eq!(listed(store, manifest).await.len(), limit::REFERRERS);
+    guard.finish().await.unwrap();
+
+    // Only another program can set more labels.
+    let label = |found: Option<BlobRecord>| {
+        let mut record = found.unwrap();
+        let label = (gc_ref_referrer(&last), last.to_string());
+        record.labels.extend([label]);
+        Ok(record)
+    };
+    store.blobs().update(&manifest.digest, label).await.unwrap();
+    let error = blob::referrers(store, &manifest.digest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    let said = "has 1025 referrers: at most 1024 can be listed";
+    assert!(error.to_string().contains(said), "{error}");
 }
 
 #[tokio::test]

@@ -194,3 +194,36 @@ fn what_layers_bring_is_bounded() {
     assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
     assert!(error.to_string().contains("268435456 bytes"), "{error}");
 }
+
+/// The layer has used up nearly all lookups when the last member is applied. This member needs more
+/// lookups than it allows, because its path leads through a link.
+#[test]
+fn a_layer_may_need_as_many_lookups_as_are_allowed_and_no_more() {
+    let way = 100;
+    let archive = Tar::new()
+        .dir("d")
+        .pax(&[("linkpath", "d/../".repeat(way / 2).as_bytes())])
+        .symlink("link", "x")
+        .file("link/file", "")
+        .end();
+    let allowed = limit::LOOKUPS + 3 * limit::LOOKUPS_BY_ENTRY + 4 * limit::LOOKUPS_BY_NAME;
+    let apply = |more| {
+        let mut tree = Tree::default();
+        tree.begin_layer();
+        let mut reader = Reader::new(&archive[..]);
+        while let Some(entry) = reader.next_entry()? {
+            if &entry.path[..] == b"link/file" {
+                // The link is one more name.
+                let others = allowed as usize - way - 1 + more;
+                tree.cost.count_lookups(others).unwrap();
+            }
+            tree.apply(&entry, node::Content::default())?;
+        }
+        Ok(())
+    };
+    apply(0).unwrap();
+    let error: cas_core::Error = apply(1).unwrap_err();
+    assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+    let said = format!("more than the {allowed} lookups");
+    assert!(error.to_string().contains(&said), "{error}");
+}

@@ -40,10 +40,18 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             Ok(found)
         };
         let (mut found, candidates) = (pool::run(measure).await?, self.unnamed().await?);
-        if candidates.is_empty() {
-            return Ok(found);
+        if !candidates.is_empty() {
+            found.extend(self.measure_unnamed(&candidates).await?);
         }
+        // What was removed after it was listed is not a leftover.
+        found.retain(|usage| *usage != Usage::default());
+        Ok(found)
+    }
+
+    /// Returns the space that each of the candidates takes, if it is a leftover.
+    async fn measure_unnamed(&self, candidates: &[u64]) -> Result<Vec<Usage>> {
         let mounted = MountedDirs::read();
+        let mut found = Vec::new();
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some, &mounted).await?;
             let dirs = Arc::clone(&self.dirs);
@@ -51,7 +59,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                 let usage = |(id, dir): &(u64, LeftoverLock)| {
                     let mut usage = dirs.measure_manifest(*id)?;
                     match dir.as_ref().map_or(Ok(ONE_FILE), LockedDir::usage) {
-                        // The directory is removed without the lock if its record was just removed.
+                        // The lock does not prevent a removal.
                         Err(error) if error.kind() == ErrorKind::NotFound => {}
                         measured => usage += measured?,
                     }

@@ -202,6 +202,17 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
+    /// Locks the directory of a snapshot that is about to be removed. Until the lock is released,
+    /// no other process takes the directory for a leftover, although no record names it any more.
+    /// Returns `None` if there is no directory, or if it cannot be locked. In that case, the
+    /// snapshot is removed all the same.
+    async fn lock_to_remove(&self, key: &str) -> Option<LockedDir> {
+        let id = self.snapshots.load(key).await.ok()??.id;
+        let dirs = Arc::clone(&self.dirs);
+        let locked = pool::run(move || dirs.try_lock_exclusive(id)).await;
+        locked.ok().flatten()
+    }
+
     /// Removes a directory that no record names. If the removal fails, a later `cleanup` removes
     /// the directory.
     async fn remove_dir(&self, id: u64) {
@@ -344,15 +355,16 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
         let sealed = self.seal(&record, &options).await;
-        let (dir, content) = sealed.during("commit snapshot", key)?;
+        let (dirs, content) = sealed.during("commit snapshot", key)?;
         let committed = self.snapshots.commit(name, key, &options, content).await;
         self.end_pack(record.id, content, &committed).await;
-        drop(dir);
+        drop(dirs);
         committed.map(|_| ()).during("commit snapshot", key)
     }
 
     async fn remove_seen(&self, seen: &Info) -> Result<bool> {
         self.check_open()?;
+        let _dir = self.lock_to_remove(&seen.key).await;
         let removed = self.snapshots.remove_seen(seen).await;
         let Some(record) = removed.during("remove snapshot", &seen.key)? else {
             return Ok(false);
@@ -363,6 +375,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
 
     async fn remove(&self, key: &str) -> Result<()> {
         self.check_open()?;
+        let _dir = self.lock_to_remove(key).await;
         let removed = self.snapshots.remove(key).await;
         let record = removed.during("remove snapshot", key)?;
         self.remove_dir(record.id).await;
@@ -433,8 +446,9 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let new = self.snapshots.find(by).await?;
         new.must_be_active(by)?;
         let sealed = self.seal(&new, &Commit::default()).await;
-        let (_dir, content) = sealed.during("replace snapshot", key)?;
+        let (_dirs, content) = sealed.during("replace snapshot", key)?;
         let old = self.snapshots.find(key).await?.id;
+        let _old = self.lock_to_remove(key).await;
         self.dirs.note_replaced(old, key)?;
         let replaced = self.snapshots.replace(key, by, content).await;
         self.end_pack(new.id, content, &replaced).await;

@@ -13,13 +13,13 @@ use crate::{LockedDir, SnapshotDirs, make_tree, measure};
 
 impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// Makes the content of an active snapshot durable, and packs it if its layout requires that.
-    /// Returns the content and its directory, which the caller keeps locked until the record is
-    /// changed.
+    /// Returns the content, and its directory and that of the snapshot, which the caller keeps
+    /// locked until the record is changed and the directory without a record is removed.
     pub(super) async fn seal(
         &self,
         active: &SnapshotRecord,
         options: &Commit,
-    ) -> Result<(LockedDir, SnapshotContent)> {
+    ) -> Result<(Vec<Arc<LockedDir>>, SnapshotContent)> {
         let id = active.id;
         let below = self.ids_from(active.clone()).await?.split_off(1);
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
@@ -34,6 +34,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             Ok((dir, Some(usage)))
         });
         let (active, usage) = sealed.await?;
+        let active = Arc::new(active);
         match usage {
             Some(usage) => {
                 let content = SnapshotContent {
@@ -41,9 +42,12 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                     id: None,
                     of: Some(id),
                 };
-                Ok((active, content))
+                Ok((vec![active], content))
             }
-            None => self.pack(id, active).await,
+            None => {
+                let (packed, content) = self.pack(id, Arc::clone(&active)).await?;
+                Ok((vec![active, Arc::new(packed)], content))
+            }
         }
     }
 
@@ -54,9 +58,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 
     /// Packs the active snapshot in the directory of `of` into a new directory.
-    async fn pack(&self, of: u64, active: LockedDir) -> Result<(LockedDir, SnapshotContent)> {
+    async fn pack(&self, of: u64, active: Arc<LockedDir>) -> Result<(LockedDir, SnapshotContent)> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
-        let active = Arc::new(active);
         let packed = self.in_new_dir(move |new| {
             make_tree(&new)?;
             layout.pack(&active, &new)?;

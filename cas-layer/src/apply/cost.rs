@@ -135,3 +135,38 @@ pub fn check_links(links: usize) -> Result<()> {
          image with fewer links"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+    use cas_core::limit::{LOOKUPS, LOOKUPS_BY_ENTRY, LOOKUPS_BY_NAME};
+
+    use super::*;
+
+    #[test]
+    fn each_member_and_each_name_of_its_path_allow_more_lookups() {
+        for (paths, allowed) in [
+            (&[][..], LOOKUPS),
+            (&[""], LOOKUPS + LOOKUPS_BY_ENTRY),
+            (&["a"], LOOKUPS + LOOKUPS_BY_ENTRY + LOOKUPS_BY_NAME),
+            (
+                &["a", "b/c/d"],
+                LOOKUPS + 2 * LOOKUPS_BY_ENTRY + 4 * LOOKUPS_BY_NAME,
+            ),
+        ] {
+            let mut cost = Cost::of_layer(ImageCost::default());
+            for path in paths {
+                cost.allow_lookups(path.as_bytes());
+            }
+            cost.count_lookups(allowed as usize).unwrap();
+            let error = cost.count_lookups(1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+            let said = format!("more than the {allowed} lookups");
+            assert!(error.to_string().contains(&said), "{error}");
+            // The bound holds for each layer.
+            let mut next = cost.next_layer();
+            next.count_lookups(LOOKUPS as usize).unwrap();
+            assert!(next.count_lookups(1).is_err());
+        }
+    }
+}

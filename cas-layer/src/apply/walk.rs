@@ -248,6 +248,8 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use cas_core::ErrorKind;
+    use cas_core::limit::{LOOKUPS, LOOKUPS_BY_ENTRY, LOOKUPS_BY_NAME};
     use testkit::archive::Tar;
 
     use super::*;
@@ -299,5 +301,37 @@ mod tests {
         assert!(two < 60_000 + 1000 * 4 * 500, "{two}");
         let own = of(2, &|_, n| format!("{n}/a/b/c/d/e/f/file"));
         assert!(own < 1000 * 40, "{own}");
+    }
+
+    /// The bound is reached by members of a layer that has used up nearly all lookups.
+    #[test]
+    fn members_and_targets_of_hard_links_may_need_as_many_lookups_as_are_allowed_and_no_more() {
+        for (member, entries, names) in [
+            (Tar::new().file("a/b/new", ""), 1, 3),
+            (Tar::new().file("a/b/.wh.file", ""), 1, 3),
+            (Tar::new().hardlink("link", "a/b/file"), 2, 4),
+        ] {
+            let allowed = LOOKUPS + entries * LOOKUPS_BY_ENTRY + names * LOOKUPS_BY_NAME;
+            let member = member.end();
+            // Returns how many lookups the member needs after `before` others.
+            let apply = |before| {
+                let place = tempfile::tempdir_in("/dev/shm").unwrap();
+                let tree = crate::apply::Tree::open(place.path()).unwrap();
+                let below = Tar::new().file("a/b/file", "").end();
+                let mut layer = Layer::new(&tree).unwrap();
+                layer.read(&mut Reader::new(&below[..])).unwrap();
+                let mut layer = Layer::new(&tree).unwrap();
+                layer.cost.lookups = before;
+                let read = layer.read(&mut Reader::new(&member[..]));
+                read.map(|()| layer.cost.lookups - before)
+            };
+            let needed = apply(0).unwrap();
+            assert!(needed > 0);
+            apply(allowed - needed).unwrap();
+            let error = apply(allowed - needed + 1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+            let said = format!("more than the {allowed} lookups");
+            assert!(error.to_string().contains(&said), "{error}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Exports that fail: they leave no file and no lease.
 
 use std::io::{Error as IoError, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cas_core::content::ContentExt;
+use cas_core::content::{ContentExt, Durability};
 use cas_core::error::ErrorKind;
+use cas_core::lease::LeaseGuard;
 use cas_core::progress::Event;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Image, MediaType, Store, limit};
@@ -15,7 +17,9 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::flawed::{Flaw, Flawed};
-use super::{Sink, bytes_of, docker, for_platform, images, memory, source, store_of, take};
+use super::{
+    Sink, bytes_of, docker, for_platform, images, members, memory, source, store_of, take,
+};
 use crate::common::source::{Files, OWN, noise};
 
 /// Checks that an export fails with `kind`, leaves the existing file and its directory unchanged,
@@ -278,4 +282,51 @@ async fn no_more_images_are_exported_than_can_be_imported() {
             );
         }
     }
+}
+
+/// The referrers of all exported images count together.
+#[tokio::test]
+async fn no_more_referrers_are_exported_than_are_allowed() {
+    let store = memory();
+    let put = async |media_type: MediaType, data: String| {
+        let descriptor = Descriptor::of(media_type, data.as_bytes());
+        let stored = store.put(&descriptor, data.into(), Durability::Full);
+        stored.await.unwrap();
+        descriptor
+    };
+    let empty = put(MediaType::OCI_EMPTY, "{}".to_owned()).await;
+    let manifest = async |number: usize, subject: Option<&Descriptor>| {
+        let document = json!({
+            "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": empty,
+            "layers": [], "subject": subject, "annotations": {"number": number.to_string()},
+        });
+        put(MediaType::OCI_MANIFEST, document.to_string()).await
+    };
+    let images = [manifest(1, None).await, manifest(2, None).await];
+    for (name, target) in ["one", "two"].into_iter().zip(&images) {
+        let image = Image::new(name.parse().unwrap(), target.clone());
+        store.images.create(image).await.unwrap();
+    }
+    let refer = async |subject: &Descriptor, numbers: Range<usize>| {
+        let mut referrers = Vec::new();
+        for number in numbers {
+            referrers.push(manifest(number, Some(subject)).await.digest);
+        }
+        let guard = LeaseGuard::begin(&store, "test").await.unwrap();
+        guard.record_referrers(subject, &referrers).await.unwrap();
+        guard.finish().await.unwrap();
+    };
+    let options = ExportOptions::default().with_referrers(true);
+    refer(&images[0], 0..600).await;
+    refer(&images[1], 600..limit::REFERRERS).await;
+    let mut exported = members(&bytes_of(&store, &options).await.unwrap());
+    exported.retain(|(path, _)| path.starts_with("blobs/"));
+    assert_eq!(exported.len(), 1 + images.len() + limit::REFERRERS);
+
+    let more = limit::REFERRERS..limit::REFERRERS + 1;
+    refer(&images[1], more).await;
+    let error = bytes_of(&store, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    let said = "more than 1024 referrers";
+    assert!(error.to_string().contains(said), "{error}");
 }
