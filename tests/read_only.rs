@@ -17,12 +17,16 @@ use cas::{ContentExt, Digest, ErrorKind, Location, Store};
 use common::disk::Disk;
 use common::{ENGINES, can, cas, demo_archive, fails, mounting_snapshotters, ok};
 
-/// Makes a root with an unpacked image in it. Returns the digest of one of its layers.
+/// Makes a root with an image in it that two snapshotters have unpacked, if `native` is not the
+/// default. Returns the digest of one of its layers.
 fn made(root: &Path, engine: &str, archive: &Path) -> String {
     ok(cas(root).args(["--store", engine, "init"]));
-    ok(cas(root)
-        .args(["import", "--unpack", "--name", "app"])
-        .arg(archive));
+    for snapshotter in [&[][..], &["--snapshotter", "native"]] {
+        ok(cas(root)
+            .args(snapshotter)
+            .args(["import", "--unpack", "--name", "app"])
+            .arg(archive));
+    }
     let blobs = ok(cas(root).args(["blob", "ls", "--json"]));
     let rows = blobs.lines().map(|row| row.parse::<serde_json::Value>());
     let layer = rows.map(Result::unwrap).find(|row| {

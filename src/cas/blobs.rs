@@ -10,6 +10,7 @@ use cas_layer::import::{self, IngestBlob, Ingested, IngestedImage};
 
 use super::Cas;
 use super::arguments::NewName;
+use super::each_snapshotter::collected;
 use super::images::{check_digest, check_unused};
 
 impl Cas {
@@ -151,9 +152,9 @@ impl Cas {
         options: RemoveOptions,
     ) -> Result<Removed> {
         let store = self.writable()?;
-        let snapshotters = self.collected_snapshotters();
         let blobs = blobs.into_iter().collect();
-        gc::remove(store, &snapshotters, &blobs, &options).await
+        let handles = self.with_each_snapshotter().await?;
+        gc::remove(store, &collected(&handles), &blobs, &options).await
     }
 
     /// Changes labels of a blob: sets each label that has a value in `changes`, and removes each

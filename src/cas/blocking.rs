@@ -187,6 +187,19 @@ impl Cas {
         self.inner.pull_modes()
     }
 
+    /// Returns this handle, and a handle for each other snapshotter that has files in the root.
+    ///
+    /// # Errors
+    /// As [`Cas::with_each_snapshotter`](crate::Cas::with_each_snapshotter).
+    pub fn with_each_snapshotter(&self) -> Result<Vec<Self>> {
+        let handles = self.runtime.block_on(self.inner.with_each_snapshotter())?;
+        let blocking = |inner| Cas {
+            inner,
+            runtime: Arc::clone(&self.runtime),
+        };
+        Ok(handles.into_iter().map(blocking).collect())
+    }
+
     /// Returns the snapshotter.
     ///
     /// # Errors

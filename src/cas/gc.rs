@@ -7,6 +7,8 @@ use cas_core::records::{Lease, Resource};
 use cas_core::{ErrorKind, Result, Snapshotter, lease};
 
 use super::Cas;
+use super::each_snapshotter::collected;
+use super::leftovers::remove_leftovers;
 
 impl Cas {
     /// Runs a garbage collection: removes what no name, lease or label refers to. Content that was
@@ -31,12 +33,12 @@ impl Cas {
             self.writable()?
         };
         let is_whole = options.only.is_none() && options.owner.is_none();
+        let handles = self.with_each_snapshotter().await?;
         let mut left = Removed::default();
         if is_whole {
-            left = self.remove_leftovers(options.now, options.dry_run).await?;
+            left = remove_leftovers(&handles, options.now, options.dry_run).await?;
         }
-        let snapshotters = self.collected_snapshotters();
-        let removed = gc::collect(store, &snapshotters, &options).await?;
+        let removed = gc::collect(store, &collected(&handles), &options).await?;
         if is_whole && !options.dry_run {
             self.forget_uses().await?;
         }
@@ -60,7 +62,8 @@ impl Cas {
     /// # Errors
     /// As [`gc::explain`].
     pub async fn explain(&self, resource: &Resource) -> Result<Explanation> {
-        let snapshotters = self.collected_snapshotters();
+        let handles = self.with_each_snapshotter().await?;
+        let snapshotters = collected(&handles);
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
@@ -74,12 +77,5 @@ impl Cas {
     pub async fn add_to_lease(&self, lease: impl AsRef<str>, resource: Resource) -> Result<Lease> {
         let snapshotters: Vec<&dyn Snapshotter> = self.snapshotter.as_deref().into_iter().collect();
         lease::add_to_lease(self.writable()?, &snapshotters, lease.as_ref(), resource).await
-    }
-
-    /// Returns the snapshotter if the store is the root's own. Otherwise returns nothing, because
-    /// another store does not have the images that keep the snapshots.
-    pub(super) fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
-        let own = self.snapshotter.as_deref().filter(|_| self.own_store);
-        own.into_iter().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What killed jobs have left in a root: files of the store and of the snapshotter, snapshots of
+//! What killed jobs have left in a root: files of the store and of the snapshotters, snapshots of
 //! mounts, lock files of unpacks, and the directories of unpack jobs and of `cas run`.
 
 use std::cell::LazyCell;
@@ -14,6 +14,7 @@ use cas_host::MountedDirs;
 use cas_layer::unpack;
 
 use super::Cas;
+use super::each_snapshotter::collected;
 use super::mounted::{self, State};
 use super::root_dir::RootDir;
 
@@ -25,33 +26,20 @@ impl Cas {
     /// result includes leftovers that a collection would keep because they are new. If the store is
     /// in a bucket, the result also includes the parts that other processes are uploading. Ingests
     /// do not count as leftovers, and neither do snapshots that have records. If the root cannot be
-    /// written, only leftovers in the store and in the snapshotter are found.
+    /// written, only leftovers in the store and in the snapshotters are found.
     ///
     /// # Errors
-    /// Errors of the store, of the snapshotter and of the file system.
+    /// Errors of the store, of the snapshotters and of the file system.
     pub async fn leftovers(&self) -> Result<Vec<Leftover>> {
         let late = SystemTime::now() + ALWAYS;
-        let snapshotters = self.collected_snapshotters();
-        let mut found = gc::leftovers(self.opened()?, &snapshotters, late).await?;
-        found.extend(self.left_beside(late, false).await?);
-        let runs = self.ended_runs().await?.into_iter();
-        found.extend(runs.map(|run| run.leftover()));
-        Ok(found)
-    }
-
-    /// Removes what killed jobs have left next to the snapshotter, and unpack jobs that have
-    /// expired. Does nothing if the store is opened for an owner. A dry run removes nothing.
-    /// Returns what was found.
-    pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
-        let mut left = Removed::default();
-        if self.store.owner().is_none() {
-            for snapshotter in self.collected_snapshotters() {
-                left.snapshots
-                    .extend(remove_mounts(snapshotter, now, dry_run).await?);
-            }
-            left.leftovers = self.left_beside(now, !dry_run).await?;
+        let handles = self.with_each_snapshotter().await?;
+        let mut found = gc::leftovers(self.opened()?, &collected(&handles), late).await?;
+        for cas in &handles {
+            found.extend(cas.left_beside(late, false).await?);
+            let runs = cas.ended_runs().await?.into_iter();
+            found.extend(runs.map(|run| run.leftover()));
         }
-        Ok(left)
+        Ok(found)
     }
 
     /// Finds the lock files that killed unpacks have left, and the unpack jobs that have expired at
@@ -59,10 +47,8 @@ impl Cas {
     /// root that cannot be written, because whether something is in use is known by its lock.
     pub(super) async fn left_beside(&self, now: SystemTime, remove: bool) -> Result<Vec<Leftover>> {
         let mut found = Removed::default();
-        if !self.root.is_writable() {
-            return Ok(found.leftovers);
-        }
-        for snapshotter in self.collected_snapshotters() {
+        let snapshotter = self.collected_snapshotter();
+        if let Some(snapshotter) = snapshotter.filter(|_| self.root.is_writable()) {
             let (locks, jobs) = (self.locks.to_path_buf(), self.jobs());
             let files = pool::run(move || unpack::free_locks(&locks, remove)).await;
             let inodes = files.during("remove locks", self.locks.display())?;
@@ -73,6 +59,25 @@ impl Cas {
         }
         Ok(found.leftovers)
     }
+}
+
+/// Removes what killed jobs have left next to the snapshotters of `handles`, and unpack jobs that
+/// have expired. Does nothing if the store is opened for an owner. A dry run removes nothing.
+/// Returns what was found.
+pub(super) async fn remove_leftovers(
+    handles: &[Cas],
+    now: SystemTime,
+    dry_run: bool,
+) -> Result<Removed> {
+    let mut left = Removed::default();
+    for cas in handles.iter().filter(|one| one.store.owner().is_none()) {
+        if let Some(snapshotter) = cas.collected_snapshotter() {
+            let removed = remove_mounts(snapshotter, now, dry_run).await?;
+            left.snapshots.extend(removed);
+        }
+        left.leftovers.extend(cas.left_beside(now, !dry_run).await?);
+    }
+    Ok(left)
 }
 
 /// Removes the snapshots of mounts that no job has completed. A snapshot that is still mounted

@@ -14,6 +14,7 @@ mod cosign;
 mod dir_lock;
 #[cfg(feature = "erofs")]
 mod disk;
+mod each_snapshotter;
 mod exchange;
 mod fsck;
 mod gc;
@@ -48,14 +49,15 @@ mod soci_convert;
 mod stored;
 mod unpack;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 #[cfg(feature = "registry")]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cas_core::image::Uses;
-use cas_core::{Error, Location, Result, Snapshotter, Store};
+use cas_core::{Error, Location, Registry, Result, Snapshotter, Store};
 
 #[cfg(feature = "registry")]
 pub use self::arguments::RegistryRef;
@@ -114,6 +116,10 @@ pub struct Cas {
     uses: Arc<Uses>,
     closed: Arc<AtomicBool>,
     root: Arc<Root>,
+    /// The snapshotters to choose from.
+    registry: Arc<Registry>,
+    /// The snapshotters that could not be opened, and for which a warning was logged.
+    warned: Arc<Mutex<BTreeSet<&'static str>>>,
     /// The limits of parallel pulls that `cas.toml` sets, or `None` if `cas.toml` does not turn
     /// parallel pulls on. The first pull that needs these limits reads `cas.toml`.
     #[cfg(feature = "registry")]
@@ -162,7 +168,7 @@ impl Cas {
 #[cfg(feature = "redb")]
 #[cfg(test)]
 mod tests {
-    use cas_core::{ErrorKind, Registry, pool::wait};
+    use cas_core::{ErrorKind, pool::wait};
 
     use super::*;
 

@@ -198,7 +198,7 @@ impl Cas {
         Ok(Cas {
             store,
             snapshotter,
-            locks: root.snapshots(&scheme).join("locks").into(),
+            locks: root.locks(&scheme).into(),
             own_store: options.store.is_none(),
             only_tars: only_tars && options.store.is_none(),
             confine: !options.unconfined,
@@ -207,6 +207,8 @@ impl Cas {
             uses: Arc::new(uses),
             closed: Arc::new(AtomicBool::new(false)),
             root: Arc::new(root),
+            registry: Arc::new(registry),
+            warned: Arc::default(),
             #[cfg(feature = "registry")]
             parallel: Arc::default(),
         })
@@ -267,7 +269,7 @@ fn check_there(location: &Location, registry: &Registry) -> Result<()> {
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.
-async fn open_snapshotter(
+pub(super) async fn open_snapshotter(
     root: &Root,
     chosen: &str,
     store: &Store,

@@ -9,6 +9,8 @@ use cas_core::{Context, Error, Result, pool};
 use cas_host::calls::fstatvfs;
 
 use super::Cas;
+use super::each_snapshotter::collected;
+use super::leftovers::remove_leftovers;
 
 impl Cas {
     /// Removes the names of images that have not been used for a long time, until the bounds of the
@@ -35,10 +37,10 @@ impl Cas {
         if options.keep_free.is_some() && options.free.is_none() {
             options.free = Some(self.free_space().await?);
         }
-        let snapshotters = self.collected_snapshotters();
+        let handles = self.with_each_snapshotter().await?;
         let uses = self.uses.all().await?;
-        let left = self.remove_leftovers(options.now, options.dry_run).await?;
-        let mut pruned = gc::prune(store, &snapshotters, &uses, &options).await?;
+        let left = remove_leftovers(&handles, options.now, options.dry_run).await?;
+        let mut pruned = gc::prune(store, &collected(&handles), &uses, &options).await?;
         pruned.removed = pruned.removed.after(left);
         if !options.dry_run {
             self.forget_uses().await?;

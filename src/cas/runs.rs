@@ -108,9 +108,9 @@ impl Cas {
     }
 
     /// Returns the runs that have ended, that used the snapshotter of this handle, and whose files
-    /// are still there. Runs with another snapshotter can only be removed with that snapshotter.
-    /// Returns an empty list if the root has no snapshotter, or if the root cannot be written and
-    /// runs can therefore not be locked.
+    /// are still there. Runs with another snapshotter can only be removed with that snapshotter
+    /// (see [`Cas::with_each_snapshotter`]). Returns an empty list if the root has no snapshotter,
+    /// or if the root cannot be written and runs can therefore not be locked.
     ///
     /// # Errors
     /// Errors of the file system and of the snapshotter.

@@ -87,15 +87,17 @@ async fn ingests(cas: &Cas) -> Result<Share> {
 
 async fn snapshots(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("snapshots");
-    // A root without a snapshotter has no snapshots.
-    let Ok(snapshotter) = cas.snapshotter() else {
-        return Ok(share);
-    };
-    for info in all(&**snapshotter).await? {
-        match measure(&**snapshotter, &info.key).await {
-            // The snapshot was removed after it was listed.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            usage => share.add(usage?.bytes),
+    for cas in cas.with_each_snapshotter().await? {
+        // A root may have no snapshotter of its own.
+        let Ok(snapshotter) = cas.snapshotter() else {
+            continue;
+        };
+        for info in all(&**snapshotter).await? {
+            match measure(&**snapshotter, &info.key).await {
+                // The snapshot was removed after it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                usage => share.add(usage?.bytes),
+            }
         }
     }
     Ok(share)

@@ -41,7 +41,7 @@ impl Root {
         // The place of a store in a bucket is not a path.
         for place in places.filter(|place| place.is_absolute()) {
             match self.listed_name(&place) {
-                Some(name) if listed.contains(&name) && is_lost(&place) => {
+                Some(name) if listed.contains(&name) && has_no_files(&place) => {
                     return Err(self.lost(&place));
                 }
                 Some(name) if listed.contains(&name) => {}
@@ -54,7 +54,7 @@ impl Root {
     /// Adds to the list each directory of `new` that has files now, unless the root is read-only.
     /// If that fails, for example because the disk is full, the next opening adds them.
     pub(crate) fn note_made(&self, new: &[PathBuf]) {
-        let made = new.iter().filter(|place| !is_lost(place));
+        let made = new.iter().filter(|place| !has_no_files(place));
         let names: Vec<String> = made.filter_map(|place| self.listed_name(place)).collect();
         if names.is_empty() || !self.writable {
             return;
@@ -87,7 +87,7 @@ impl Root {
 /// the lock of the root.
 pub(super) fn forget_lost(root: &Path) -> Result<()> {
     let listed = read(root);
-    let kept = |name: &String| !is_lost(&root.join(name));
+    let kept = |name: &String| !has_no_files(&root.join(name));
     if listed.iter().all(kept) {
         return Ok(());
     }
@@ -126,8 +126,8 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
 }
 
 /// Returns whether a directory is missing or empty. Returns false for a path that cannot be read as
-/// a directory, because opening the store reports that error.
-fn is_lost(place: &Path) -> bool {
+/// a directory, because opening the store or the snapshotter reports that error.
+pub(super) fn has_no_files(place: &Path) -> bool {
     match fs::read_dir(place) {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         Ok(mut entries) => entries.next().is_none(),

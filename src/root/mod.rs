@@ -184,6 +184,17 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
+    /// Returns the directory of the lock files by which unpacks of the same layers into a
+    /// snapshotter exclude each other.
+    pub(crate) fn locks(&self, name: &str) -> PathBuf {
+        self.snapshots(name).join("locks")
+    }
+
+    /// Returns whether the directory of a snapshotter has files, or cannot be read.
+    pub(crate) fn has_files_of(&self, name: &str) -> bool {
+        !made::has_no_files(&self.snapshots(name))
+    }
+
     /// Returns whether this user can write to the root.
     pub(crate) fn is_writable(&self) -> bool {
         self.writable

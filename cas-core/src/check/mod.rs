@@ -57,7 +57,8 @@ pub const QUARANTINE: &str = "quarantine";
 pub const RECOVERED: &str = "recovered";
 
 /// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was
-/// found. Other jobs may use the store meanwhile.
+/// found. Other jobs may use the store meanwhile. If the first snapshotter keeps tars, a layer
+/// counts as stored if this snapshotter has its tar.
 ///
 /// # Errors
 /// Errors of the store and of the snapshotters. A damaged blob, record or snapshot is not an error.

@@ -18,9 +18,9 @@ use crate::snapshot::{Info, SnapshotKind, Snapshotter, chain_ids};
 impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
     /// record of the manifest states that the snapshotter keeps their tars. Returns no layers if
-    /// no snapshotter of the check keeps tars. A repair changes the record to state that the image
-    /// needs the blobs of these layers. If a tar exists but is damaged, the check of its snapshot
-    /// reports this.
+    /// the first snapshotter of the check does not keep tars. A repair changes the record to state
+    /// that the image needs the blobs of these layers. If a tar exists but is damaged, the check of
+    /// its snapshot reports this.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -122,10 +122,11 @@ impl<'a> Checker<'a> {
         Ok(Some(record))
     }
 
-    /// Returns the snapshotter that keeps tars, if there is one.
+    /// Returns the first snapshotter of the check if it keeps tars. The tars of any other
+    /// snapshotter do not count as stored, because the layers of images are not read there.
     fn keeper(&self) -> Option<&'a dyn Snapshotter> {
-        let mut snapshotters = self.snapshotters.iter().copied();
-        snapshotters.find(|one| one.keeps_tars())
+        let first = self.snapshotters.first().copied();
+        first.filter(|one| one.keeps_tars())
     }
 
     /// Returns the layers of a manifest and their chain IDs. Returns nothing if the configuration

@@ -10,6 +10,7 @@ use cas_core::snapshot::Info;
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
 use cas_host::MountedDirs;
 
+use super::each_snapshotter::collected;
 use super::{Cas, OpenOptions, mounted};
 use crate::root::Root;
 
@@ -114,7 +115,8 @@ impl Cas {
             opened => opened?,
         };
         let sources = RepairSources::open(&cas, from.as_deref(), plain_http, auth_file).await?;
-        let rebuilder = LayerRebuilder::new(&cas, &sources, &progress);
+        let handles = cas.with_each_snapshotter().await?;
+        let rebuilder = LayerRebuilder::new(&cas.store, &handles, &sources, &progress);
         let check = CheckOptions {
             read_data,
             resume,
@@ -126,7 +128,7 @@ impl Cas {
             }),
             progress: Arc::clone(&progress),
         };
-        let snapshotters = cas.collected_snapshotters();
+        let snapshotters = collected(&handles);
         let checked = check::check(&cas.store, &snapshotters, &check).await;
         #[cfg(feature = "registry")]
         sources.warn_of_skipped(&*progress);
@@ -149,7 +151,7 @@ impl Cas {
             }
             findings.extend(left);
         }
-        if cas.store.owner().is_none() {
+        for cas in handles.iter().filter(|one| one.store.owner().is_none()) {
             let left = match cas.left_beside(SystemTime::now(), repair).await {
                 // The damage that was found before may be in the directories of the leftovers.
                 Err(_) if findings.iter().any(|finding| !finding.repaired) => Vec::new(),

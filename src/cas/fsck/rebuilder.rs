@@ -11,16 +11,19 @@ use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
 use cas_core::transfer::{self, PullOptions};
-use cas_core::{Descriptor, Document, Error, Manifest, Next, Result, Snapshotter, gc};
+use cas_core::{Descriptor, Document, Error, Manifest, Next, Result, Snapshotter, Store, gc};
 use cas_layer::unpack;
 use tokio::sync::OnceCell;
 
 use super::sources::RepairSources;
 use crate::cas::Cas;
+use crate::cas::each_snapshotter::collected;
 
 /// Unpacks the layers of the images in a store.
 pub(super) struct LayerRebuilder<'a> {
-    cas: &'a Cas,
+    store: &'a Store,
+    /// A handle for each snapshotter of the check.
+    handles: &'a [Cas],
     sources: &'a RepairSources<'a>,
     progress: &'a Arc<dyn Progress>,
     /// For each chain ID, the layer with this chain ID, and an image that has the layer.
@@ -38,12 +41,14 @@ struct Found {
 
 impl<'a> LayerRebuilder<'a> {
     pub(super) fn new(
-        cas: &'a Cas,
+        store: &'a Store,
+        handles: &'a [Cas],
         sources: &'a RepairSources<'a>,
         progress: &'a Arc<dyn Progress>,
     ) -> Self {
         LayerRebuilder {
-            cas,
+            store,
+            handles,
             sources,
             progress,
             layers: OnceCell::new(),
@@ -54,10 +59,10 @@ impl<'a> LayerRebuilder<'a> {
     /// configuration cannot be read.
     async fn layers(&self) -> Result<HashMap<String, Found>> {
         let mut found = HashMap::new();
-        for root in self.cas.store.images.roots().await? {
+        for root in self.store.images.roots().await? {
             for manifest in self.manifests(root.target).await? {
                 let manifest = Arc::new(manifest);
-                let Ok(chain) = unpack::chain_of(&self.cas.store, &manifest).await else {
+                let Ok(chain) = unpack::chain_of(self.store, &manifest).await else {
                     continue;
                 };
                 for (in_chain, layer) in chain.iter().zip(&manifest.layers) {
@@ -74,9 +79,17 @@ impl<'a> LayerRebuilder<'a> {
         Ok(found)
     }
 
+    /// Returns the handle of a snapshotter of the check.
+    fn handle_of(&self, snapshotter: &dyn Snapshotter) -> Result<&Cas> {
+        let name = snapshotter.name();
+        let is_of = |cas: &&Cas| cas.snapshotter().is_ok_and(|one| one.name() == name);
+        let found = self.handles.iter().find(is_of);
+        found.ok_or_else(|| Error::internal("the snapshotter is not one of this check"))
+    }
+
     /// Fetches a layer into the store.
     async fn fetch(&self, guard: &LeaseGuard, found: &Found) -> Result<()> {
-        let store = &self.cas.store;
+        let store = self.store;
         let options = PullOptions::default().with_progress(Arc::clone(self.progress));
         let mut last = Error::not_found(
             "the store does not have the layer, and no source for it is known; pull or import the \
@@ -95,7 +108,7 @@ impl<'a> LayerRebuilder<'a> {
     /// Returns the manifests at and below a target that are in the store.
     async fn manifests(&self, target: Descriptor) -> Result<Vec<Manifest>> {
         let manifests = Mutex::new(Vec::new());
-        let (content, found) = (&*self.cas.store.content, &manifests);
+        let (content, found) = (&*self.store.content, &manifests);
         let handler = handler_fn(|descriptor: Descriptor| async move {
             if !descriptor.media_type.is_document() {
                 return Ok(Next::NONE);
@@ -116,7 +129,7 @@ impl<'a> LayerRebuilder<'a> {
 
 #[async_trait]
 impl Rebuilder for LayerRebuilder<'_> {
-    async fn rebuild(&self, _: &dyn Snapshotter, key: &str) -> Result<()> {
+    async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
         let layers = self.layers.get_or_try_init(|| self.layers()).await?;
         let found = layers.get(key).ok_or_else(|| {
             Error::not_found(
@@ -125,10 +138,10 @@ impl Rebuilder for LayerRebuilder<'_> {
             )
             .subject(key)
         })?;
-        let (store, chain_id) = (&self.cas.store, key.parse()?);
+        let (store, chain_id) = (self.store, key.parse()?);
         let target = unpack::Target {
             tables: self.sources.tables(),
-            ..self.cas.target()?
+            ..self.handle_of(snapshotter)?.target()?
         };
         let rebuild = unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
         let is_stored = store.content.stat(&found.layer.digest).await?.is_some();
@@ -144,8 +157,7 @@ impl Rebuilder for LayerRebuilder<'_> {
         guard.finish_with(rebuilt).await?;
         let only = BTreeSet::from([found.layer.digest]);
         let options = gc::GcOptions::default().with_only(Some(only));
-        let snapshotters = self.cas.collected_snapshotters();
-        gc::collect(store, &snapshotters, &options)
+        gc::collect(store, &collected(self.handles), &options)
             .await
             .map(|_| ())
     }

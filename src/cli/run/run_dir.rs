@@ -99,8 +99,7 @@ impl RunDir {
     }
 }
 
-/// Removes the directories and snapshots that killed runs have left, if the runs used the
-/// snapshotter of `cas`. A failure to clean up after one run is only a warning. A dry run removes
+/// Removes the directories and snapshots that killed runs have left. A failure to clean up after one run is only a warning. A dry run removes
 /// nothing. Returns what was removed, or for a dry run what would be removed.
 pub(in super::super) async fn sweep(
     cas: &Cas,
@@ -108,16 +107,18 @@ pub(in super::super) async fn sweep(
     progress: &dyn Progress,
 ) -> Result<Removed> {
     let mut removed = Removed::default();
-    for run in cas.ended_runs().await? {
-        let (leftover, snapshot) = (run.leftover(), run.snapshot);
-        if !dry_run && let Err(error) = RunDir(run.run).remove(cas).await {
-            progress.warn(&format!(
-                "cannot clean up after a killed run: {error}; the next `cas gc` tries again"
-            ));
-            continue;
+    for cas in cas.with_each_snapshotter().await? {
+        for run in cas.ended_runs().await? {
+            let (leftover, snapshot) = (run.leftover(), run.snapshot);
+            if !dry_run && let Err(error) = RunDir(run.run).remove(&cas).await {
+                progress.warn(&format!(
+                    "cannot clean up after a killed run: {error}; the next `cas gc` tries again"
+                ));
+                continue;
+            }
+            removed.leftovers.push(leftover);
+            removed.snapshots.extend(snapshot);
         }
-        removed.leftovers.push(leftover);
-        removed.snapshots.extend(snapshot);
     }
     Ok(removed)
 }
