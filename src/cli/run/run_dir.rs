@@ -99,8 +99,9 @@ impl RunDir {
     }
 }
 
-/// Removes the directories and snapshots that killed runs have left. A failure to clean up after one run is only a warning. A dry run removes
-/// nothing. Returns what was removed, or for a dry run what would be removed.
+/// Removes the directories and snapshots that killed runs have left. A failure to clean up after one
+/// run is only a warning. A dry run removes nothing. Returns what was removed, or for a dry run what
+/// would be removed.
 pub(in super::super) async fn sweep(
     cas: &Cas,
     dry_run: bool,
