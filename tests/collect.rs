@@ -287,8 +287,8 @@ fn repeat(root: &Path, commands: &[&[&str]], end: Instant) {
     }
 }
 
-/// No job is killed, so `cas fsck` finds nothing. The engine of the store is `fs`, because the other
-/// engines on this machine let only one process at a time use a store that it can write to.
+/// No job is killed, so `cas fsck` finds nothing. The engine of the store is `fs`, because in a
+/// directory, the other engines let only one process at a time use a store that it can write to.
 #[test]
 fn no_command_that_lists_or_checks_is_disturbed_by_what_vanishes_meanwhile() {
     let scratch = tempfile::tempdir().unwrap();
