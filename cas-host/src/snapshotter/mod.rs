@@ -204,8 +204,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
 
     /// Locks the directory of a snapshot that is about to be removed. Until the lock is released,
     /// no other process takes the directory for a leftover, although no record names it any more.
-    /// Returns `None` if there is no directory, or if it cannot be locked. In that case, the
-    /// snapshot is removed all the same.
+    /// Returns `None` if the directory is absent or cannot be locked. In that case, the snapshot is
+    /// removed all the same.
     async fn lock_to_remove(&self, key: &str) -> Option<LockedDir> {
         let id = self.snapshots.load(key).await.ok()??.id;
         let dirs = Arc::clone(&self.dirs);
