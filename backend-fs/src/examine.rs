@@ -25,7 +25,7 @@ use crate::places::{self, BLOBS, CAS_DIR, finding};
 const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`. Returns a finding for each problem. Changes nothing
-/// if the directory is not a store of this backend.
+/// if the directory is not a store of this backend. Waits while another process creates the store.
 ///
 /// If `repair` is set, repairs the files. Sets aside a damaged database of records, and entries of
 /// the wrong type, such as a file in the place of a directory. Makes a lost directory of blobs
@@ -45,7 +45,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         root => root?,
     };
-    if root.stat(CAS_DIR)?.is_none() {
+    if root.stat(CAS_DIR)?.is_none() || !layout::is_created(&root)? {
         return Ok(Vec::new());
     }
     // The format decides what the other files mean, so it comes first.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use cas_core::layout::{ImageLayout, OCI_LAYOUT};
+use cas_core::layout::{INDEX, ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result, limit};
 use cas_host::{Dir, Lock, Place, cannot_write, find_foreign, make_private_dir};
 use cas_records_sqlite::SqliteRecords;
@@ -110,6 +110,25 @@ impl Layout {
 /// checks, upgrades or repairs the layout.
 fn lock_layout(cas_dir: &Dir) -> io::Result<Lock> {
     Lock::exclusive(cas_dir, "lock")
+}
+
+/// Waits while another process creates the layout. Returns false if no process has created it yet,
+/// or if the creation was interrupted before it made `index.json`. Such a layout has no content.
+pub(crate) fn is_created(root: &Dir) -> io::Result<bool> {
+    let Ok(cas_dir) = root.open_dir(CAS_DIR) else {
+        return Ok(true);
+    };
+    if cas_dir.stat(FORMAT)?.is_some() {
+        return Ok(true);
+    }
+    // On a read-only file system, the lock fails, and no process creates a layout.
+    let _lock = lock_layout(&cas_dir);
+    for (dir, name) in [(&cas_dir, FORMAT), (&cas_dir, RECORDS), (root, INDEX)] {
+        if dir.stat(name)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens `.cas/`. If it is absent, first creates it, but only in an empty directory or a layout.

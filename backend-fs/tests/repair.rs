@@ -252,3 +252,18 @@ fn an_unknown_option_is_refused_before_anything_is_repaired() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     assert!(!file.exists());
 }
+
+#[test]
+fn a_store_is_not_damaged_while_it_is_created() {
+    let temp = tempfile::tempdir().unwrap();
+    for number in 0..100 {
+        let path = temp.path().join(number.to_string());
+        let location = format!("fs://{}", path.display()).parse().unwrap();
+        thread::scope(|scope| {
+            let creation = scope.spawn(|| drop(FsStore::open(&path).unwrap()));
+            while !creation.is_finished() {
+                assert_eq!(wait(FsOpener.examine(&location, false)).unwrap(), []);
+            }
+        });
+    }
+}
