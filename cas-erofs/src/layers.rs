@@ -13,6 +13,7 @@ use crate::headers::HeaderReader;
 use crate::stored::StoredReader;
 use crate::tree::{Content, Tree};
 use crate::vmdk::data_name;
+use cas_host::calls::undisturbed;
 
 /// Alignment in bytes of each file in the data file for sparse files, and of each data file in an
 /// image. File systems can share blocks of this size between files.
@@ -142,7 +143,7 @@ impl Layers {
     /// # Errors
     /// As [`Layers::add`].
     pub fn add_file(&mut self, file: File) -> Result<Vec<String>> {
-        let length = file.metadata()?.len();
+        let length = undisturbed(|| file.metadata())?.len();
         let headers = file.try_clone()?;
         let source = self.data.len();
         self.data.push(DataFile { file, length });

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use cas_core::{Error, Result};
 
 use crate::image::format::{CHECKSUM, DEVICE, INODE, MAGIC, SLOT, SUPERBLOCK, crc32c};
+use cas_host::calls::undisturbed;
 
 /// Length of the superblock in bytes.
 const LENGTH: usize = 128;
@@ -56,7 +57,7 @@ impl Superblock {
 /// `Corrupt` for a file that is not an image or that is damaged; `Unsupported` for features that
 /// are not known, or if the image needs other files; errors of the file system.
 pub fn check_image(file: &File) -> Result<()> {
-    let length = file.metadata()?.len();
+    let length = undisturbed(|| file.metadata())?.len();
     let mut found = Superblock([0; LENGTH]);
     if length < SUPERBLOCK + LENGTH as u64 {
         return Err(corrupt("the file is too short"));

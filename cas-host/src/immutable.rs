@@ -7,6 +7,8 @@ use cas_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
+use crate::calls::undisturbed;
+
 /// Makes a file immutable, or mutable again. No user can write to, truncate, rename or remove an
 /// immutable file. Does nothing if the file is already in the requested state.
 ///
@@ -14,13 +16,13 @@ use rustix::io::Errno;
 /// `Unsupported` if the file system has no such attribute; `Denied` without the right to change it
 /// (`CAP_LINUX_IMMUTABLE`); errors of the file system.
 pub fn set_immutable(file: impl AsFd, immutable: bool) -> Result<()> {
-    let changed = ioctl_getflags(&file).and_then(|flags| {
+    let changed = undisturbed(|| ioctl_getflags(&file)).and_then(|flags| {
         if flags.contains(IFlags::IMMUTABLE) == immutable {
             return Ok(());
         }
         let mut wanted = flags;
         wanted.set(IFlags::IMMUTABLE, immutable);
-        ioctl_setflags(&file, wanted)
+        undisturbed(|| ioctl_setflags(&file, wanted))
     });
     changed.map_err(|errno| {
         let source = io::Error::from(errno);

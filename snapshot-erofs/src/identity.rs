@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, chain_ids};
 use cas_core::{Algorithm, Context, Digest, Result};
+use cas_host::calls::undisturbed;
 use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
@@ -34,7 +35,7 @@ impl Identity {
     pub(crate) fn of(dirs: &SnapshotDirs, key: &str, snapshot: &SnapshotRecord) -> Option<Self> {
         let directory = dirs.path(snapshot.id);
         stored(dirs, snapshot.id)?;
-        if let Ok(text) = fs::read_to_string(directory.join(DIGEST)) {
+        if let Ok(text) = undisturbed(|| fs::read_to_string(directory.join(DIGEST))) {
             return text.parse().ok().map(Identity::Digest);
         }
         let parent = snapshot.parent.as_deref().map(str::parse).transpose();
@@ -90,7 +91,7 @@ impl Identity {
 /// Returns the name of the file of a layer, if it has one.
 fn stored(dirs: &SnapshotDirs, id: u64) -> Option<&'static str> {
     let tree = dirs.path(id).join(TREE);
-    let exists = |name: &&str| fs::symlink_metadata(tree.join(name)).is_ok();
+    let exists = |name: &&str| undisturbed(|| fs::symlink_metadata(tree.join(name))).is_ok();
     LAYER_FILES.into_iter().find(exists)
 }
 

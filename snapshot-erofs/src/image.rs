@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cas_core::snapshot::{Backing, Condition, Depth, LAYER_TAR, Mount, Usage};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
+use cas_host::calls::undisturbed;
 use cas_host::erofs::ImageFiles;
 use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
 use cas_lazy::StoredTable;
@@ -349,7 +350,7 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
 /// Errors of the file system.
 pub(crate) fn usage(directory: &Path) -> Result<Usage> {
     let mut sum = Usage::default();
-    let entries = match fs::read_dir(directory) {
+    let entries = match undisturbed(|| fs::read_dir(directory)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sum),
         entries => entries.during("list", directory.display())?,
     };
@@ -359,7 +360,7 @@ pub(crate) fn usage(directory: &Path) -> Result<Usage> {
         if !name.to_str().is_some_and(is_beside) {
             continue;
         }
-        match entry.metadata() {
+        match undisturbed(|| entry.metadata()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => {
                 sum += Usage {

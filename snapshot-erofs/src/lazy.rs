@@ -11,6 +11,7 @@ use cas_core::error::malformed;
 use cas_core::snapshot::{Condition, Depth, OnDemandBytes};
 use cas_core::{Context, Error, ErrorKind, Result};
 use cas_erofs::Layers;
+use cas_host::calls::undisturbed;
 use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs, sum_of_range};
 use cas_lazy::{LazyLayer, StoredTable};
 
@@ -24,7 +25,7 @@ const FUSE: i64 = 0x6573_5546;
 /// Returns whether the layer with this number is read on demand, and its tar is not complete.
 pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
     let path = dirs.path(id).join(TREE).join(StoredTable::FILE);
-    let has_table = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let has_table = undisturbed(|| fs::symlink_metadata(&path)).is_ok_and(|found| found.is_file());
     has_table && complete_tar(dirs, id).is_none()
 }
 
@@ -32,7 +33,9 @@ pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
 /// not complete, or was never read on demand.
 pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
     let path = dirs.path(id).join(StoredTable::TAR_FILE);
-    fs::symlink_metadata(&path).is_ok().then_some(path)
+    undisturbed(|| fs::symlink_metadata(&path))
+        .is_ok()
+        .then_some(path)
 }
 
 /// Returns the condition of a layer that is read on demand, and `Sound` for any other layer. Reads
@@ -44,7 +47,7 @@ pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
 /// file system.
 pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let tree = dirs.path(id).join(TREE);
-    let is_here = fs::symlink_metadata(tree.join(StoredTable::FILE)).is_ok();
+    let is_here = undisturbed(|| fs::symlink_metadata(tree.join(StoredTable::FILE))).is_ok();
     if !is_here || matches!(depth, Depth::Directory) {
         return Ok(Condition::Sound);
     }
@@ -126,7 +129,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
     let Some(path) = complete_tar(dirs, id) else {
         return Ok(Condition::Sound);
     };
-    let found = fs::symlink_metadata(&path).during("measure", path.display())?;
+    let found = undisturbed(|| fs::symlink_metadata(&path)).during("measure", path.display())?;
     if !found.is_file() || (found.mtime(), found.mtime_nsec()) != (0, 0) {
         let what = format!(
             "{} was changed after it was completed",
@@ -138,7 +141,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
         return Ok(Condition::Sound);
     };
     let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
-    let stored = fs::read(&description).during("read", description.display())?;
+    let stored = undisturbed(|| fs::read(&description)).during("read", description.display())?;
     let expected = StoredTable::from_bytes(&stored)?.diff_id;
     let file = erofs::open_file(&path).during("open", path.display())?;
     let mut pace = Pace::new(per_second);
@@ -160,7 +163,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
 /// table of contents is missing, and as [`StoredTable::read`]; errors of the file system.
 pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandBytes>> {
     let tree = dirs.path(id).join(TREE);
-    if fs::symlink_metadata(tree.join(StoredTable::FILE)).is_err() {
+    if undisturbed(|| fs::symlink_metadata(tree.join(StoredTable::FILE))).is_err() {
         return Ok(None);
     }
     let path = dirs.path(id).join(StoredTable::BYTES_FILE);
@@ -189,7 +192,7 @@ pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 /// Returns the number of the session that serves the data files: the device number of the file
 /// system on which they are served. Returns 0 if the directory [`SERVED`] cannot be found.
 pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
-    fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
+    undisturbed(|| fs::metadata(dirs.beside(SERVED))).map_or(0, |found| found.dev())
 }
 
 /// Removes the data files of layers whose tars are complete, and the checksums of their pieces.
@@ -207,7 +210,7 @@ pub(crate) fn remove_unused_data(dirs: &SnapshotDirs, mounts: &Path) -> Result<(
             name.to_str()
                 .is_some_and(|name| name.ends_with(&of_session))
         };
-        let entries = fs::read_dir(mounts).into_iter().flatten();
+        let entries = undisturbed(|| fs::read_dir(mounts)).into_iter().flatten();
         if entries.flatten().any(|entry| is_mounted(&entry)) {
             return Ok(());
         }
@@ -218,7 +221,7 @@ pub(crate) fn remove_unused_data(dirs: &SnapshotDirs, mounts: &Path) -> Result<(
         }
         for name in [StoredTable::PIECES_FILE, StoredTable::DATA_FILE] {
             let path = dirs.path(id).join(name);
-            match fs::remove_file(&path) {
+            match undisturbed(|| fs::remove_file(&path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed.during("remove", path.display())?,
             }

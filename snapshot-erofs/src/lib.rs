@@ -46,6 +46,7 @@ use cas_core::snapshot::{
     Backing, Condition, Depth, LAYER_IMAGE, Mount, OnDemandBytes, SnapshotKind, Usage,
 };
 use cas_core::{Context, Error, Result};
+use cas_host::calls::undisturbed;
 use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
 use cas_host::{
@@ -170,7 +171,7 @@ impl SnapshotLayout for Erofs {
     ) -> Result<Vec<Mount>> {
         let directory = dirs.path(snapshot.id);
         let is_view = snapshot.kind == SnapshotKind::View;
-        let has_work = || directory.join(WORK).try_exists();
+        let has_work = || undisturbed(|| directory.join(WORK).try_exists());
         if !is_view && !has_work().during("open", directory.display())? {
             return Err(Error::precondition(
                 "the snapshot was prepared to store a layer and cannot be mounted; commit it, then \

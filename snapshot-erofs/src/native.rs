@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::{Backing, LAYER_IMAGE, LAYER_TAR, Mount};
 use cas_core::{Context, Error, Result};
+use cas_host::calls::undisturbed;
 use cas_host::erofs::{self, ImageFiles};
 use cas_host::{SnapshotDirs, TREE};
 
@@ -98,7 +99,7 @@ impl NativeLayer {
 
 /// Returns whether the layer with this number is native.
 pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
-    fs::symlink_metadata(file(dirs, id)).is_ok()
+    undisturbed(|| fs::symlink_metadata(file(dirs, id))).is_ok()
 }
 
 /// Returns the error for native layers in a snapshotter that was opened without `native`.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas_core::{Algorithm, Digest, Hasher, Result};
+use cas_host::calls::undisturbed;
 use cas_host::{calls, fill};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -55,7 +56,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Returns the description of the file at `path`.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::symlink_metadata(path)?;
+        let found = undisturbed(|| fs::symlink_metadata(path))?;
         Ok(Seen {
             length: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
@@ -64,7 +65,7 @@ impl Seen {
 
     /// Returns whether `path` is a file with this length and time.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|found| {
+        undisturbed(|| fs::symlink_metadata(path)).is_ok_and(|found| {
             let same_time = (found.mtime(), found.mtime_nsec()) == self.modified;
             found.is_file() && found.len() == self.length && same_time
         })
@@ -97,7 +98,7 @@ impl Stored {
 
 /// Returns the digest of the blocks of a file. Does not read its holes.
 fn digest(path: &Path) -> io::Result<Digest> {
-    let file = File::open(path)?;
+    let file = undisturbed(|| File::open(path))?;
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut buffer = vec![0; BUFFER];
     let mut next = 0;
