@@ -30,8 +30,8 @@ const ROOT: &str = "CAS_TEST_ROOT";
 /// If this environment variable is set, [`task`] collects garbage instead of doing the work of the
 /// [`Scenario`].
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
-/// The system calls of a collection that change the disk.
-const COLLECTION: [&str; 2] = ["unlinkat", "pwrite64"];
+/// System calls of a collection: those that change the disk, and the locks between them.
+const COLLECTION: [&str; 3] = ["flock", "pwrite64", "unlinkat"];
 
 /// The names of the layers that a scenario makes, each on top of the layer before it.
 pub const LAYERS: [&str; 3] = ["one", "two", "three"];
@@ -280,12 +280,12 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     !output.status.success()
 }
 
-/// Kills a garbage collection at each system call `unlinkat` or `pwrite64` that it makes, with one
-/// kill in each run. Checks that the next collection removes all snapshots and their files. If
-/// strace is not installed, prints `SKIPPED` and does nothing else.
+/// Kills a garbage collection at each system call `flock`, `pwrite64` and `unlinkat` that it makes,
+/// with one kill in each run. Checks that the next collection removes all snapshots and their
+/// files. If strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If a check fails, or if the collection does not call both `unlinkat` and `pwrite64`.
+/// If a check fails, or if the collection does not make all three calls.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");

@@ -1,18 +1,24 @@
-//! Pulls that fail. Everything that was there before still works, and later pulls succeed.
+//! Pulls that fail, or that a signal ends. Everything that was there before still works, and later
+//! pulls succeed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use cas::{Descriptor, MediaType};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use testkit::archive::Tar;
 
 use super::cas;
 use super::fake::{Answer, Fake, Request};
+use super::receiver::Receiver;
 use super::resume::leases;
-use crate::common::{ENGINES, fails, ok};
+use super::sample::Sample;
+use crate::common::{ENGINES, append, fails, ok, text};
 
 /// What the registry does with a request for a blob or a manifest of the other platform.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +27,10 @@ enum Fault {
     Damaged,
     Longer,
     CutThenGone,
+    Stalled,
 }
 
-use Fault::{CutThenGone, Damaged, Longer, Status};
+use Fault::{CutThenGone, Damaged, Longer, Stalled, Status};
 
 /// The other platform of the image.
 const OTHER: &str = "linux/s390x";
@@ -34,6 +41,8 @@ struct Index {
     blobs: BTreeMap<String, (Descriptor, Vec<u8>)>,
     /// The manifest, the configuration and the layer of the other platform.
     other: [String; 3],
+    /// The parts for this machine.
+    own: Sample,
 }
 
 impl Index {
@@ -45,8 +54,8 @@ impl Index {
             descriptor
         };
         let mut entries = Vec::new();
-        let mut other = [const { String::new() }; 3];
-        for platform in [OTHER.parse().unwrap(), cas::Platform::host()] {
+        let platforms: [cas::Platform; 2] = [OTHER.parse().unwrap(), cas::Platform::host()];
+        let [other, own] = platforms.map(|platform| {
             let file = format!("{platform} ").repeat(10_000);
             let layer = put(MediaType::OCI_LAYER, Tar::new().file("file", file).end());
             let config = json!({"os": platform.os, "architecture": platform.architecture,
@@ -55,17 +64,31 @@ impl Index {
             let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
                 "config": config, "layers": [layer]});
             let manifest = put(MediaType::OCI_MANIFEST, manifest.to_string().into_bytes());
-            if entries.is_empty() {
-                other = [&manifest, &config, &layer].map(|part| part.digest.to_string());
-            }
             let mut entry = serde_json::to_value(&manifest).unwrap();
             entry["platform"] = serde_json::to_value(&platform).unwrap();
             entries.push(entry);
-        }
+            [manifest, config, layer]
+        });
         let index = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
             "manifests": entries});
         let root = put(MediaType::OCI_INDEX, index.to_string().into_bytes());
-        Index { root, blobs, other }
+        let part = |part: &Descriptor| {
+            let digest = part.digest.to_string();
+            let data = blobs[&digest].1.clone();
+            (digest, data)
+        };
+        let content = own.iter().map(part).collect();
+        let [manifest, _, layer] = own;
+        Index {
+            root,
+            other: other.map(|part| part.digest.to_string()),
+            own: Sample {
+                root: manifest,
+                layers: vec![layer],
+                content,
+            },
+            blobs,
+        }
     }
 
     /// Returns the answer to a request, with the fault of the wanted blob or manifest.
@@ -92,6 +115,7 @@ impl Index {
             Longer => whole(&[&data[..], b" "].concat()),
             CutThenGone if is_first => whole(data).cut(data.len() / 2),
             CutThenGone => Answer::error(404, "UNKNOWN", "gone meanwhile"),
+            Stalled => whole(data).cut(data.len() / 2).stall(),
         }
     }
 }
@@ -108,12 +132,13 @@ struct Shop {
     fake: Fake,
     faulty: Arc<Mutex<Option<Faulty>>>,
     other: [String; 3],
+    own: Sample,
 }
 
 impl Shop {
     fn open() -> Self {
         let index = Index::new();
-        let other = index.other.clone();
+        let (other, own) = (index.other.clone(), index.own.clone());
         let faulty = Arc::new(Mutex::new(None));
         let known = Arc::clone(&faulty);
         let fake = Fake::start(move |request| index.answer(request, &mut known.lock().unwrap()));
@@ -121,6 +146,7 @@ impl Shop {
             fake,
             faulty,
             other,
+            own,
         }
     }
 
@@ -139,7 +165,7 @@ impl Shop {
 }
 
 /// Checks that the image of this machine can be used, under all of these names.
-fn is_usable(root: &Path, scratch: &Path, names: &[&str], what: &str) {
+fn is_usable(shop: &Shop, root: &Path, scratch: &Path, names: &[&str], what: &str) {
     let done = |command: &mut Command| {
         let out = command.output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
@@ -170,6 +196,11 @@ fn is_usable(root: &Path, scratch: &Path, names: &[&str], what: &str) {
         std::fs::remove_file(&file).unwrap();
         std::fs::remove_dir_all(&copy).unwrap();
     }
+    // A registry without content gets every part from the store.
+    let receiver = Receiver::new();
+    let there = receiver.start().image();
+    done(cas(root, scratch).args(["push", names[0], &there]));
+    receiver.has_all(&shop.own);
     // What has arrived is kept for the next pull, and is not damage.
     let checked = cas(root, scratch)
         .args(["--json", "fsck", "--read-data"])
@@ -177,6 +208,14 @@ fn is_usable(root: &Path, scratch: &Path, names: &[&str], what: &str) {
         .unwrap();
     let said = String::from_utf8_lossy(&checked.stdout);
     assert_eq!((checked.status.code(), &*said), (Some(0), ""), "{what}");
+}
+
+/// Returns the options of a pull of all platforms, or of the other platform, in turn.
+fn more_platforms(number: usize) -> &'static [&'static str] {
+    match number % 2 {
+        0 => &["--all-platforms"],
+        _ => &["--platform", OTHER],
+    }
 }
 
 /// The faults, with the part of the other platform that they hit: its manifest, its configuration
@@ -202,25 +241,81 @@ fn after_a_failed_pull_everything_works_as_before() {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let root = scratch.path().join("root");
         let tool = || cas(&root, scratch.path());
-        let more: &[&str] = match number % 2 {
-            0 => &["--all-platforms"],
-            _ => &["--platform", OTHER],
-        };
+        let more = more_platforms(number);
         ok(tool().args(["--store", engine, "init"]));
         // The first of all pulls fails; another then makes a whole image.
         shop.fails(*part, *fault);
         fails(tool().args(["pull", &image]).args(more), *code);
         ok(tool().args(["pull", &image]));
-        is_usable(&root, scratch.path(), &[&image], &what);
+        is_usable(&shop, &root, scratch.path(), &[&image], &what);
         // The image is there, under two names, when a pull of more fails.
         ok(tool().args(["tag", &image, "second:1"]));
         shop.fails(*part, *fault);
         fails(tool().args(["pull", &image]).args(more), *code);
         assert!(leases(&root).is_empty(), "{what}");
-        is_usable(&root, scratch.path(), &["second:1", &image], &what);
+        is_usable(&shop, &root, scratch.path(), &["second:1", &image], &what);
         shop.works();
         ok(tool().args(["pull", &image, "--all-platforms"]));
         let tree = ok(tool().args(["tree", "second:1"]));
         assert!(!tree.contains("MISSING"), "{what}: {tree}");
     }
+}
+
+/// Ends pulls of more platforms with this signal while the layer of the other platform arrives.
+/// They end with this code and leave this number of leases.
+fn ended_pulls_change_nothing(signal: Signal, code: Option<i32>, left: usize) {
+    let shop = Shop::open();
+    let image = shop.fake.image();
+    let asked = || shop.fake.count("GET", &shop.other[2]);
+    for (number, engine) in ENGINES.iter().enumerate() {
+        let more = more_platforms(number);
+        let what = format!("{engine} {more:?} {signal:?}");
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        let tool = || cas(&root, scratch.path());
+        ok(tool().args(["--store", engine, "init"]));
+        ok(tool().args(["pull", &image]));
+        shop.fails(2, Stalled);
+        let before = asked();
+        // A test that runs in the background may ignore signals, and so would its children.
+        let mut pull = Command::new("env");
+        pull.arg("--default-signal=TERM");
+        append(&mut pull, tool().args(["pull", &image]).args(more));
+        let mut pull = pull.stderr(Stdio::piped()).spawn().unwrap();
+        while asked() == before {
+            assert_eq!(pull.try_wait().unwrap(), None, "{what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Wait until half of the layer has arrived. The rest never arrives.
+        thread::sleep(Duration::from_millis(100));
+        kill_process(Pid::from_child(&pull), signal).unwrap();
+        let ended = pull.wait_with_output().unwrap();
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), code, "{what}: {said}");
+        let leases = leases(&root);
+        assert_eq!(leases.len(), left, "{what}: {leases:?}");
+        is_usable(&shop, &root, scratch.path(), &[&image], &what);
+        // Without the lease, a collection removes what the pull has fetched, but nothing else.
+        for lease in &leases {
+            ok(tool().args(["lease", "rm", "--force", lease]));
+        }
+        ok(tool().arg("gc"));
+        let tree = scratch.path().join("tree");
+        ok(tool().args(["unpack", &image]).arg(&tree));
+        assert!(tree.join("file").exists(), "{what}");
+        shop.works();
+        ok(tool().args(["pull", &image, "--all-platforms"]));
+        let tree = ok(tool().args(["tree", &image]));
+        assert!(!tree.contains("MISSING"), "{what}: {tree}");
+    }
+}
+
+#[test]
+fn after_a_killed_pull_everything_works_as_before() {
+    ended_pulls_change_nothing(Signal::KILL, None, 1);
+}
+
+#[test]
+fn after_a_stopped_pull_everything_works_as_before() {
+    ended_pulls_change_nothing(Signal::TERM, Some(143), 0);
 }

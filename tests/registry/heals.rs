@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,17 +11,47 @@ use testkit::archive::{Header, Tar};
 use super::cas;
 use super::fake::{Answer, Fake};
 use super::sample::Sample;
-use crate::common::ok;
 use crate::common::tree::differences;
+use crate::common::{ENGINES, ok};
+
+/// What happened to the file with the bytes of a blob.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flipped,
+    Truncated,
+    Emptied,
+    Missing,
+}
+
+use Damage::{Emptied, Flipped, Missing, Truncated};
+
+impl Damage {
+    fn hit(self, file: &Path) {
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        match self {
+            Flipped => bytes[middle] ^= 1,
+            Truncated => bytes.truncate(middle),
+            Emptied => bytes.clear(),
+            Missing => return fs::remove_file(file).unwrap(),
+        }
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(file, bytes).unwrap();
+    }
+}
 
 /// Flips a bit of a blob in the store of files.
 pub(super) fn flip(root: &Path, digest: &cas::Digest) {
-    let file = root.join("store/blobs/sha256").join(digest.hex());
-    let mut bytes = fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(&file, bytes).unwrap();
+    Flipped.hit(&root.join("store/blobs/sha256").join(digest.hex()));
+}
+
+/// Returns the only file of a directory with these bytes.
+fn file_with(directory: &Path, bytes: &[u8]) -> PathBuf {
+    let files = fs::read_dir(directory).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    files.retain(|file| fs::read(file).unwrap() == bytes);
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
 }
 
 fn is_intact(root: &Path, digest: &cas::Digest) -> bool {
@@ -34,20 +64,36 @@ fn a_pull_replaces_damaged_blobs_of_every_kind_and_fetches_no_others() {
     let sample = Sample::new(&[1000, 200_000]);
     let good = sample.clone();
     let registry = Fake::start(move |request| good.answer(request));
-    let scratch = tempfile::tempdir().unwrap();
-    let root = scratch.path().join("root");
-    let pull = || ok(cas(&root, scratch.path()).args(["pull", &registry.image()]));
-    pull();
-    let [first, second] = &sample.layers[..] else {
-        panic!("two layers")
-    };
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
     let manifest: cas::Manifest = serde_json::from_slice(sample.data(&sample.root)).unwrap();
-    for damaged in [first, second, &manifest.config, &sample.root] {
-        let before = registry.count("GET", "/v2/");
-        flip(&root, &damaged.digest);
+    // The store `dir` keeps the bytes of its blobs in files with other names.
+    for (engine, directory, damages) in [
+        (
+            "fs",
+            "store/blobs/sha256",
+            &[Flipped, Truncated, Emptied, Missing][..],
+        ),
+        ("dir", "store/uploads", &[Flipped]),
+    ] {
+        if !ENGINES.contains(&engine) {
+            continue;
+        }
+        let root = scratch.path().join(engine);
+        let pull = || ok(cas(&root, scratch.path()).args(["pull", &registry.image()]));
+        ok(cas(&root, scratch.path()).args(["--store", engine, "init"]));
         pull();
-        assert!(is_intact(&root, &damaged.digest), "{damaged:?}");
-        assert_eq!(registry.count("GET", "/v2/"), before + 1, "{damaged:?}");
+        let directory = root.join(directory);
+        for part in [&sample.layers[1], &manifest.config, &sample.root] {
+            for damage in damages {
+                let before = registry.count("GET", "/v2/");
+                damage.hit(&file_with(&directory, sample.data(part)));
+                pull();
+                // The bytes are right again.
+                file_with(&directory, sample.data(part));
+                let fetched = registry.count("GET", "/v2/") - before;
+                assert_eq!(fetched, 1, "{engine}, {damage:?}: {part:?}");
+            }
+        }
     }
 }
 

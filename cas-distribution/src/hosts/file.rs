@@ -111,3 +111,23 @@ pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf
     };
     list().during("read", directory.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_has_as_many_entries_as_are_allowed_and_no_more() {
+        let temp = tempfile::tempdir().unwrap();
+        for number in 0..limit::HOSTS_FILES {
+            fs::write(temp.path().join(format!("{number}.toml")), "").unwrap();
+        }
+        let found = list(temp.path(), &[".toml"]).unwrap().unwrap();
+        assert_eq!(found.len(), limit::HOSTS_FILES);
+        fs::write(temp.path().join("README"), "").unwrap();
+        let error = list(temp.path(), &[".toml"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    }
+}

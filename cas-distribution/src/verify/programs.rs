@@ -183,6 +183,18 @@ mod tests {
     use super::*;
     use crate::process::tests::has_processes;
 
+    #[test]
+    fn a_directory_has_as_many_entries_as_are_allowed_and_no_more() {
+        let temp = tempfile::tempdir().unwrap();
+        for number in 0..limit::HOSTS_FILES {
+            fs::write(temp.path().join(number.to_string()), "").unwrap();
+        }
+        assert_eq!(list(temp.path()).unwrap().len(), limit::HOSTS_FILES);
+        fs::write(temp.path().join("one more"), "").unwrap();
+        let error = list(temp.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    }
+
     /// A directory of verifiers that are shell scripts.
     struct Scripts(tempfile::TempDir);
 

@@ -227,3 +227,19 @@ fn a_layer_may_need_as_many_lookups_as_are_allowed_and_no_more() {
     let said = format!("more than the {allowed} lookups");
     assert!(error.to_string().contains(&said), "{error}");
 }
+
+#[test]
+fn a_tree_has_as_many_nodes_as_are_allowed_and_no_more() {
+    use cas_core::limit::INODES;
+    use node::{Directory, Node, ROOT};
+    let mut tree = Tree::default();
+    let more = |tree: &mut Tree| tree.insert(Node::implied(Directory::new(ROOT, 1)));
+    while tree.nodes.len() < INODES {
+        more(&mut tree).unwrap();
+    }
+    let error = more(&mut tree).unwrap_err();
+    assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange, "{error}");
+    // The place of a removed node is free again.
+    tree.free.push(7);
+    assert_eq!(more(&mut tree).unwrap(), 7);
+}
