@@ -1,9 +1,14 @@
 //! Damage to the objects of a bucket, made by requests to the service.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use cas::Digest;
 use testkit::s3;
 
+use crate::common::{can, cas};
 use crate::scene::{Scene, has};
+use crate::together::{leave_mount, spoil_snapshots};
 
 /// A scene whose store is below a prefix of a bucket.
 struct Bucket {
@@ -15,8 +20,14 @@ struct Bucket {
 impl Bucket {
     /// Returns a scene. Prints the reason and returns `None` without a service.
     fn new(prefix: &'static str) -> Option<Self> {
+        Self::with(prefix, "")
+    }
+
+    /// Returns a scene with more options in the URL of its store.
+    fn with(prefix: &'static str, options: &str) -> Option<Self> {
         let host = s3::service()?;
-        let url = format!("s3://{}/{prefix}?endpoint=http://{host}", s3::BUCKET);
+        let bucket = s3::BUCKET;
+        let url = format!("s3://{bucket}/{prefix}?endpoint=http://{host}{options}");
         let scene = Scene::new(url.leak());
         Some(Bucket {
             scene,
@@ -52,6 +63,18 @@ impl Bucket {
         let version: String = version.chars().take_while(char::is_ascii_digit).collect();
         format!("uploads/{version:0>20}.00000000")
     }
+
+    /// Returns the number of parts of blobs and of ingests.
+    fn parts(&self) -> usize {
+        let list = format!(
+            "/{}?list-type=2&prefix={}/uploads/",
+            s3::BUCKET,
+            self.prefix
+        );
+        let response = s3::ask(self.host, "GET", &list);
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        response.matches("<Key>").count()
+    }
 }
 
 fn cell(digest: &Digest) -> String {
@@ -63,13 +86,13 @@ fn record(digest: &Digest) -> String {
 }
 
 /// Checks that all of these problems are found and repaired at once.
-fn heals_all(scene: &Scene, damage: &[(&str, Digest)]) {
+fn heals_all(scene: &Scene, damage: &[(&str, String)]) {
     let (code, found) = scene.fsck(&["--read-data"]);
     assert_eq!(code, 4, "{found:#?}");
-    for (problem, digest) in damage {
+    for (problem, subject) in damage {
         assert!(
-            has(&found, problem, digest.hex()),
-            "{problem} {digest}: {found:#?}"
+            has(&found, problem, subject),
+            "{problem} {subject}: {found:#?}"
         );
     }
     let (code, repaired) = scene.repair_from_source();
@@ -95,11 +118,11 @@ fn damaged_objects_are_found_and_fetched_again() {
     heals_all(
         scene,
         &[
-            ("blob-damaged", layers[0]),
-            ("record-missing", layers[0]),
-            ("blob-missing", layers[1]),
-            ("blob-damaged", layers[2]),
-            ("blob-damaged", config),
+            ("blob-damaged", layers[0].hex()),
+            ("record-missing", layers[0].hex()),
+            ("blob-missing", layers[1].hex()),
+            ("blob-damaged", layers[2].hex()),
+            ("blob-damaged", config.hex()),
         ],
     );
     // Truncated objects.
@@ -110,9 +133,9 @@ fn damaged_objects_are_found_and_fetched_again() {
     heals_all(
         scene,
         &[
-            ("blob-damaged", document),
-            ("blob-damaged", layers[0]),
-            ("blob-damaged", layers[1]),
+            ("blob-damaged", document.hex()),
+            ("blob-damaged", layers[0].hex()),
+            ("blob-damaged", layers[1].hex()),
         ],
     );
     // Until these are repaired, the rest cannot be checked.
@@ -120,9 +143,66 @@ fn damaged_objects_are_found_and_fetched_again() {
     bucket.put(&record(&layers[2]), "garbage");
     heals_all(
         scene,
-        &[("blob-damaged", document), ("record-damaged", layers[2])],
+        &[
+            ("blob-damaged", document.hex()),
+            ("record-damaged", layers[2].hex()),
+        ],
     );
     scene.works();
+}
+
+/// The snapshots and the mounts are in the root, but a repair unpacks layers of the bucket again.
+#[test]
+fn damage_in_the_root_is_healed_together_with_a_flipped_manifest_in_the_bucket() {
+    if !can(&["umount"]) {
+        return;
+    }
+    let Some(bucket) = Bucket::new("fsck-together") else {
+        return;
+    };
+    let scene = &bucket.scene;
+    leave_mount(scene);
+    spoil_snapshots(scene);
+    let document = scene.manifest_digest;
+    let mut flipped = scene.bytes(&document);
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let flipped = String::from_utf8(flipped).unwrap();
+    bucket.put(&bucket.part(&document), &flipped);
+    heals_all(
+        scene,
+        &[
+            ("blob-damaged", document.hex()),
+            ("snapshot-missing", "native".to_owned()),
+            ("snapshot-damaged", "native".to_owned()),
+            ("mount-left", "mnt".to_owned()),
+        ],
+    );
+    scene.works();
+}
+
+/// An ingest in a bucket ends with its process, which leaves the parts that it has sent. Another
+/// process may still send parts that are less than a day old. Only with the option `single=true`,
+/// no other process can use the bucket, so a check can report these parts at once.
+#[test]
+fn parts_of_a_killed_ingest_are_found_and_removed() {
+    let Some(bucket) = Bucket::with("fsck-ingest", "&single=true") else {
+        return;
+    };
+    let scene = &bucket.scene;
+    let before = bucket.parts();
+    let mut add = cas(&scene.root);
+    add.args(["blob", "add", "-"]).stdin(Stdio::piped());
+    let mut adding = add.stdout(Stdio::null()).spawn().unwrap();
+    let mut input = adding.stdin.take().unwrap();
+    input.write_all(&vec![7; 9 << 20]).unwrap();
+    while bucket.parts() == before {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    adding.kill().unwrap();
+    adding.wait().unwrap();
+    scene.heals("job-left", "content");
+    assert_eq!(bucket.parts(), before);
 }
 
 #[test]

@@ -11,6 +11,30 @@ use cas::records::{Batch, Expect, Table};
 use crate::common::{ENGINES, can, cas, ok};
 use crate::scene::{Scene, files, has, overwrite};
 
+/// Mounts the image at `mnt`, and unmounts it so that the tool does not notice.
+pub(crate) fn leave_mount(scene: &Scene) {
+    let target = scene.scratch.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+    ok(Command::new("umount").arg(&target));
+}
+
+/// Deletes the directory of one snapshot, and empties a file of another.
+pub(crate) fn spoil_snapshots(scene: &Scene) {
+    let snapshots = scene.root.join("snapshots/native/snapshots");
+    let mut directories: Vec<_> = fs::read_dir(&snapshots)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !files(path).is_empty())
+        .collect();
+    directories.sort();
+    let (gone, spoilt) = (directories.remove(0), directories.remove(0));
+    fs::remove_dir_all(gone).unwrap();
+    let filled = |file: &std::path::PathBuf| file.metadata().unwrap().len() > 0;
+    let file = files(&spoilt).into_iter().find(filled).unwrap();
+    overwrite(&file, b"");
+}
+
 #[test]
 fn all_kinds_of_damage_are_found_and_healed_together() {
     if !can(&["umount"]) {
@@ -18,22 +42,8 @@ fn all_kinds_of_damage_are_found_and_healed_together() {
     }
     for store in ENGINES {
         let scene = Scene::new(store);
-        let target = scene.scratch.path().join("mnt");
-        fs::create_dir(&target).unwrap();
-        ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
-        ok(Command::new("umount").arg(&target));
-        let snapshots = scene.root.join("snapshots/native/snapshots");
-        let mut directories: Vec<_> = fs::read_dir(&snapshots)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| !files(path).is_empty())
-            .collect();
-        directories.sort();
-        let (gone, spoilt) = (directories.remove(0), directories.remove(0));
-        fs::remove_dir_all(gone).unwrap();
-        let filled = |file: &std::path::PathBuf| file.metadata().unwrap().len() > 0;
-        let file = files(&spoilt).into_iter().find(filled).unwrap();
-        overwrite(&file, b"");
+        leave_mount(&scene);
+        spoil_snapshots(&scene);
         let layers: Vec<_> = scene.manifest.layers.iter().map(|one| one.digest).collect();
         let (flipped, garbled) = (scene.layer(), scene.manifest_digest);
         let removed = *layers.iter().find(|one| **one != flipped).unwrap();
