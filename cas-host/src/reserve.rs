@@ -22,22 +22,25 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent or empty: 256 KiB, or less on an almost full disk. Leaves
-    /// no file on a full disk. Ignores errors.
+    /// Allocates the file if it is absent, and enlarges it if it is too small: to 256 KiB, or less on
+    /// an almost full disk. Leaves no file on a full disk. Ignores errors.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         let Ok(found) = self.0.stat(NAME) else {
             return;
         };
         // A process that was killed here left an empty file.
-        if found.is_none_or(|stat| stat.st_size == 0)
+        let length = found.map_or(0, |stat| stat.st_size.unsigned_abs());
+        if length < SIZE
             && let Ok(file) = self.0.open_file(NAME, flags, 0o600)
         {
             let mut size = SIZE;
             while calls::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
                 size = size.saturating_sub(STEP);
-                if size == 0 {
-                    self.release();
+                if size <= length {
+                    if length == 0 {
+                        self.release();
+                    }
                     return;
                 }
             }
@@ -53,6 +56,8 @@ impl Reserve<'_> {
         match work() {
             Err(error) if error.kind() == ErrorKind::Full && self.release() => {
                 let outcome = work();
+                // btrfs gives what was freed to others only after it is durable.
+                let _ = syncfs(self.0);
                 self.allocate();
                 outcome
             }
@@ -78,12 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_reserve_is_allocated() {
+    fn a_reserve_that_is_empty_or_too_small_is_enlarged() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join(NAME);
-        std::fs::write(&file, "").unwrap();
-        Reserve(&Dir::open(temp.path()).unwrap()).allocate();
-        assert_eq!(file.metadata().unwrap().len(), SIZE);
+        for length in [0, STEP, SIZE - 1, SIZE] {
+            std::fs::write(&file, vec![0; length as usize]).unwrap();
+            Reserve(&Dir::open(temp.path()).unwrap()).allocate();
+            assert_eq!(file.metadata().unwrap().len(), SIZE, "{length}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas_core::{Error, ErrorKind, Result};
 use cas_host::calls;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 
 /// The name of the file of the reserve that takes up space. The names of its other files, which are
 /// empty, are this name, a full stop and a number.
@@ -106,21 +106,29 @@ impl Space {
         }
     }
 
-    /// Creates the file with the bytes of the reserve if it does not exist, and if at least `least`
-    /// bytes fit.
+    /// Creates the file with the bytes of the reserve, or enlarges it if it is too small, as far as
+    /// bytes fit on the disk. A new file has at least `least` bytes or is not created.
     fn reserve_bytes(&self, least: u64) {
         let path = &self.0.path;
-        if path.exists() {
+        let (wanted, found) = (self.0.reserve.bytes, path.symlink_metadata().ok());
+        let length = found.as_ref().map_or(0, std::fs::Metadata::len);
+        if found.is_some() && length >= wanted {
             return;
         }
-        let Ok(file) = create(path) else {
+        let opened = match found {
+            None => create(path),
+            Some(_) => open_regular(path),
+        };
+        let Ok(file) = opened else {
             return;
         };
-        let mut size = self.0.reserve.bytes;
+        let mut size = wanted;
         while calls::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
             size = size.saturating_sub(STEP);
-            if size < least || size == 0 {
-                let _ = std::fs::remove_file(path);
+            if size < least || size <= length {
+                if length == 0 {
+                    let _ = std::fs::remove_file(path);
+                }
                 return;
             }
         }
@@ -208,9 +216,49 @@ impl Space {
     }
 }
 
+/// Opens a file for writing. Does not follow a symbolic link.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.write(true).custom_flags(flags.bits().cast_signed());
+    options.open(path)
+}
+
 /// Creates an empty file that does not exist.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_reserve_that_is_absent_empty_or_too_small_gets_its_size() {
+        let temp = tempfile::tempdir().unwrap();
+        let reserve = Reserve {
+            bytes: 4 * STEP,
+            files: 0,
+        };
+        let space = Space::new(temp.path(), reserve, Reuse::Immediate).unwrap();
+        let file = temp.path().join(RESERVE);
+        for length in [
+            None,
+            Some(0),
+            Some(STEP),
+            Some(4 * STEP - 1),
+            Some(4 * STEP),
+        ] {
+            let _ = std::fs::remove_file(&file);
+            if let Some(length) = length {
+                std::fs::write(&file, vec![0; length as usize]).unwrap();
+            }
+            space.create_reserve();
+            assert_eq!(file.metadata().unwrap().len(), 4 * STEP, "{length:?}");
+        }
+    }
 }
