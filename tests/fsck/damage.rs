@@ -12,7 +12,7 @@ use cas::{ContentExt, Digest, Store};
 #[cfg(feature = "remote")]
 use crate::common::fails;
 use crate::common::{ENGINES, can, cas, mounting_snapshotters, ok};
-use crate::scene::{Scene, has, overwrite};
+use crate::scene::{Scene, has, overwrite, without_leftovers};
 
 #[test]
 fn flipped_bytes_of_layers_and_documents_are_fetched_again() {
@@ -399,8 +399,8 @@ fn lost_snapshot_directories_are_made_again_by_what_needs_them() {
             lose_directories(&scene, snapshotter, lost.clone());
             let import = ["import", "--unpack", "--name", "app:1"];
             ok(cas(&scene.root).args(import).arg(&archive));
-            let found = scene.fsck(&[]);
-            assert_eq!(found, (0, Vec::new()), "{snapshotter} {lost:?}");
+            let found = without_leftovers(scene.fsck(&[]).1);
+            assert!(found.is_empty(), "{snapshotter} {lost:?}: {found:#?}");
         }
     }
 }

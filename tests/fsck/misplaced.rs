@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::common::{can, cas, fails, mounting_snapshotters, ok};
-use crate::scene::{Scene, has};
+use crate::scene::{Scene, has, without_leftovers};
 
 /// What is in the place of a directory.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +43,6 @@ fn directories(snapshots: &Path) -> Vec<PathBuf> {
         name.parse().unwrap()
     };
     found.sort_by_key(number);
-    found
-}
-
-/// Returns the findings without directories that a later collection removes. If another test copies
-/// the mount table while an image is mounted, directories of this image stay until that test ends.
-fn without_leftovers(mut found: Vec<Value>) -> Vec<Value> {
-    found.retain(|one| one["problem"] != "snapshot-left");
     found
 }
 

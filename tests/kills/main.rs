@@ -41,46 +41,46 @@ mod verbs;
 
 /// Defines a test for each store of the build, on each snapshotter.
 macro_rules! stores {
-    ($($(#[$feature:meta])? $store:ident)*) => {
+    ($($(#[$feature:meta])? $name:ident $store:literal;)*) => {
         $(
             $(#[$feature])?
-            mod $store {
+            mod $name {
                 #[test]
                 #[ignore = "ten minutes; `cargo xtask long` runs it"]
                 fn on_native() {
-                    crate::run::kill_all(stringify!($store), "native");
+                    crate::run::kill_all($store, "native");
                 }
 
                 #[test]
                 #[ignore = "ten minutes; `cargo xtask long` runs it"]
                 fn on_overlay() {
-                    crate::run::kill_all(stringify!($store), "overlay");
+                    crate::run::kill_all($store, "overlay");
                 }
 
                 #[cfg(feature = "erofs")]
                 #[test]
                 #[ignore = "ten minutes; `cargo xtask long` runs it"]
                 fn on_erofs() {
-                    crate::run::kill_all(stringify!($store), "erofs");
+                    crate::run::kill_all($store, "erofs");
                 }
 
                 #[test]
                 #[ignore = "an hour; `cargo xtask faults` runs it"]
                 fn faults_on_native() {
-                    crate::faults::fail_all(stringify!($store), "native");
+                    crate::faults::fail_all($store, "native");
                 }
 
                 #[test]
                 #[ignore = "an hour; `cargo xtask faults` runs it"]
                 fn faults_on_overlay() {
-                    crate::faults::fail_all(stringify!($store), "overlay");
+                    crate::faults::fail_all($store, "overlay");
                 }
 
                 #[cfg(feature = "erofs")]
                 #[test]
                 #[ignore = "an hour; `cargo xtask faults` runs it"]
                 fn faults_on_erofs() {
-                    crate::faults::fail_all(stringify!($store), "erofs");
+                    crate::faults::fail_all($store, "erofs");
                 }
             }
         )*
@@ -112,11 +112,13 @@ fn what_a_failed_call_leaves_is_reported() {
 }
 
 stores! {
-    fs
+    fs "fs";
     #[cfg(feature = "redb")]
-    redb
+    redb "redb";
+    #[cfg(feature = "redb")]
+    by_size "by-size://?small=redb&large=fs";
     #[cfg(feature = "remote")]
-    dir
+    dir "dir";
     #[cfg(feature = "rocksdb")]
-    rocksdb
+    rocksdb "rocksdb";
 }

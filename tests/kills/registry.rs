@@ -36,6 +36,18 @@ pub(crate) const VERBS: &[Verb] = &[
         recover: |place| place.forget(&at_registry(place, OTHER)),
     },
     Verb {
+        name: "pull --parallel",
+        prepare: |place| {
+            place.forget(&at_registry(place, OTHER));
+            renew(place);
+        },
+        command: |place| {
+            let from = at_registry(place, OTHER);
+            place.cas(&["pull", "--unpack", "--parallel", &from])
+        },
+        recover: |place| place.forget(&at_registry(place, OTHER)),
+    },
+    Verb {
         name: "pull --referrers",
         prepare: |place| {
             place.forget(&at_registry(place, SIGNED));
