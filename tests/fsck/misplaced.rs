@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-
 use crate::common::{can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has, without_leftovers};
 
