@@ -77,13 +77,6 @@ pub(crate) const VERBS: &[Verb] = &[
         },
         recover: |place| place.forget(OTHER),
     },
-    #[cfg(feature = "soci")]
-    Verb {
-        name: "soci convert",
-        prepare: renew,
-        command: |place| place.cas(&["soci", "convert", BASE, OTHER, "--min-layer-size", "0"]),
-        recover: |place| place.forget(OTHER),
-    },
     Verb {
         name: "mount",
         prepare: |place| unmount(place, "mounted"),
