@@ -1,14 +1,14 @@
 //! Reads the files of a configuration, and reports mistakes with file and line.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, Result, limit};
 use serde::de::DeserializeOwned;
 
-use crate::bounded::{self, is_absent};
+use crate::bounded;
 
 /// A file of TOML.
 pub(super) struct Text<'a> {
@@ -86,34 +86,23 @@ pub(super) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// `OutOfRange` if it has more entries than [`limit::HOSTS_FILES`]; errors of the file system.
 pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf>>> {
-    let list = || {
-        let entries = match fs::read_dir(directory) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            opened => opened?,
-        };
-        let mut found = Vec::new();
-        for (number, entry) in entries.enumerate() {
-            if number >= limit::HOSTS_FILES {
-                let allowed = limit::HOSTS_FILES;
-                return Err(Error::out_of_range(format!(
-                    "the directory has more than {allowed} entries; remove the unneeded ones"
-                )));
-            }
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| ends.iter().any(|end| name.ends_with(end))) && !path.is_dir()
-            {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(Some(found))
+    let names = bounded::names(directory, "the unneeded ones");
+    let names = names.during("read", directory.display())?;
+    let is_wanted = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| ends.iter().any(|end| name.ends_with(end))) && !path.is_dir()
     };
-    list().during("read", directory.display())
+    let paths = |names: Vec<OsString>| {
+        let paths = names.into_iter().map(|name| directory.join(name));
+        paths.filter(is_wanted).collect()
+    };
+    Ok(names.map(paths))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use cas_core::ErrorKind;
 
     use super::*;

@@ -3,7 +3,6 @@
 //! exit status 0.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use cas_core::image::FullName;
 use cas_core::{Context, Descriptor, Error, ErrorKind, Result, limit};
 
 use super::Verifier;
-use crate::bounded::is_absent;
+use crate::bounded;
 use crate::process::{Ended, Group, Output, Program};
 use crate::runtime;
 
@@ -148,33 +147,20 @@ impl Verifier for VerifierDir {
 
 /// Returns the names of the entries of a directory, in the order of their bytes.
 fn list(path: &Path) -> Result<Vec<OsString>> {
-    let read = || {
-        let entries = fs::read_dir(path).map_err(|error| match is_absent(&error) {
-            true => Error::not_found(
+    let names = bounded::names(path, "those that are not verifiers").and_then(|names| {
+        names.ok_or_else(|| {
+            Error::not_found(
                 "expected a directory of verifiers, found no directory; create it, or correct the \
                  path",
-            ),
-            false => error.into(),
-        })?;
-        let mut names = Vec::new();
-        for entry in entries {
-            if names.len() >= limit::HOSTS_FILES {
-                let allowed = limit::HOSTS_FILES;
-                return Err(Error::out_of_range(format!(
-                    "the directory has more than {allowed} entries; remove those that are not \
-                     verifiers"
-                )));
-            }
-            names.push(entry?.file_name());
-        }
-        names.sort();
-        Ok(names)
-    };
-    read().during("list", path.display())
+            )
+        })
+    });
+    names.during("list", path.display())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
