@@ -17,6 +17,20 @@ pub(crate) fn damage(place: &Place) {
     }
 }
 
+/// Damages a layer that is read on demand: its table of contents or its directory is lost.
+#[cfg(feature = "on-demand")]
+pub(crate) fn damage_on_demand(place: &Place) {
+    let mut layers = snapshots(place).into_iter();
+    let layer = layers.find(|directory| directory.join("fs/lazy.toc").exists());
+    let layer = layer.expect("a layer that is read on demand");
+    // Independent of what the verb has prepared in this round.
+    if place.round % 4 < 2 {
+        fs::remove_file(layer.join("fs/lazy.toc")).unwrap();
+    } else {
+        fs::remove_dir_all(layer).unwrap();
+    }
+}
+
 fn lose_blob(place: &Place, layer: usize) {
     let cas = Cas::open(&place.root).unwrap();
     // An earlier kill may have left the image without the blobs that its manifest lists, but not

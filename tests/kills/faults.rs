@@ -10,11 +10,11 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-use crate::common::{append, text};
+use crate::common::{append, can, text};
 use crate::place::Place;
-use crate::run::{Struck, World, chosen, strike_each};
+use crate::run::{PROGRAMS, Struck, World, chosen, strike_each};
 use crate::strike;
-use crate::verbs::{VERBS, Verb};
+use crate::verbs::{self, Verb, images};
 
 /// The calls that fail with EIO. A question mark precedes each call that some machines do not have,
 /// because strace otherwise refuses an unknown name.
@@ -120,7 +120,7 @@ impl Drop for Context {
 
 /// Makes the calls of all verbs fail, and reports together what was left of any.
 pub(crate) fn fail_all(store: &str, snapshotter: &str) {
-    if !crate::common::can(&["mount", "runc", "strace"]) {
+    if !can(PROGRAMS) || !can(&["strace"]) {
         return;
     }
     let each = std::env::var("CAS_FAULTS_EACH").map_or(1, |number| number.parse().unwrap());
@@ -128,17 +128,19 @@ pub(crate) fn fail_all(store: &str, snapshotter: &str) {
         1 => String::new(),
         _ => format!(", each {each}th call"),
     };
-    strike_each(store, snapshotter, &which, &chosen(), 1, |world, verb| {
+    let verbs = chosen(verbs::of(store, snapshotter));
+    strike_each(store, snapshotter, &which, &verbs, 1, |world, verb| {
         world.fail_verb(verb, READS, WRITES, each)
     });
 }
 
 /// Makes a few calls of an import fail.
 pub(crate) fn fail_few(store: &str, snapshotter: &str) {
-    if !crate::common::can(&["strace"]) {
+    if !can(&["strace"]) {
         return;
     }
-    let import = VERBS.iter().find(|verb| verb.name == "import").unwrap();
+    let mut verbs = images::VERBS.iter();
+    let import = verbs.find(|verb| verb.name == "import").unwrap();
     strike_each(store, snapshotter, "", &[import], 1, |world, verb| {
         let struck = world.fail_verb(verb, &[], &["fsync", "renameat", "mkdirat"], 8);
         let few = struck.left.is_empty() && struck.times < 6;
@@ -150,7 +152,7 @@ pub(crate) fn fail_few(store: &str, snapshotter: &str) {
 /// Checks that these faults are reported: a program that leaves a file if it cannot be removed,
 /// one that says nothing, one that is killed by a signal, and one that ignores a failed sync.
 pub(crate) fn report_planted(store: &str, snapshotter: &str) {
-    if !crate::common::can(&["strace"]) {
+    if !can(&["strace"]) {
         return;
     }
     let planted = |name, command| Verb {

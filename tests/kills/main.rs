@@ -1,6 +1,6 @@
-//! Kills every verb that writes at random moments, and makes each of its system calls fail, on
-//! every store and every snapshotter. Checks that the next collection leaves nothing of what was
-//! killed or failed.
+//! Kills every verb that writes at random moments, on every store and every snapshotter. On each
+//! store in a directory, also makes each system call of the verb fail. Checks that the next
+//! collection leaves nothing of what was killed or failed.
 //!
 //! `cargo xtask kills` makes all kills, and `cargo xtask faults` makes all calls fail. For both,
 //! `CAS_KILLS_OF` is a list of verbs, separated by commas, by default all. `CAS_KILLS_LOG` is a
@@ -17,8 +17,7 @@
     reason = "a test may fail anywhere"
 )]
 
-#[cfg(feature = "aci")]
-mod aci;
+mod bucket;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
@@ -27,61 +26,79 @@ mod damage;
 #[path = "../registry/fake.rs"]
 mod fake;
 mod faults;
+mod inventory;
 mod log;
 mod material;
 mod place;
-
-#[cfg(feature = "registry")]
-mod registry;
-mod resources;
+mod processes;
 mod run;
 mod seed;
 mod strike;
 mod verbs;
 
-/// Defines a test for each store of the build, on each snapshotter.
+/// Defines the tests that kill all verbs on a store, on each snapshotter.
+macro_rules! kills {
+    ($store:literal) => {
+        #[test]
+        #[ignore = "hours; `cargo xtask long` runs it"]
+        fn on_native() {
+            crate::run::kill_all($store, "native");
+        }
+
+        #[test]
+        #[ignore = "hours; `cargo xtask long` runs it"]
+        fn on_overlay() {
+            crate::run::kill_all($store, "overlay");
+        }
+
+        #[cfg(feature = "erofs")]
+        #[test]
+        #[ignore = "hours; `cargo xtask long` runs it"]
+        fn on_erofs() {
+            crate::run::kill_all($store, "erofs");
+        }
+
+        #[cfg(feature = "on-demand")]
+        #[test]
+        #[ignore = "hours; `cargo xtask long` runs it"]
+        fn on_erofs_on_demand() {
+            crate::run::kill_on_demand($store);
+        }
+    };
+}
+
+/// Defines the tests that make the calls of all verbs fail on a store, on each snapshotter.
+macro_rules! faults {
+    ($store:literal) => {
+        #[test]
+        #[ignore = "an hour; `cargo xtask faults` runs it"]
+        fn faults_on_native() {
+            crate::faults::fail_all($store, "native");
+        }
+
+        #[test]
+        #[ignore = "an hour; `cargo xtask faults` runs it"]
+        fn faults_on_overlay() {
+            crate::faults::fail_all($store, "overlay");
+        }
+
+        #[cfg(feature = "erofs")]
+        #[test]
+        #[ignore = "an hour; `cargo xtask faults` runs it"]
+        fn faults_on_erofs() {
+            crate::faults::fail_all($store, "erofs");
+        }
+    };
+}
+
+/// Defines a module with the tests of each store of the build that is in a directory.
 macro_rules! stores {
     ($($(#[$feature:meta])? $name:ident $store:literal;)*) => {
         $(
             $(#[$feature])?
             mod $name {
-                #[test]
-                #[ignore = "ten minutes; `cargo xtask long` runs it"]
-                fn on_native() {
-                    crate::run::kill_all($store, "native");
-                }
-
-                #[test]
-                #[ignore = "ten minutes; `cargo xtask long` runs it"]
-                fn on_overlay() {
-                    crate::run::kill_all($store, "overlay");
-                }
-
-                #[cfg(feature = "erofs")]
-                #[test]
-                #[ignore = "ten minutes; `cargo xtask long` runs it"]
-                fn on_erofs() {
-                    crate::run::kill_all($store, "erofs");
-                }
-
-                #[test]
-                #[ignore = "an hour; `cargo xtask faults` runs it"]
-                fn faults_on_native() {
-                    crate::faults::fail_all($store, "native");
-                }
-
-                #[test]
-                #[ignore = "an hour; `cargo xtask faults` runs it"]
-                fn faults_on_overlay() {
-                    crate::faults::fail_all($store, "overlay");
-                }
-
-                #[cfg(feature = "erofs")]
-                #[test]
-                #[ignore = "an hour; `cargo xtask faults` runs it"]
-                fn faults_on_erofs() {
-                    crate::faults::fail_all($store, "erofs");
-                }
+                kills! { $store }
+                faults! { $store }
             }
         )*
     };
@@ -96,7 +113,7 @@ fn verbs_of_acis_that_are_killed_leave_nothing() {
         #[cfg(feature = "redb")]
         "redb",
     ] {
-        run::kill_few(store, "native", aci::VERBS);
+        run::kill_few(store, "native", verbs::aci::VERBS);
     }
 }
 
@@ -121,4 +138,9 @@ stores! {
     dir "dir";
     #[cfg(feature = "rocksdb")]
     rocksdb "rocksdb";
+}
+
+#[cfg(feature = "s3")]
+mod s3 {
+    kills! { "s3" }
 }

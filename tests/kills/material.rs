@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 use testkit::program::program_that_ends;
 
+#[cfg(feature = "on-demand")]
+use crate::common::chunked;
 use crate::common::layout::layout;
 
 /// The size of the large file of each layer.
@@ -15,9 +17,19 @@ const LARGE: usize = 700_000;
 
 /// Writes layouts with images of two and three layers, `base` and `other`. They share the lowest
 /// layer, which has a program. `signed` is `other` under the name `signed:1`, with an artifact that
-/// refers to it.
+/// refers to it. `zipped` has the layers of `other` in compressed formats: gzip, zstd:chunked and
+/// gzip.
 pub(crate) fn write(place: &Path) {
     layout(&place.join("base"), vec![lowest(), layer("base", 20)]);
+    #[cfg(feature = "on-demand")]
+    chunked::layout(
+        &place.join("zipped"),
+        vec![
+            chunked::plain(&lowest().end()),
+            chunked::zstd_chunked(&layer("other", 60).end()),
+            chunked::plain(&top().end()),
+        ],
+    );
     for name in ["other", "signed"] {
         let layers = vec![lowest(), layer("other", 60), top()];
         layout(&place.join(name), layers);

@@ -1,21 +1,25 @@
 //! A root, what surrounds it, and the collection that ends every round.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use cas::blocking::Cas;
 use cas::gc::GcOptions;
-use testkit::inventory::Inventory;
 
+use crate::bucket::Bucket;
 use crate::common::{cas, ok, text, tree};
-use crate::material;
+use crate::inventory::Inventory;
+use crate::{material, processes};
 
 /// The image that verbs read, which is unpacked.
 pub(crate) const BASE: &str = "base:1";
 /// The image that verbs import or pull.
 pub(crate) const OTHER: &str = "other:1";
+/// The image whose layers are compressed.
+#[cfg(feature = "on-demand")]
+pub(crate) const ZIPPED: &str = "zipped:1";
 /// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 
@@ -24,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) root: PathBuf,
     /// Number of choices made so far.
     pub(crate) round: u64,
+    /// The objects of a store in S3.
+    bucket: Option<Bucket>,
     #[cfg(feature = "registry")]
     pub(crate) registry: Option<crate::common::docker::Registry>,
     #[cfg(feature = "registry")]
@@ -50,8 +56,10 @@ impl Place {
                 .then(|| crate::common::docker::Registry::open(registry_files.path())),
             #[cfg(feature = "registry")]
             _registry_files: registry_files,
+            bucket: Bucket::of(store),
             scratch,
         };
+        let store = place.bucket.as_ref().map_or(store, Bucket::url);
         ok(&mut place.cas(&["--store", store, "--snapshotter", snapshotter, "init"]));
         let base = place.path("base");
         ok(place
@@ -65,6 +73,9 @@ impl Place {
                 .arg(place.path(layout)));
         }
         ok(cas(&source).args(["unpack", BASE]).arg(place.path("right")));
+        ok(cas(&source)
+            .args(["export", OTHER, "--output"])
+            .arg(place.path("other.tar")));
         for name in ["out", "mounted"] {
             fs::create_dir(place.path(name)).unwrap();
         }
@@ -84,10 +95,21 @@ impl Place {
 
     /// Returns a command of the tool on the root.
     pub(crate) fn cas(&self, arguments: &[&str]) -> Command {
-        let mut command = cas(&self.root);
-        command.env("DOCKER_CONFIG", self.scratch.path());
+        self.cas_on(&self.root, arguments)
+    }
+
+    /// Returns a command of the tool on another root.
+    pub(crate) fn cas_on(&self, root: &Path, arguments: &[&str]) -> Command {
+        let mut command = cas(root);
+        command.env(processes::MARK, self.scratch.path());
         command.args(arguments);
         command
+    }
+
+    /// Returns the command lines of the processes that commands on this place have started, and
+    /// that have not ended.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        processes::of(self.scratch.path())
     }
 
     /// Runs a command that may find nothing to do. Returns whether it found something.
@@ -119,9 +141,14 @@ impl Place {
         let cas = Cas::open(&self.root).unwrap();
         let later = SystemTime::now() + LATER;
         #[cfg(feature = "aci")]
-        cas::backend::pool::wait(crate::aci::sweep(cas.store(), later)).unwrap();
+        cas::backend::pool::wait(crate::verbs::aci::sweep(cas.store(), later)).unwrap();
         cas.gc_with(GcOptions::default().with_now(later)).unwrap();
         cas.close().unwrap();
+    }
+
+    /// Waits until the processes that a killed command has started have ended.
+    pub(crate) fn await_processes(&self) {
+        processes::await_end(self.scratch.path());
     }
 
     pub(crate) fn inventory(&self) -> Inventory {
@@ -129,11 +156,17 @@ impl Place {
             let cas = cas::Cas::open(&self.root).await.unwrap();
             let (store, snapshotter) = (cas.store(), &**cas.snapshotter().unwrap());
             let here = self.scratch.path();
-            let taken = Inventory::take(here, &self.root, store, snapshotter).await;
+            let taken = testkit::inventory::Inventory::take(here, &self.root, store, snapshotter);
+            let taken = taken.await;
             cas.close().await.unwrap();
             taken
         };
-        cas::backend::pool::wait(open)
+        let objects = self.bucket.as_ref().map(Bucket::objects);
+        Inventory {
+            root: cas::backend::pool::wait(open),
+            objects: objects.unwrap_or_default(),
+            processes: self.processes(),
+        }
     }
 
     /// Returns what is damaged: findings of a check, and differences in the image's files.
@@ -157,10 +190,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for mounted in ["mounted", "out/made/rootfs"] {
-            if self.is_mounted(mounted) {
-                ok(Command::new("umount").arg("-l").arg(self.path(mounted)));
-            }
+        let here = format!("{}/", self.scratch.path().display());
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounted = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        // Later mounts may be in earlier ones.
+        for directory in mounted.filter(|at| at.starts_with(&here)).rev() {
+            let _ = Command::new("umount").arg("-l").arg(directory).status();
         }
+        self.await_processes();
     }
 }

@@ -23,7 +23,7 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
-  kills    kill every verb 300 times on each local store with each snapshotter; takes hours; can be
+  kills    kill every verb 300 times on each store with each snapshotter; takes days; can be
            resumed
   faults   make every system call of every verb fail once, on each local store and each snapshotter;
            takes a day; can be resumed

@@ -12,11 +12,11 @@ use cas::{Algorithm, Digest, Result, Store};
 use testkit::aci::manifest;
 use testkit::archive::Tar;
 
+use super::Verb;
 use crate::common::ok;
 #[cfg(feature = "registry")]
 use crate::fake::{Answer, Fake};
 use crate::place::Place;
-use crate::verbs::Verb;
 
 /// The name of the ACI, and of the image that is made of it.
 const NAME: &str = "example.com/app";
@@ -53,6 +53,15 @@ pub(crate) const VERBS: &[Verb] = &[
             import.arg(place.path("rkt"));
             import
         },
+        recover: remove,
+    },
+    // Writes when the ACI was last read.
+    Verb {
+        name: "aci cat-manifest",
+        prepare: |place| {
+            ok(&mut import(place));
+        },
+        command: |place| place.cas(&["aci", "cat-manifest", NAME]),
         recover: remove,
     },
     Verb {
