@@ -96,10 +96,12 @@ impl Trial {
 /// Stops at the first trial that returns an error, and returns this error.
 pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
     let done = match log.exists() {
-        true => fs::read_to_string(log).context("read the log")?,
+        true => fs::read_to_string(log)
+            .with_context(|| format!("cannot read the log {}", log.display()))?,
         false => String::new(),
     };
-    let mut file = OpenOptions::new().append(true).create(true).open(log)?;
+    let opened = OpenOptions::new().append(true).create(true).open(log);
+    let mut file = opened.with_context(|| format!("cannot open the log {}", log.display()))?;
     let mut sound = true;
     for trial in trials(counts) {
         let begin = format!("{trial}: ");

@@ -36,7 +36,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::campaign::Counts;
 use crate::check::Place;
 use crate::material::Material;
-use crate::outcome::Outcome;
 use crate::power::{Fault, FileSystem, Plant};
 use crate::promise::Promise;
 use crate::stack::Stack;
@@ -167,13 +166,15 @@ struct CheckArgs {
     material: PathBuf,
     #[arg(long)]
     view: PathBuf,
+    /// Bits of the disk were changed
+    #[arg(long)]
+    rot: bool,
     root: PathBuf,
 }
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(end) => end,
         Err(error) => {
             eprintln!("crash: {error:#}");
             ExitCode::from(2)
@@ -181,8 +182,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does a task. Returns false if a promise was broken.
-fn run(task: Task) -> Result<bool> {
+/// Does a task. Returns the exit code, which is 1 if a promise was broken.
+fn run(task: Task) -> Result<ExitCode> {
     if !matches!(task, Task::Work(_) | Task::Check(_)) {
         namespace::enter()?;
     }
@@ -207,34 +208,41 @@ fn run(task: Task) -> Result<bool> {
             let StormArgs { stack, work, .. } = arguments;
             storm::storm(&stack, work, arguments.changes, arguments.seed)?
         }
-        Task::All(arguments) => return campaign::run(&arguments.counts, &arguments.log),
-        Task::Work(arguments) => {
-            work::work(arguments)?;
-            return Ok(true);
+        Task::All(arguments) => {
+            return campaign::run(&arguments.counts, &arguments.log).map(code);
         }
+        Task::Work(arguments) => return work::work(arguments).map(|()| ExitCode::SUCCESS),
         Task::Check(arguments) => return check_root(arguments),
     };
-    Ok(report(&outcome))
-}
-
-fn report(outcome: &Outcome) -> bool {
     for violation in &outcome.violations {
         println!("{violation}");
     }
     println!("{outcome}");
-    outcome.violations.is_empty()
+    Ok(code(outcome.violations.is_empty()))
 }
 
-fn check_root(arguments: CheckArgs) -> Result<bool> {
+/// Returns the exit code of a task that has found whether all promises are kept.
+fn code(kept: bool) -> ExitCode {
+    ExitCode::from(u8::from(!kept))
+}
+
+fn check_root(arguments: CheckArgs) -> Result<ExitCode> {
     let marks = fs::read_to_string(&arguments.marks)?;
     let place = Place {
         root: &arguments.root,
         mount: &arguments.view,
         material: &Material::at(arguments.material),
     };
-    let found = check::after_loss_of_power(&place, &Promise::of(&marks)?);
+    let promise = Promise::of(&marks)?;
+    let found = match arguments.rot {
+        true => check::after_rot(&place, &promise),
+        false => Some(check::after_loss_of_power(&place, &promise)),
+    };
+    let Some(found) = found else {
+        return Ok(ExitCode::from(power::NOTICED));
+    };
     for violation in &found {
         println!("  {violation}");
     }
-    Ok(found.is_empty())
+    Ok(code(found.is_empty()))
 }

@@ -19,7 +19,35 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let violations = self.violations.len();
-        write!(f, "{violations} violations in {} {}", self.tried, self.what)
+        let (count, tried, what) = (self.violations.len(), self.tried, &self.what);
+        let violations = match count {
+            1 => "violation",
+            _ => "violations",
+        };
+        write!(f, "{count} {violations} in {tried} {what}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_outcome_without_violations_is_sound() {
+        for (count, expected) in [
+            (0, "0 violations in 50 disks"),
+            (1, "1 violation in 50 disks"),
+            (10, "10 violations in 50 disks"),
+        ] {
+            let outcome = Outcome {
+                tried: 50,
+                what: "disks".into(),
+                violations: vec![String::new(); count],
+            };
+            assert_eq!(outcome.to_string(), expected);
+            assert_eq!(expected.starts_with(Outcome::SOUND), count == 0);
+        }
+        // An earlier release has written this line.
+        assert!(!"1 violations in 50 disks".starts_with(Outcome::SOUND));
     }
 }

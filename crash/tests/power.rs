@@ -126,6 +126,11 @@ fn a_disk_whose_flushes_fail_keeps_promises() {
 }
 
 #[test]
+fn a_check_finds_bits_that_have_changed() {
+    keeps_promises_with("fs", "overlay", "ext4", "images", &["--fault", "rot"]);
+}
+
+#[test]
 fn a_name_before_its_bytes_is_found() {
     is_found(&["--work", "name-first"]);
 }

@@ -20,6 +20,9 @@ pub(crate) enum Fault {
     Slow,
     /// All flushes are acknowledged but not made, so the checks must find violations.
     Lie,
+    /// After the loss of power, bits have changed in blocks that were written. `fsck` must find
+    /// damage if this breaks a promise.
+    Rot,
 }
 
 impl Fault {
@@ -31,6 +34,7 @@ impl Fault {
             Fault::Flush => "flush",
             Fault::Slow => "slow",
             Fault::Lie => "lie",
+            Fault::Rot => "rot",
         }
     }
 
@@ -42,6 +46,7 @@ impl Fault {
     pub(crate) fn hits(self, random: &mut Random) -> std::ops::Range<u64> {
         let (first, count) = match self {
             Fault::Lie => return 0..u64::MAX,
+            Fault::Rot => return 0..0,
             // A disk has fewer flushes than writes.
             Fault::Flush => (random.below(400), 3),
             Fault::Read => (random.below(100), 20),

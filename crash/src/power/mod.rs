@@ -19,4 +19,4 @@ mod trial;
 pub(crate) use self::fault::Fault;
 pub(crate) use self::file_system::FileSystem;
 pub(crate) use self::plant::Plant;
-pub(crate) use self::trial::Trial;
+pub(crate) use self::trial::{NOTICED, Trial};

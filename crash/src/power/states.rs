@@ -12,6 +12,9 @@ use super::disk::{Event, Pages, Record};
 /// Size in bytes of a block, the unit that [`Tail::Blocks`] keeps or loses.
 const BLOCK: usize = 4096;
 
+/// Number of bits that change on a disk with [`Fault::Rot`](super::Fault::Rot).
+const FLIPS: usize = 8;
+
 /// What happens to the writes after the last flush.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tail {
@@ -31,6 +34,15 @@ pub(crate) struct State {
     pub(crate) pages: Pages,
     /// The lines that the workers had noted.
     pub(crate) marks: Vec<String>,
+    /// The bits that change after the file system has recovered.
+    pub(crate) flips: Vec<Flip>,
+}
+
+/// A bit that changes.
+pub(crate) struct Flip {
+    pub(crate) offset: u64,
+    /// The byte in which only this bit is set.
+    pub(crate) mask: u8,
 }
 
 /// Chooses `count` positions in a record, and returns them in order. Up to half of them are
@@ -106,7 +118,27 @@ impl<'a> Replay<'a> {
             tail,
             pages,
             marks: marks.collect(),
+            flips: Vec::new(),
         }
+    }
+
+    /// Returns the places of [`FLIPS`] bits in writes before `position`.
+    pub(crate) fn rot(&self, position: usize, random: &mut Random) -> Vec<Flip> {
+        let writes = self.record.events[..position].iter();
+        let writes: Vec<(u64, usize)> = writes
+            .filter_map(|event| match event {
+                Event::Write(offset, data) => Some((*offset, data.len())),
+                _ => None,
+            })
+            .collect();
+        let mut flip = |_| {
+            let (offset, length) = writes[random.below(writes.len() as u64) as usize];
+            Flip {
+                offset: offset + random.below(length as u64),
+                mask: 1 << random.below(8),
+            }
+        };
+        (0..FLIPS.min(writes.len())).map(&mut flip).collect()
     }
 
     /// Writes to `pages` those parts of a write that the device keeps according to `tail`.

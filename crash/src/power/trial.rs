@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -15,7 +16,7 @@ use super::disk::{Disk, Record};
 use super::fault::Fault;
 use super::file_system::{FileSystem, Loop, Mounted};
 use super::plant::Plant;
-use super::states::{Replay, State, positions};
+use super::states::{Flip, Replay, State, positions};
 use crate::material::Material;
 use crate::namespace;
 use crate::outcome::Outcome;
@@ -30,6 +31,19 @@ const NEXT_BOOT: &str = "00000000-0000-4000-8000-000000000001\n";
 /// A shell script. Mounts the file `$0` over the file with the kernel's boot ID, and then runs the
 /// command `$@`.
 const AS_NEXT_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+
+/// The exit code of a check that has found the damage of [`Fault::Rot`].
+pub(crate) const NOTICED: u8 = 3;
+
+/// What a check has found in a state.
+enum Verdict {
+    /// All promises are kept.
+    Sound,
+    /// `fsck` or the file system has found the bits that [`Fault::Rot`] has changed.
+    Noticed,
+    /// Promises are broken, as the text says.
+    Broken(String),
+}
 
 /// What is tried.
 #[derive(Clone, Debug)]
@@ -78,11 +92,16 @@ impl Trial {
         let mut random = Random::new(self.seed, "states");
         let mut replay = Replay::new(&record, self.file_system.sector());
         let mut violations = Vec::new();
+        let mut noticed = false;
         let positions = positions(&record, states, &mut random);
         for position in &positions {
-            let state = replay.state(*position, &mut random);
-            let found = self.check(&scratch, &material, &state)?;
-            if !found.is_empty() {
+            let mut state = replay.state(*position, &mut random);
+            if self.fault == Some(Fault::Rot) {
+                state.flips = replay.rot(*position, &mut random);
+            }
+            let verdict = self.check(&scratch, &material, &state)?;
+            noticed |= matches!(verdict, Verdict::Noticed);
+            if let Verdict::Broken(found) = verdict {
                 if let Some(keep) = keep.filter(|_| violations.is_empty()) {
                     let file = File::create(keep);
                     let file = file.with_context(|| format!("create {}", keep.display()))?;
@@ -93,6 +112,9 @@ impl Trial {
                     "state at event {position} of {events}, tail {tail:?}:\n{found}"
                 ));
             }
+        }
+        if self.fault == Some(Fault::Rot) && !noticed {
+            violations.push("the changed bits damage none of the disks".into());
         }
         Ok(Outcome {
             tried: positions.len() as u64,
@@ -161,18 +183,23 @@ impl Trial {
         Ok(command)
     }
 
-    /// Returns what is wrong with a state, or an empty text.
-    fn check(&self, scratch: &Scratch, material: &Material, state: &State) -> Result<String> {
+    fn check(&self, scratch: &Scratch, material: &Material, state: &State) -> Result<Verdict> {
         let (image, marks) = (scratch.path("image"), scratch.path("marks"));
         state
             .pages
             .save(&File::create(&image)?, self.file_system.size())?;
         fs::write(&marks, state.marks.concat())?;
+        if !state.flips.is_empty() {
+            self.rot(scratch, &image, &state.flips)?;
+        }
         let device = Loop::new(&image)?;
         let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system);
         let mounted = match mounted {
             // Without its flushes, the file system itself may be damaged. This is a violation, too.
-            Err(error) if self.fault == Some(Fault::Lie) => return Ok(format!("{error:#}\n")),
+            Err(error) if self.fault == Some(Fault::Lie) => {
+                return Ok(Verdict::Broken(format!("{error:#}\n")));
+            }
+            Err(_) if self.fault == Some(Fault::Rot) => return Ok(Verdict::Noticed),
             // A file system that has met an error may have to be repaired before it is mounted.
             Err(_) if self.fault.is_some() => {
                 self.file_system.repair(&device.0)?;
@@ -196,18 +223,37 @@ impl Trial {
             .arg(material.path())
             .arg("--view")
             .arg(scratch.path("view"))
+            .args((self.fault == Some(Fault::Rot)).then_some("--rot"))
             .arg(scratch.root());
         let output = command.output().context("run the check")?;
         mounted.unmount()?;
         drop(device);
         fs::remove_file(image)?;
-        if output.status.success() {
-            return Ok(String::new());
+        match output.status.code() {
+            Some(0) => return Ok(Verdict::Sound),
+            Some(code) if code == i32::from(NOTICED) => return Ok(Verdict::Noticed),
+            _ => {}
         }
         let (said, cause) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
-        Ok(format!("{said}{cause}({})\n", output.status))
+        let broken = format!("{said}{cause}({})\n", output.status);
+        Ok(Verdict::Broken(broken))
+    }
+
+    /// Lets the file system recover, and then changes bits of the disk. If a bit of the journal
+    /// changed before, the file system could lose what was acknowledged, and nobody would notice.
+    fn rot(&self, scratch: &Scratch, image: &Path, flips: &[Flip]) -> Result<()> {
+        let device = Loop::new(image)?;
+        Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?.unmount()?;
+        drop(device);
+        let file = File::options().read(true).write(true).open(image)?;
+        for flip in flips {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, flip.offset)?;
+            file.write_all_at(&[byte[0] ^ flip.mask], flip.offset)?;
+        }
+        Ok(())
     }
 }
