@@ -1,4 +1,4 @@
-//! The tool after a kill, on a full disk, and in several concurrent processes.
+//! The tool after a kill, on a full disk, with little memory, and in several concurrent processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,12 +9,16 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::archive::Tar;
+
+use common::cgroup::Cgroup;
 use common::disk::Disk;
-use common::{can, cas, demo_archive, fails, ok};
+use common::{can, cas, demo_archive, fails, layout, ok, text};
 
 /// Returns a directory in memory, where a sync does not wait for all that the machine writes.
 fn scratch() -> tempfile::TempDir {
@@ -240,4 +244,61 @@ fn a_quiet_demo_says_nothing_and_a_json_demo_only_json() {
         .map(|line| serde_json::from_str(line).expect(line))
         .collect();
     assert_eq!(steps.last().unwrap()["step"], 7);
+}
+
+/// A command with too little memory is killed and loses nothing. With a certain amount of memory,
+/// commands work on images that are larger.
+#[test]
+fn with_little_memory_nothing_is_lost_and_large_images_can_be_used() {
+    const FILES: u8 = 32;
+    let Some(group) = Cgroup::new() else {
+        return;
+    };
+    // On a disk, because a file in memory counts as memory of the process that writes it.
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let layer = (0..FILES).fold(Tar::new(), |layer, number| {
+        layer.file(format!("{number}"), vec![number; 2 << 20])
+    });
+    layout::layout(&at("image"), vec![layer]);
+    let mut killed = 0;
+    for (name, store, enough) in [
+        ("fs", "fs", 48),
+        #[cfg(feature = "redb")]
+        ("redb", "redb://?cache=4MiB", 48),
+        #[cfg(feature = "remote")]
+        ("dir", "dir", 60),
+    ] {
+        let root = at(name);
+        let init = ["--store", store, "--snapshotter", "native", "init"];
+        ok(cas(&root).args(init));
+        let mut import = cas(&root);
+        import.args(["import", "--unpack", "--name", "app"]);
+        import.arg(at("image"));
+        for mib in [4, 8, 12, 16, 20, 24, 32] {
+            let out = group.limited(mib, &import).output().unwrap();
+            let said = text(&out.stderr);
+            let ended = out.status.success() || out.status.signal() == Some(9);
+            assert!(ended, "{store}, {mib} MiB: {:?}, {said}", out.status);
+            killed += u32::from(!out.status.success());
+            ok(cas(&root).args(["fsck", "--read-data"]));
+        }
+        let (image, file, tree) = (at("image"), at("app.tar"), at("tree"));
+        let [image, file, tree] = [&image, &file, &tree].map(|path| path.to_str().unwrap());
+        for arguments in [
+            &["import", "--unpack", "--name", "app", image][..],
+            &["export", "app", "-o", file],
+            &["unpack", "app", tree],
+            &["fsck", "--read-data"],
+            &["rmi", "app"],
+            &["gc"],
+        ] {
+            let mut command = cas(&root);
+            command.args(arguments);
+            ok(&mut group.limited(enough, &command));
+        }
+        fs::remove_dir_all(tree).unwrap();
+        fs::remove_file(file).unwrap();
+    }
+    assert!(killed > 0);
 }

@@ -6,6 +6,7 @@
     reason = "a test may fail anywhere"
 )]
 
+pub(crate) mod cgroup;
 #[cfg(all(feature = "cli", feature = "on-demand"))]
 pub(crate) mod chunked;
 pub(crate) mod disk;
