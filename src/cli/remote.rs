@@ -86,7 +86,7 @@ impl Parallel {
         let (mut modes, warnings) = match &self.pull_modes {
             Some(file) => {
                 let read = std::fs::read_to_string(file).map_err(Error::from);
-                let parsed = read.and_then(|text| PullModes::from_toml(&text));
+                let parsed = read.and_then(|text| PullModes::from_soci(&text));
                 parsed.during("read", file.display())?
             }
             None if !self.parallel && !self.discard_unpacked_layers => return Ok(None),

@@ -26,6 +26,8 @@ mod remote;
 #[cfg(feature = "registry")]
 mod settings;
 mod snapshotter;
+#[cfg(feature = "registry")]
+mod soci_config;
 
 use std::fs;
 use std::io;
