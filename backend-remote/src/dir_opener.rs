@@ -11,7 +11,7 @@ use opendal::Operator;
 use opendal::services::Fs;
 
 use crate::error::classify;
-use crate::folder::{Folder, TEMP_DIR};
+use crate::folder::TEMP_DIR;
 use crate::folder_check;
 use crate::format;
 use crate::prefix::Prefix;
@@ -31,19 +31,15 @@ impl RemoteStore {
     /// # Errors
     /// `Busy` if a process already has the store open, and that process or this process can write
     /// to the store (the message has the pid of the process that has the store open, if the pid is
-    /// known); `FailedPrecondition` if the directory contains files but is not a store, if it is a
-    /// store of another kind or of a newer format, or if its file `format` cannot be parsed;
-    /// `Corrupt` if a folder of records is missing; errors of the file system; errors of the system
-    /// if the threads of the store cannot be started.
+    /// known); `FailedPrecondition` if the directory contains files but is not a store, or if it is
+    /// a store of another kind or of a newer format; `Corrupt` if the file `format` of a store is
+    /// missing or does not parse, or if a folder of records is missing; errors of the file system;
+    /// errors of the system if the threads of the store cannot be started.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();
-        let folder = pool::run(move || {
-            folder_check::refuse_lost_folders(&root)?;
-            Folder::open(&root)
-        });
-        let folder = folder.await;
-        let folder = folder.during("open store", path.display())?;
+        let opened = pool::run(move || folder_check::open(&root)).await;
+        let (folder, format) = opened.during("open store", path.display())?;
         let (root, temp) = (path.to_string_lossy(), path.join(TEMP_DIR));
         let service = Fs::default()
             .root(&root)
@@ -52,7 +48,7 @@ impl RemoteStore {
         let operator =
             Operator::new(service).map_err(|error| classify(error, "open store", &root))?;
         let prefix = Prefix::new(operator, Some(folder), MAX_NAME);
-        Self::open_single(prefix, CAPABILITIES)
+        Self::open_single(prefix, format, CAPABILITIES)
             .await
             .during("open store", path.display())
     }

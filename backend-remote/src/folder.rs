@@ -24,7 +24,7 @@ const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, RESERVE, "blobs", "records", "uploa
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
 /// The beginning of the names that repairs give to damaged files `format`.
-const DAMAGED_FORMAT: &str = "format.damaged-";
+pub(crate) const DAMAGED_FORMAT: &str = "format.damaged-";
 /// Size of the reserve in bytes. A removal first writes new content of a record. This content fits
 /// into the space of the reserve, unless the record has very many labels.
 const RESERVE_SIZE: usize = 64 << 10;
@@ -48,23 +48,6 @@ impl Folder {
     /// # Errors
     /// `Busy` if the directory is locked; `FailedPrecondition` if it is not a store and contains
     /// other files; errors of the file system.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let folder = Self::claim(root)?;
-        if folder.is_writable() {
-            folder.remove_temporary()?;
-            let created = folder.create_subfolders();
-            let is_full = |error: &Error| error.kind() == cas_core::ErrorKind::Full;
-            // A loss of power may have left a full disk without one of the folders.
-            if created.as_ref().is_err_and(is_full) && folder.release_reserve() {
-                folder.create_subfolders()?;
-            } else {
-                created?;
-            }
-        }
-        Ok(folder)
-    }
-
-    /// Locks the directory as [`Folder::open`] does, but does not look at what it contains.
     pub(crate) fn claim(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         refuse_foreign(root)?;
@@ -74,6 +57,22 @@ impl Folder {
             owner: OwnerFile::claim(&root.join(LOCK))?,
             reclaiming: RwLock::new(()),
         })
+    }
+
+    /// Removes what a kill left half written, and creates the folders of a store. Does nothing if
+    /// the directory cannot be written.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        if !self.is_writable() {
+            return Ok(());
+        }
+        self.remove_temporary()?;
+        let created = self.create_subfolders();
+        let is_full = |error: &Error| error.kind() == cas_core::ErrorKind::Full;
+        // A loss of power may have left a full disk without one of the folders.
+        match created.as_ref().is_err_and(is_full) && self.release_reserve() {
+            true => self.create_subfolders(),
+            false => created,
+        }
     }
 
     /// Returns whether the directory can be written.
@@ -226,7 +225,8 @@ mod tests {
     #[test]
     fn a_failed_sync_is_final() {
         let home = tempfile::tempdir().unwrap();
-        let folder = Folder::open(home.path()).unwrap();
+        let folder = Folder::claim(home.path()).unwrap();
+        folder.prepare().unwrap();
         pool::wait(folder.sync_parents("uploads/x")).unwrap();
         folder.check().unwrap();
         pool::wait(folder.sync_parents("no such folder/x")).unwrap_err();

@@ -1,6 +1,7 @@
-//! Finds and repairs two kinds of damage of a `dir:` store: a lost or damaged file `format`, and
-//! lost folders of records.
+//! Opens the directory of a `dir:` store. Finds and repairs two kinds of damage: a lost or damaged
+//! file `format`, and lost folders of records.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
@@ -11,19 +12,32 @@ use cas_host::{Dir, NewFile};
 use crate::folder::{Folder, table_folder};
 use crate::format::{self, Format};
 
-/// Checks that the store has lost no folder of records. A new folder in its place would hide the
-/// loss.
+/// Locks the directory `root`, which is created if it does not exist, and makes its folders.
+/// Returns the directory, and the format of its store, or `None` if it has no file `format`.
 ///
 /// # Errors
-/// `Corrupt` if a folder is missing; errors of the file system.
-pub(crate) fn refuse_lost_folders(root: &Path) -> Result<()> {
-    match lost_folders(root)?.first() {
-        None => Ok(()),
-        Some(folder) => Err(Error::corrupt(
-            "the folder of records is missing; run `cas fsck --repair`",
-        )
-        .subject(folder)),
+/// Errors of [`Folder::claim`]; `FailedPrecondition` if the file `format` is of another kind or a
+/// newer version, or if it does not parse and the directory has no objects of a store; `Corrupt` if
+/// the store has lost its file `format` or a folder of records, or if the file does not parse;
+/// errors of the file system.
+pub(crate) fn open(root: &Path) -> Result<(Folder, Option<Format>)> {
+    let folder = Folder::claim(root)?;
+    let body = read_format(root)?;
+    let damage = format_damage(root, body.as_deref())?;
+    if let Some(damage) = damage
+        && has_objects(root)?
+    {
+        return Err(format::damaged(damage));
     }
+    let format = body.as_deref().map(format::parse).transpose()?;
+    // A new folder in the place of a lost folder would hide the loss.
+    if let Some(lost) = lost_folders(root, format.as_ref())?.first() {
+        return Err(Error::corrupt("the folder of records is missing")
+            .advice("run `cas fsck --repair`")
+            .subject(lost));
+    }
+    folder.prepare()?;
+    Ok((folder, format))
 }
 
 /// Checks the file `format` and the folders of records of the store in the directory `root`.
@@ -31,35 +45,25 @@ pub(crate) fn refuse_lost_folders(root: &Path) -> Result<()> {
 /// Finds nothing in a directory that does not have objects of a store.
 ///
 /// # Errors
-/// As [`RemoteStore::open_dir`](crate::RemoteStore::open_dir) if something must be repaired; errors
-/// of the file system.
+/// Errors of [`Folder::claim`] if something must be repaired; errors of the file system.
 pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    if let Some(what) = format_damage(root)? {
+    let body = read_format(root)?;
+    let parsed = body.as_deref().map(format::parse);
+    let mut format = parsed.and_then(Result::ok);
+    if let Some(damage) = format_damage(root, body.as_deref())? {
         if repair {
+            let made = Format::single();
             let _lock = Folder::claim(root)?;
             Dir::open(root)?.set_aside(format::PATH)?;
             let new = NewFile::begin(&root.join(format::PATH))?;
-            std::io::Write::write_all(&mut new.file(), &Format::single().body()?)?;
+            std::io::Write::write_all(&mut new.file(), &made.body()?)?;
             new.publish()?;
+            format = Some(made);
         }
-        findings.push(Finding {
-            problem: Problem::StoreDamaged,
-            subject: format::PATH.to_owned(),
-            detail: format!(
-                "the file {what}; {}",
-                match repair {
-                    true => {
-                        "it was made again (a repair renames a damaged file to \
-                         `format.damaged-NUMBER`)"
-                    }
-                    false => "a repair makes it again",
-                }
-            ),
-            repaired: repair,
-        });
+        findings.push(format::finding(damage, repair));
     }
-    let lost = lost_folders(root)?;
+    let lost = lost_folders(root, format.as_ref())?;
     if repair && !lost.is_empty() {
         Folder::claim(root)?.create_subfolders()?;
     }
@@ -79,32 +83,37 @@ pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
 }
 
 /// Returns the folders of records that do not exist. Every store of the current format has them.
-/// Returns none if the directory has no file `format`, or that of an older or a newer format.
-fn lost_folders(root: &Path) -> Result<Vec<String>> {
-    match std::fs::read(root.join(format::PATH)) {
-        Ok(body) if format::parse(&body).is_ok_and(|format| format.is_current()) => {}
-        _ => return Ok(Vec::new()),
-    }
+/// Returns none if the store has no format or an older one.
+fn lost_folders(root: &Path, format: Option<&Format>) -> Result<Vec<String>> {
     let mut lost = Vec::new();
-    for folder in Table::ALL.map(table_folder) {
-        if !root.join(&folder).try_exists()? {
-            lost.push(folder);
+    if format.is_some_and(Format::is_current) {
+        for folder in Table::ALL.map(table_folder) {
+            if !root.join(&folder).try_exists()? {
+                lost.push(folder);
+            }
         }
     }
     Ok(lost)
 }
 
-/// Returns what is wrong with the file `format`: it is missing although the directory has objects
-/// of a store, or it is not JSON of the right form.
-fn format_damage(root: &Path) -> Result<Option<&'static str>> {
+/// Returns the bytes of the file `format`, or `None` if it does not exist.
+fn read_format(root: &Path) -> Result<Option<Vec<u8>>> {
     let path = root.join(format::PATH);
     match std::fs::read(&path) {
-        Ok(body) => Ok((!format::is_format(&body)).then_some("does not parse")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(has_objects(root)?.then_some("is missing"))
-        }
+        Ok(body) => Ok(Some(body)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).during("read", path.display()),
     }
+}
+
+/// Returns what is wrong with the file `format`: it is missing although the directory has objects
+/// of a store, or it is not JSON of the right form.
+fn format_damage(root: &Path, body: Option<&[u8]>) -> Result<Option<&'static str>> {
+    let is_damaged = match body {
+        Some(body) => !format::is_format(body),
+        None => has_objects(root)?,
+    };
+    Ok(is_damaged.then(|| format::damage(body.is_some())))
 }
 
 /// Returns whether the folders of blobs or of records have files.

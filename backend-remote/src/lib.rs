@@ -5,6 +5,7 @@
 //! ```text
 //! PREFIX/
 //!   format                    kind, version, and the result of a probe of the endpoint, as JSON
+//!   format.damaged-NAME       a damaged object `format` that a repair has replaced
 //!   blobs/ALGORITHM/HEX       cell: version, size and part size of a blob, and a digest of the
 //!                             ETags of its parts, as JSON
 //!   uploads/VERSION.NUMBER    the parts of that version of the blob, 8 MiB each but the last

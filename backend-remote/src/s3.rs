@@ -21,7 +21,7 @@ use rustls::crypto::ring;
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::error::classify;
-use crate::format::Format;
+use crate::format::{self, Format, Found};
 use crate::prefix::Prefix;
 use crate::store::{GAPS, MAX_NAME, RemoteStore};
 use crate::{runtime, shared};
@@ -63,11 +63,16 @@ impl Opener for S3Opener {
     }
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
-        // A check creates no store.
-        if !RemoteStore::is_in_s3(location).await? {
+        let Some(mut findings) = RemoteStore::examine_format(location, repair).await? else {
+            // A check creates no store.
             return Ok(Vec::new());
+        };
+        // A store without its format cannot be opened.
+        if findings.iter().all(|finding| finding.repaired) {
+            let store = RemoteStore::open_s3(location).await?;
+            findings.extend(store.examine(repair).await?);
         }
-        RemoteStore::open_s3(location).await?.examine(repair).await
+        Ok(findings)
     }
 }
 
@@ -79,36 +84,48 @@ impl RemoteStore {
     /// # Errors
     /// `InvalidArgument` if the location has no bucket, contains credentials, has an unknown option
     /// or a wrong value of `single`, or lacks both `region` and `endpoint` when it needs one of
-    /// them; `FailedPrecondition` if the bucket does not exist, if the prefix contains other
-    /// objects but no object `format`, if the object `format` cannot be parsed, if the store is of
-    /// another kind or of a newer format, or if the service does not evaluate conditions atomically
-    /// and `single=true` is not set; `Denied` if credentials or permissions are missing;
-    /// `Unavailable` if the service does not answer or TLS cannot be set up; other errors of the
-    /// service.
+    /// them; `FailedPrecondition` if the bucket does not exist, if the prefix contains objects but
+    /// no store, if the store is of another kind or of a newer format, or if the service does not
+    /// evaluate conditions atomically and `single=true` is not set; `Corrupt` if the object
+    /// `format` of a store is missing or does not parse; `Denied` if credentials or permissions are
+    /// missing; `Unavailable` if the service does not answer or TLS cannot be set up; other errors
+    /// of the service.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = location.shown();
         let prefix = location.open_prefix()?;
         let opened = if location.single {
-            Self::open_single(prefix, Capabilities::of(&[Capability::Durable])).await
+            Self::open_single(prefix, None, Capabilities::of(&[Capability::Durable])).await
         } else {
             Self::open_shared(prefix, location.endpoint).await
         };
         opened.map_err(|error| error.operation("open store").within(shown))
     }
 
-    /// Returns whether a store is at `location`. Writes nothing.
+    /// Checks the object `format` of the store at `location`. A repair makes a damaged or missing
+    /// object again. Without a repair, writes nothing. Returns what was found, or `None` if the
+    /// location has no store.
     ///
     /// # Errors
-    /// As [`RemoteStore::open_s3`], but the service is not tested.
-    async fn is_in_s3(location: &Location) -> Result<bool> {
+    /// As [`RemoteStore::open_s3`], but the service is tested only by a repair.
+    async fn examine_format(location: &Location, repair: bool) -> Result<Option<Vec<Finding>>> {
         let location = S3Location::parse(location)?;
-        let prefix = location.open_prefix()?;
-        let found = runtime::run(async move { Format::load(&prefix).await }).await;
-        match found {
-            Ok(format) => Ok(format.is_some()),
-            Err(error) => Err(error.operation("examine store").within(location.shown())),
-        }
+        let (prefix, shown) = (location.open_prefix()?, location.shown());
+        let endpoint = (!location.single).then_some(location.endpoint);
+        let examined = runtime::run(async move {
+            let damaged = match Format::find(&prefix).await? {
+                Found::Nothing => return Ok(None),
+                Found::Format(_) => return Ok(Some(Vec::new())),
+                Found::Damaged(damaged) => damaged,
+            };
+            let damage = format::damage(damaged.is_some());
+            if repair {
+                shared::make_format(&prefix, damaged, endpoint).await?;
+            }
+            Ok(Some(vec![format::finding(damage, repair)]))
+        });
+        let examined = examined.await;
+        examined.map_err(|error| error.operation("examine store").within(shown))
     }
 }
 

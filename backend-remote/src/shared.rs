@@ -1,11 +1,13 @@
-//! Opens a store that several processes share.
+//! Opens a store that several processes share. Makes a lost or damaged object `format` again.
 
 use cas_core::{Capabilities, Capability, Error, Result};
 
 use crate::cell::Cells;
+use crate::folder::DAMAGED_FORMAT;
 use crate::format::{self, Format};
-use crate::prefix::Prefix;
+use crate::nonce::nonce;
 use crate::prefix::conditional::{Condition, Deletion, Outcome};
+use crate::prefix::{Object, Prefix};
 use crate::store::RemoteStore;
 use crate::{probe, runtime};
 
@@ -29,7 +31,7 @@ impl RemoteStore {
                     format.deletion()
                 }
                 Some(_) => probe::full(&prefix).await?,
-                None => create(&prefix, endpoint).await?,
+                None => create(&prefix, endpoint, Condition::Absent).await?,
             };
             if found.is_some_and(|found| found.upgraded().is_some()) {
                 Format::upgrade_shared(&prefix).await?;
@@ -40,12 +42,38 @@ impl RemoteStore {
     }
 }
 
-/// Creates the store, unless another process creates it first. Returns whether the service honors
-/// conditions on deletes.
-async fn create(prefix: &Prefix, endpoint: String) -> Result<Deletion> {
+/// Makes the object `format` of a store again. Keeps the bytes of the damaged object, if there is
+/// one, under another name. `endpoint` is `None` if only this process uses the store. A kill leaves
+/// either the damaged object or the new one in its place.
+///
+/// # Errors
+/// As [`RemoteStore::open_shared`], if several processes may use the store; errors of the service.
+pub(crate) async fn make_format(
+    prefix: &Prefix,
+    damaged: Option<Object>,
+    endpoint: Option<String>,
+) -> Result<()> {
+    if let Some(object) = &damaged {
+        let aside = format!("{DAMAGED_FORMAT}{}", nonce()?);
+        prefix.put(&aside, object.body.clone()).await?;
+    }
+    let Some(endpoint) = endpoint else {
+        let body = Format::single().body()?;
+        return prefix.put(format::PATH, body).await.map(drop);
+    };
+    let condition = match damaged.as_ref().and_then(|object| object.etag.as_deref()) {
+        Some(etag) => Condition::Match(etag),
+        None => Condition::Absent,
+    };
+    create(prefix, endpoint, condition).await.map(drop)
+}
+
+/// Writes the object `format` if the condition holds, unless another process is faster. Returns
+/// whether the service honors conditions on deletes.
+async fn create(prefix: &Prefix, endpoint: String, condition: Condition<'_>) -> Result<Deletion> {
     let deletion = probe::full(prefix).await?;
     let body = Format::shared(endpoint, deletion).body()?;
-    let outcome = prefix.put_if(format::PATH, body, Condition::Absent).await?;
+    let outcome = prefix.put_if(format::PATH, body, condition).await?;
     if matches!(outcome, Outcome::Done(_)) || Format::load(prefix).await?.is_some() {
         return Ok(deletion);
     }

@@ -57,14 +57,23 @@ impl RemoteStore {
         let operator = Operator::new(Memory::default())
             .map_err(|error| classify(error, "open store", "memory"))?;
         let prefix = Prefix::new(operator, None, MAX_NAME);
-        Self::open_single(prefix, Capabilities::default()).await
+        Self::open_single(prefix, None, Capabilities::default()).await
     }
 
     /// Opens a store that this process uses alone. Creates the store if the prefix is empty.
-    /// Upgrades an older format if the store can be written.
-    pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
+    /// Upgrades an older format if the store can be written. `known` is the format of the store if
+    /// the caller has read it already.
+    pub(crate) async fn open_single(
+        prefix: Prefix,
+        known: Option<Format>,
+        capabilities: Capabilities,
+    ) -> Result<Self> {
         runtime::run(async move {
-            let written = match Format::load(&prefix).await? {
+            let found = match known {
+                Some(known) => Some(known),
+                None => Format::load(&prefix).await?,
+            };
+            let written = match found {
                 Some(found) => found.upgraded().filter(|_| prefix.is_writable()),
                 None => Some(Format::single()),
             };

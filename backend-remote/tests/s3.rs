@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backend_remote::{RemoteStore, S3Opener};
 use cas_core::pool::wait;
-use cas_core::{ContentExt, Digest, Opener, Result};
+use cas_core::{ContentExt, Digest, ErrorKind, Opener, Result};
 
 /// Opens the store of a law in a bucket that is named after the directory `dir`. Each law has a
 /// bucket of its own, because moto reads all keys of a bucket to list some of them. Without a
@@ -85,4 +85,59 @@ fn an_examination_creates_no_store() {
     wait(S3Opener.open(&location)).unwrap();
     assert!(format().starts_with("HTTP/1.1 200"));
     assert_eq!(wait(S3Opener.examine(&location, true)).unwrap(), []);
+}
+
+/// A repair must not make a store of the objects of another program, because a check would then
+/// remove these objects as damaged.
+#[test]
+fn only_cells_are_taken_for_a_store_that_has_lost_its_format() {
+    let Some(host) = testkit::s3::service() else {
+        eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
+        return;
+    };
+    testkit::s3::make_bucket(host, "lost");
+    let location = format!("s3://lost/store?endpoint=http://{host}");
+    let location = location.parse().unwrap();
+    let ask = |method: &str, object: &str| {
+        let path = format!("/lost/store/{object}");
+        testkit::s3::ask(host, method, &path)
+    };
+    let put = |object: &str, body: &str| {
+        let response = testkit::s3::send(host, "PUT", &format!("/lost/store/{object}"), body);
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    };
+    let blob = format!("blobs/sha256/{}", Digest::sha256(b"layer").hex());
+    for format in [None, Some("of another program")] {
+        put(&blob, "layer");
+        if let Some(format) = format {
+            put("format", format);
+        }
+        for repair in [false, true] {
+            let refused = wait(S3Opener.examine(&location, repair)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+        }
+        let refused = wait(S3Opener.open(&location)).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+        assert!(ask("GET", &blob).ends_with("layer"));
+        let found = ask("GET", "format");
+        match format {
+            Some(format) => assert!(found.ends_with(format), "{found}"),
+            None => assert!(found.starts_with("HTTP/1.1 404"), "{found}"),
+        }
+        for object in ["format", &blob] {
+            ask("DELETE", object);
+        }
+    }
+    let content = wait(S3Opener.open(&location)).unwrap().content;
+    let digest = wait(content.put("bytes".into())).unwrap();
+    drop(content);
+    ask("DELETE", "format");
+    let damaged = wait(S3Opener.open(&location)).err().unwrap();
+    assert_eq!(damaged.kind(), ErrorKind::Corrupt, "{damaged}");
+    assert!(damaged.to_string().contains("fsck --repair"), "{damaged}");
+    let found = wait(S3Opener.examine(&location, true)).unwrap();
+    let repaired: Vec<bool> = found.iter().map(|finding| finding.repaired).collect();
+    assert_eq!(repaired, [true], "{found:?}");
+    let content = wait(S3Opener.open(&location)).unwrap().content;
+    assert_eq!(wait(content.hash(&digest)).unwrap(), Some(digest));
 }

@@ -18,8 +18,8 @@ pub(crate) struct Database {
     pub(crate) db: DB,
     /// The options of the database, which collect its statistics.
     pub(crate) options: Options,
-    /// Options for reads of rows, without RocksDB's checksums: readers check bytes of a blob
-    /// against its digest, as with every store.
+    /// Options for reads of rows, without RocksDB's checksums: readers check the bytes of a blob
+    /// against its digest, as with every store. So a blob whose rows are damaged can be replaced.
     pub(crate) unchecked: ReadOptions,
     /// Copies the manifest after `db` is closed, because background work changes the manifest until
     /// then. `None` if the database is being created, or only read.
@@ -57,12 +57,10 @@ impl Database {
             }
             _ => DB::open_cf_descriptors(&options, path, families),
         };
-        let mut unchecked = ReadOptions::default();
-        unchecked.set_verify_checksums(false);
         Ok(Database {
             db: db.map_err(classify)?,
             options,
-            unchecked,
+            unchecked: unchecked(),
             _head: (mode == OpenMode::Existing).then(|| SavedHead(path.to_owned())),
             side: None,
         })
@@ -114,7 +112,8 @@ impl Database {
     /// Returns the offset and the bytes of the last row with this number that starts at or before
     /// `offset`, or `None` if there is none.
     pub(crate) fn last_row(&self, number: u64, offset: u64) -> Result<Option<(u64, Bytes)>> {
-        let mut rows = self.iterate(ROWS)?;
+        let rows = self.family(ROWS)?;
+        let mut rows = self.db.raw_iterator_cf_opt(rows, unchecked());
         rows.seek_for_prev(family::row_key(number, offset));
         if let Some((key, row)) = rows.item() {
             let (found, offset) = family::decode_row_key(key)?;
@@ -133,4 +132,11 @@ impl Database {
             millis,
         })
     }
+}
+
+/// Returns options for reads of rows, without RocksDB's checksums.
+fn unchecked() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(false);
+    options
 }

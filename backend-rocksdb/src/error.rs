@@ -62,8 +62,6 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
 
 /// Returns the error for a damaged database. `why` describes the damage.
 pub(crate) fn corrupt(why: &str) -> Error {
-    Error::corrupt(format!(
-        "the database is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the \
-         images into a new store"
-    ))
+    Error::corrupt(format!("the database is damaged: {why}"))
+        .advice("run `cas fsck --repair`, restore a copy, or import the images into a new store")
 }

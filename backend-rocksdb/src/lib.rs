@@ -31,6 +31,7 @@
 //! of the blob's last bytes (less than 1 MiB). The rows that bypass the log are written once, to
 //! RocksDB's blob files, and are durable before the entry of the blob is written to the log.
 
+mod checksums;
 mod compaction;
 mod damaged;
 mod database;

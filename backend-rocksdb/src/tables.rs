@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use cas_core::Digest;
 use cas_core::records::Table;
+use cas_core::{Digest, ErrorKind};
 use cas_kv::{BlobEntry, Failed, IngestEntry, Key, Rows, Transaction};
 use rocksdb::{DBRawIterator, WriteBatch};
 
@@ -157,15 +157,28 @@ impl Transaction for Tables<'_> {
     }
 
     fn find_blob(&mut self, digest: &Digest) -> Result<Option<BlobEntry>, Failed> {
-        self.get(CONTENT, Key::of(digest).bytes(), |value| {
+        let found = self.get(CONTENT, Key::of(digest).bytes(), |value| {
             Ok(family::decode_blob(value)?.0)
-        })
+        });
+        match found {
+            Err(Failed::Broken(error)) if error.kind() == ErrorKind::Corrupt => {
+                Ok(Some(BlobEntry::UNREADABLE))
+            }
+            found => found,
+        }
     }
 
     fn find_blobs(&mut self, digests: &[&Digest]) -> Result<Vec<Option<BlobEntry>>, Failed> {
         let keys: Vec<Key> = digests.iter().map(|digest| Key::of(digest)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(Key::bytes).collect();
-        self.get_all(CONTENT, &keys, |value| Ok(family::decode_blob(value)?.0))
+        match self.get_all(CONTENT, &keys, |value| Ok(family::decode_blob(value)?.0)) {
+            // One of the entries cannot be read, or another one in the same block.
+            Err(Failed::Broken(error)) if error.kind() == ErrorKind::Corrupt => {
+                let find = |digest: &&Digest| self.find_blob(digest);
+                digests.iter().map(find).collect()
+            }
+            found => found,
+        }
     }
 
     fn insert_blob(

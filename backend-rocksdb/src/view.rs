@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;
-use cas_core::{Digest, Result};
+use cas_core::{Digest, ErrorKind, Result};
 use cas_kv::{BlobEntry, IngestEntry, Key, View};
 use rocksdb::{DBPinnableSlice, DBRawIterator};
 
@@ -45,9 +45,16 @@ impl View for Database {
     }
 
     fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>> {
-        let found = self.get(CONTENT, Key::of(digest).bytes())?;
-        let decode = |value| Ok(family::decode_blob(value)?.0);
-        found.as_deref().map(decode).transpose()
+        let found = self.get(CONTENT, Key::of(digest).bytes());
+        let found = found.and_then(|found| {
+            let decode = |value| Ok(family::decode_blob(value)?.0);
+            found.as_deref().map(decode).transpose()
+        });
+        match found {
+            // A write does not read the damaged block, and what is written is read first.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(BlobEntry::UNREADABLE)),
+            found => found,
+        }
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>> {

@@ -5,6 +5,7 @@
 //! states their meaning, in `gc/labels.rs`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -133,5 +134,57 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
         ))
         .operation("check label")
         .subject(format!("{key:.100}"))),
+    }
+}
+
+/// Returns when a lease or an image with these labels expires. An invalid time is ignored.
+pub(crate) fn expiry(labels: &Labels) -> Option<SystemTime> {
+    labels.get(GC_EXPIRE).and_then(|text| time(text))
+}
+
+/// Parses a time in the format of RFC 3339, in any time zone.
+pub(crate) fn time(text: &str) -> Option<SystemTime> {
+    let Some((local, sign, zone)) = zoned(text) else {
+        return humantime::parse_rfc3339(text).ok();
+    };
+    let (hours, minutes) = zone.split_once(':')?;
+    let seconds = hours.parse::<u64>().ok()? * 3600 + minutes.parse::<u64>().ok()? * 60;
+    let (time, ahead) = (
+        humantime::parse_rfc3339(&format!("{local}Z")).ok()?,
+        Duration::from_secs(seconds),
+    );
+    match sign {
+        '+' => time.checked_sub(ahead),
+        _ => time.checked_add(ahead),
+    }
+}
+
+/// Splits a time into the local time, the sign of the zone's offset, and its hours and minutes.
+fn zoned(text: &str) -> Option<(&str, char, &str)> {
+    let (local, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let sign = zone.chars().next().filter(|sign| "+-".contains(*sign))?;
+    Some((local, sign, &zone[1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_may_have_any_zone_and_invalid_ones_are_ignored() {
+        let at = |text: &str| expiry(&[(GC_EXPIRE.to_owned(), text.to_owned())].into());
+        let utc = at("2026-11-21T08:00:00Z").unwrap();
+        assert_eq!(at("2026-11-21T10:00:00+02:00"), Some(utc));
+        assert_eq!(at("2026-11-21T03:30:00.0-04:30"), Some(utc));
+        for bad in [
+            "",
+            "tomorrow",
+            "2026-11-21",
+            "2026-11-21T10:00:00+0200",
+            "+02:00",
+            "é+02:00",
+        ] {
+            assert_eq!(at(bad), None, "{bad}");
+        }
     }
 }

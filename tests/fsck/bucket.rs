@@ -6,7 +6,7 @@ use std::process::Stdio;
 use cas::Digest;
 use testkit::s3;
 
-use crate::common::{can, cas};
+use crate::common::{can, cas, fails, ok};
 use crate::scene::{Scene, has};
 use crate::together::{leave_mount, spoil_snapshots};
 
@@ -203,6 +203,38 @@ fn parts_of_a_killed_ingest_are_found_and_removed() {
     adding.wait().unwrap();
     scene.heals("job-left", "content");
     assert_eq!(bucket.parts(), before);
+}
+
+/// The service of a store for one process is not probed, so its format is written in another way.
+#[test]
+fn a_damaged_or_lost_format_is_made_again() {
+    for (prefix, options) in [("fsck-format", ""), ("fsck-format-alone", "&single=true")] {
+        let Some(bucket) = Bucket::with(prefix, options) else {
+            return;
+        };
+        let scene = &bucket.scene;
+        let format = || {
+            let response = bucket.get("format");
+            response.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        let made = format();
+        for damaged in [Some("garbage"), Some(""), Some("{}"), None] {
+            match damaged {
+                Some(damaged) => bucket.put("format", damaged),
+                None => bucket.delete("format"),
+            }
+            let said = fails(cas(&scene.root).arg("images"), 4);
+            assert!(said.contains("fsck --repair"), "{said}");
+            scene.heals("store-damaged", "format");
+            assert_eq!(format(), made, "{options} after {damaged:?}");
+            assert!(ok(cas(&scene.root).arg("images")).contains("app:1"));
+        }
+        let newer = made.replace("\"version\": 2", "\"version\": 99");
+        bucket.put("format", &newer);
+        let said = fails(cas(&scene.root).args(["fsck", "--repair"]), 1);
+        assert!(said.contains("newer"), "{said}");
+        assert_eq!(format(), newer, "a newer format is not damage");
+    }
 }
 
 #[test]

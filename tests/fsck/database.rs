@@ -82,6 +82,30 @@ fn unreadable_rows_of_blobs_are_fetched_again() {
     }
 }
 
+/// RocksDB can write a row again that it cannot read. The block stays damaged until a repair, which
+/// needs no source, because it finds the new rows.
+#[test]
+fn an_import_replaces_rows_of_blobs_that_rocksdb_cannot_read() {
+    if !DATABASES.contains(&"rocksdb") {
+        return;
+    }
+    let scene = Scene::new("rocksdb");
+    spoil(&scene, &scene.manifest.config.size.to_le_bytes());
+    let out = scene.scratch.path().join("refused");
+    fails(cas(&scene.root).args(["unpack", "app:1"]).arg(out), 4);
+    ok(cas(&scene.root)
+        .args(["import", "--name", "app:1"])
+        .arg(scene.scratch.path().join("demo.tar")));
+    scene.works();
+    let (code, found) = scene.fsck(&["--read-data"]);
+    assert_eq!(code, 4, "{found:#?}");
+    assert!(has(&found, "database-damaged", ""), "{found:#?}");
+    let (code, repaired) = scene.fsck(&["--read-data", "--repair"]);
+    assert_eq!(code, 0, "{repaired:#?}");
+    assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+    scene.works();
+}
+
 #[test]
 fn images_whose_names_cannot_be_read_are_kept() {
     for store in DATABASES {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::common::{cas, fails, ok};
+use crate::common::{append, can, cas, fails, ok};
 use crate::scene::{Scene, files, has, overwrite};
 
 /// Returns the object that lists the parts of the largest layer.
@@ -76,6 +76,8 @@ fn a_damaged_or_lost_format_is_made_again() {
             Some(damaged) => overwrite(&format, damaged),
             None => fs::remove_file(&format).unwrap(),
         }
+        let said = fails(cas(&scene.root).arg("images"), 4);
+        assert!(said.contains("fsck --repair"), "{said}");
         scene.heals("store-damaged", "format");
     }
     // A newer format is not damage.
@@ -88,6 +90,22 @@ fn a_damaged_or_lost_format_is_made_again() {
     );
     let said = fails(cas(&scene.root).args(["fsck", "--repair"]), 1);
     assert!(said.contains("newer"), "{said}");
+}
+
+#[test]
+fn an_opening_reads_the_format_once() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let scene = Scene::new("dir");
+    let trace = scene.scratch.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", "trace=openat", "-o"]);
+    append(strace.arg(&trace), cas(&scene.root).arg("images"));
+    ok(&mut strace);
+    let trace = fs::read_to_string(trace).unwrap();
+    let reads = trace.lines().filter(|line| line.contains("store/format\""));
+    assert_eq!(reads.count(), 1, "{trace}");
 }
 
 #[test]

@@ -26,6 +26,11 @@ const PAGE: usize = 1000;
 /// Maximum number of cells that are read or changed concurrently.
 pub(crate) const CONCURRENCY: usize = 16;
 
+/// Returns whether the body of an object is a cell.
+pub(crate) fn is_cell(body: &Bytes) -> bool {
+    stored::decode(body).is_some()
+}
+
 /// Decodes a cell and encodes it again. Returns `None` if the body is not a cell.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn recoded(body: &Bytes) -> Option<Bytes> {

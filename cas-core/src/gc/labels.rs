@@ -7,7 +7,7 @@
 //! | `gc.bref.…`, with the same kinds of targets | all but leases | is kept by the target |
 //! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | keeps KEY on a condition |
 //! | `gc.cond.value-usedat` | snapshots | was last used at the time in the value |
-//! | `gc.expire` | leases, images | expires; see [`expiry`] |
+//! | `gc.expire` | leases, images | expires; see [`expiry`](crate::labels::expiry) |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
 //! The target is the resource that the label names. The keys of all these labels begin with
@@ -21,9 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::labels::{
-    GC, GC_BACK_REF, GC_CONDITION, GC_EXPIRE, GC_REF, GC_ROOT, GC_USED_AT, Labels,
-};
+use crate::labels::{GC, GC_BACK_REF, GC_CONDITION, GC_REF, GC_ROOT, GC_USED_AT, Labels, time};
 use crate::records::Resource;
 
 /// The effect of one label on the resource that has it.
@@ -118,11 +116,6 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
     Ok(())
 }
 
-/// Returns when a lease or an image with these labels expires. An invalid time is ignored.
-pub(super) fn expiry(labels: &Labels) -> Option<SystemTime> {
-    labels.get(GC_EXPIRE).and_then(|text| time(text))
-}
-
 /// Returns the resource with the name `value`, or `None` for an unknown kind or an invalid digest.
 /// `kind` is the rest of the label's key.
 fn target(kind: &str, value: &str) -> Option<Resource> {
@@ -166,30 +159,6 @@ fn conditions(snapshotter: &str, value: &str) -> Vec<Effect> {
     });
     ages.map(|age| Effect::Condition(node.clone(), age))
         .collect()
-}
-
-/// Parses a time in the format of RFC 3339, in any time zone.
-fn time(text: &str) -> Option<SystemTime> {
-    let Some((local, sign, zone)) = zoned(text) else {
-        return humantime::parse_rfc3339(text).ok();
-    };
-    let (hours, minutes) = zone.split_once(':')?;
-    let seconds = hours.parse::<u64>().ok()? * 3600 + minutes.parse::<u64>().ok()? * 60;
-    let (time, ahead) = (
-        humantime::parse_rfc3339(&format!("{local}Z")).ok()?,
-        Duration::from_secs(seconds),
-    );
-    match sign {
-        '+' => time.checked_sub(ahead),
-        _ => time.checked_add(ahead),
-    }
-}
-
-/// Splits a time into the local time, the sign of the zone's offset, and its hours and minutes.
-fn zoned(text: &str) -> Option<(&str, char, &str)> {
-    let (local, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
-    let sign = zone.chars().next().filter(|sign| "+-".contains(*sign))?;
-    Some((local, sign, &zone[1..]))
 }
 
 #[cfg(test)]
@@ -282,24 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn times_may_have_any_zone_and_invalid_ones_are_ignored() {
-        let at = |text: &str| expiry(&[(GC_EXPIRE.to_owned(), text.to_owned())].into());
-        let utc = at("2026-11-21T08:00:00Z").unwrap();
-        assert_eq!(at("2026-11-21T10:00:00+02:00"), Some(utc));
-        assert_eq!(at("2026-11-21T03:30:00.0-04:30"), Some(utc));
-        for bad in [
-            "",
-            "tomorrow",
-            "2026-11-21",
-            "2026-11-21T10:00:00+0200",
-            "+02:00",
-            "é+02:00",
-        ] {
-            assert_eq!(at(bad), None, "{bad}");
-        }
-        assert_eq!(
-            all(&[("cond.value-usedat", "2026-11-21T08:00:00Z")]),
-            [Effect::UsedAt(utc)]
-        );
+    fn the_last_use_of_a_snapshot_is_a_time() {
+        let used = |text| all(&[("cond.value-usedat", text)]);
+        let at = humantime::parse_rfc3339("2026-11-21T08:00:00Z").unwrap();
+        assert_eq!(used("2026-11-21T10:00:00+02:00"), [Effect::UsedAt(at)]);
+        assert_eq!(used("yesterday"), []);
     }
 }

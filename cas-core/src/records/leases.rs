@@ -14,7 +14,7 @@ use super::retry::retry;
 use super::{Batch, Expect, Record, Records, Revision, Table};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result, malformed};
-use crate::labels::{Labels, check_labels};
+use crate::labels::{Labels, check_labels, expiry};
 use crate::limit;
 
 /// A lease keeps blobs, images, ingests and snapshots until it ends or expires.
@@ -37,8 +37,8 @@ pub struct Lease {
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
     /// When the lease expires. `None` means never, unless the label `containerd.io/gc.expire`
-    /// states a time. If this field and the label state a time, a garbage collection uses the
-    /// earlier one.
+    /// states a time. If this field and the label state a time, the earlier one counts; see
+    /// [`Lease::expiry`].
     #[serde(
         default,
         with = "crate::time::optional",
@@ -57,6 +57,16 @@ impl Lease {
             created_at: SystemTime::now(),
             expires_at,
         }
+    }
+
+    /// Returns when the lease expires: the earlier of the time in `expires_at` and the time in the
+    /// label [`GC_EXPIRE`](crate::labels::GC_EXPIRE). An invalid time in the label is ignored.
+    /// Returns `None` if the lease never expires.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        expiry(&self.labels)
+            .into_iter()
+            .chain(self.expires_at)
+            .min()
     }
 }
 
@@ -227,8 +237,8 @@ impl Leases {
         extended.await.map(|_| ())
     }
 
-    /// Deletes a lease of `owner`, or an expired lease of any owner. Returns false if the lease had
-    /// ended already.
+    /// Deletes a lease of `owner`, or a lease of any owner whose [`Lease::expiry`] is past. Returns
+    /// false if the lease had ended already.
     ///
     /// # Errors
     /// `FailedPrecondition` if the lease has another owner and did not expire before `now`;
@@ -239,9 +249,10 @@ impl Leases {
             let Some((lease, revision)) = self.load(id).await? else {
                 return Ok(false);
             };
-            let expired = lease.expires_at.is_some_and(|at| at < now);
+            let expiry = lease.expiry();
+            let expired = expiry.is_some_and(|at| at < now);
             if lease.owner != owner && !expired {
-                let or = match lease.expires_at {
+                let or = match expiry {
                     Some(_) => "wait until the lease expires",
                     None => {
                         "end the lease with `cas lease rm --force`, because the lease never expires"
@@ -311,6 +322,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::labels::GC_EXPIRE;
     use crate::pool::wait;
     use crate::testing::memory::MemoryStore;
 
@@ -329,6 +341,34 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(advice) && !text.contains(other), "{text}");
             assert!(wait(leases.delete("id", "job", now)).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_earlier_of_the_time_in_the_label_and_the_time_in_the_field_counts() {
+        let leases = Leases::new(Arc::new(MemoryStore::new()));
+        let at = |text| humantime::parse_rfc3339(text).unwrap();
+        let (past, future) = ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z");
+        for (label, field, expiry, advice) in [
+            (past, None, Some(past), None),
+            (past, Some(future), Some(past), None),
+            (future, Some(past), Some(past), None),
+            (future, None, Some(future), Some("wait until")),
+            ("no time", None, None, Some("`cas lease rm --force`")),
+        ] {
+            let mut lease = Lease::new("job", field.map(at));
+            lease.labels.insert(GC_EXPIRE.to_owned(), label.to_owned());
+            assert_eq!(lease.expiry(), expiry.map(at), "{label} {field:?}");
+            wait(leases.create("id", &lease)).unwrap();
+            let deleted = wait(leases.delete("id", "another", at("2026-01-01T00:00:00Z")));
+            match advice {
+                None => assert!(deleted.unwrap(), "{label} {field:?}"),
+                Some(advice) => {
+                    let text = deleted.unwrap_err().to_string();
+                    assert!(text.contains(advice), "{text}");
+                    assert!(wait(leases.delete("id", "job", at(past))).unwrap());
+                }
+            }
         }
     }
 }
