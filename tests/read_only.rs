@@ -63,8 +63,16 @@ fn reads(run: &dyn Fn() -> Command, layer: &str, out: &Path) {
     fs::create_dir(out).unwrap();
     fs::set_permissions(out, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let file = out.join("app.tar");
+    let disk = out.join("app.erofs");
     ok(run().args(["export", "app", "-o"]).arg(&file));
-    assert!(fs::metadata(&file).unwrap().len() > 100_000);
+    ok(run().args(["disk", "app", "-o"]).arg(&disk));
+    for file in [file, disk] {
+        assert!(fs::metadata(&file).unwrap().len() > 100_000, "{file:?}");
+    }
+    let copy = format!("fs://{}/copy", out.display());
+    ok(run().args(["copy", "app", &copy]));
+    let copied = ok(run().args(["--store", &copy, "images"]));
+    assert!(copied.contains("app"), "{copied}");
 }
 
 /// Runs every command that writes. Each fails with one message, before it has done anything.
@@ -173,6 +181,38 @@ fn a_read_only_root_without_directories_of_snapshots_can_be_read() {
                 assert!(!root.join(directory).exists(), "{snapshotter} {lost:?}");
             }
         }
+    }
+}
+
+/// The blobs of such layers cannot be made again without writing to the store. The same for a push
+/// is tried in `tests/registry/only_tars.rs`.
+#[test]
+fn layers_that_a_read_only_root_keeps_only_as_tars_can_be_unpacked_but_not_exported() {
+    if !can(&["mount", "umount"]) || !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let disk = Disk::mount(scratch.path().join("disk"), "size=200m");
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["--snapshotter", "erofs", "init", "--keep-tars"]));
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let (tar, copy) = (at("app.tar"), format!("fs://{}", at("copy")));
+    let takes_blobs = [&["export", "app", "-o", &tar][..], &["copy", "app", &copy]];
+    disk.remount("ro");
+    ok(cas(&root).args(["unpack", "app", &at("tree")]));
+    assert!(scratch.path().join("tree/app/run").exists());
+    ok(cas(&root).args(["disk", "app", "-o", &at("app.erofs")]));
+    for arguments in takes_blobs {
+        let said = fails(cas(&root).args(arguments), 3);
+        assert!(said.contains("keeps the layer as a tar"), "{said}");
+        assert!(said.contains("make a read-only root writable"), "{said}");
+    }
+    assert!(!Path::new(&tar).exists());
+    disk.remount("rw");
+    for arguments in takes_blobs {
+        ok(cas(&root).args(arguments));
     }
 }
 

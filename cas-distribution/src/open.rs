@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use cas_core::{Descriptor, Error, Result};
+use cas_core::{Descriptor, Error, ErrorKind, Result};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE, TRANSFER_ENCODING,
 };
@@ -96,7 +96,7 @@ impl Inner {
         // If the registry has ignored the range, it already sends the whole content.
         let response = match response {
             Some(response) => response,
-            None => self.expect(ask, &[StatusCode::OK], patience).await?,
+            None => self.request_whole(ask, descriptor, patience).await?,
         };
         check_encoding(&response, Some(size))?;
         Ok(Opened {
@@ -104,6 +104,32 @@ impl Inner {
             kept: range.start..end,
             is_partial: false,
         })
+    }
+
+    /// Sends `ask`, a request for the whole of some content. If the registry does not have a
+    /// manifest or an index, asks for a blob with its digest and size. A manifest may state the
+    /// type of a document for its layer, which a registry has only as a blob. The caller then finds
+    /// that the layer is not a document.
+    ///
+    /// # Errors
+    /// As [`Inner::expect`] for `ask`.
+    async fn request_whole(
+        &self,
+        ask: Ask,
+        descriptor: &Descriptor,
+        patience: &mut Patience,
+    ) -> Result<Response> {
+        let answered = self.expect(ask, &[StatusCode::OK], patience).await;
+        let is_absent = |error: &Error| error.kind() == ErrorKind::NotFound;
+        if !descriptor.media_type.is_document() || !answered.as_ref().is_err_and(is_absent) {
+            return answered;
+        }
+        let url = self.url("blobs", &descriptor.digest.to_string())?;
+        let ask = Ask::new(Method::GET, url, Action::Pull).accepting(&descriptor.media_type);
+        match self.expect(ask, &[StatusCode::OK], patience).await {
+            Ok(blob) if blob.content_length() == Some(descriptor.size) => Ok(blob),
+            _ => answered,
+        }
     }
 }
 

@@ -213,7 +213,8 @@ impl PushBlobs<'_> {
             let reader = reader.ok_or_else(|| {
                 Error::not_found(
                     "neither the store nor the remote has this part of the image; pull or import \
-                     the whole image",
+                     the whole image, or make a read-only root writable if its snapshotter keeps \
+                     the layer as a tar",
                 )
             })?;
             if reader.size() != descriptor.size {

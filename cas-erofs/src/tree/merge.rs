@@ -4,7 +4,7 @@
 use cas_core::{Context, Error, Result};
 use cas_layer::apply::path::{clean, split};
 use cas_layer::apply::{Action, CAPABILITY, WHITEOUT_DEVICE, Whiteout, check_capability, is_set};
-use cas_layer::tar::{Device, Entry, EntryKind};
+use cas_layer::tar::{Device, Entry, EntryKind, Excerpt};
 
 use super::Tree;
 use super::node::{Content, Id, Kind, Node, ROOT};
@@ -26,7 +26,7 @@ impl Tree {
     pub(crate) fn apply(&mut self, entry: &Entry, content: Content) -> Result<()> {
         self.cost.count_entry();
         let applied = self.apply_member(entry, content);
-        applied.during("apply", entry.path.escape_ascii())
+        applied.during("apply", Excerpt(&entry.path))
     }
 
     fn apply_member(&mut self, entry: &Entry, content: Content) -> Result<()> {
@@ -113,7 +113,7 @@ impl Tree {
             Error::corrupt(format!(
                 "the target {} of the hard link does not exist or is a directory; build the image \
                  again",
-                target.escape_ascii()
+                Excerpt(target)
             ))
         };
         let from = self.directory(target_parent, Purpose::Lookup)?;
@@ -199,7 +199,7 @@ impl Tree {
         for (name, value) in &entry.xattrs {
             let reason = match &name[..] {
                 name if !is_set(name) => {
-                    let shown = name.escape_ascii();
+                    let shown = Excerpt(name);
                     self.warn(&format!(
                         "the xattr {shown} is left out, because layers may not set it"
                     ));
@@ -229,7 +229,7 @@ impl Tree {
                 (reason, _) => {
                     let reason = reason
                         .unwrap_or("EROFS cannot store an xattr with this name or of this size");
-                    let (name, path) = (name.escape_ascii(), entry.path.escape_ascii());
+                    let (name, path) = (Excerpt(name), Excerpt(&entry.path));
                     self.warn(&format!("the xattr {name} of {path} is left out: {reason}"));
                 }
             }

@@ -1,18 +1,18 @@
 //! The merged tree of the layers of an image, in memory.
 
+mod known;
 mod merge;
 mod node;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use cas_core::{Error, Result, limit};
 use cas_layer::Warnings;
 use cas_layer::apply::{Cost, ImageCost};
 
 use crate::attributes::{self, Sets};
+use known::Known;
 use node::Child;
 pub(crate) use node::{Content, Directory, Id, Kind, Node, ROOT};
 
@@ -27,9 +27,8 @@ pub struct Tree {
     layer: u32,
     /// The work that the members of this layer have caused so far.
     cost: Cost,
-    /// Directories that were found, by their paths. The map is emptied when a directory or a
-    /// symbolic link is removed, because a path may then lead elsewhere.
-    known: HashMap<Vec<u8>, Id>,
+    /// Where paths and links of this layer lead.
+    known: Known,
     warnings: Warnings,
     /// Number of bytes that all layers brought: names, targets of links, attributes, and incomplete
     /// last blocks of files.
@@ -45,7 +44,7 @@ impl Default for Tree {
             sets: Sets::default(),
             layer: 0,
             cost: Cost::of_layer(ImageCost::default()),
-            known: HashMap::new(),
+            known: Known::default(),
             warnings: Warnings::default(),
             bytes: 0,
         }
@@ -57,7 +56,7 @@ impl Tree {
     pub(crate) fn begin_layer(&mut self) {
         self.layer += 1;
         self.cost = self.cost.next_layer();
-        self.known.clear();
+        self.known.forget();
     }
 
     /// Returns the warnings since the last call.
@@ -152,14 +151,15 @@ impl Tree {
         while let Some(id) = removed.pop() {
             let node = &mut self.nodes[id as usize];
             node.links -= 1;
+            // Paths may now lead elsewhere, even if a link keeps other names.
+            if matches!(node.kind, Kind::Directory(_) | Kind::Symlink(_)) {
+                self.known.forget();
+            }
             if node.links > 0 {
                 continue;
             }
             let kind = std::mem::replace(&mut node.kind, Kind::Fifo);
             node.attributes = attributes::NONE;
-            if matches!(kind, Kind::Directory(_) | Kind::Symlink(_)) {
-                self.known.clear();
-            }
             if let Kind::Directory(directory) = kind {
                 removed.extend(directory.children.into_values().map(|child| child.id));
             }

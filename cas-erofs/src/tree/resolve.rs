@@ -2,12 +2,11 @@
 
 use cas_core::{Error, Result, limit};
 use cas_layer::apply::check_links;
+use cas_layer::apply::path::split;
 
 use super::Tree;
+use super::known::Found;
 use super::node::{Directory, Id, Kind, Node, ROOT};
-
-/// Maximum number of paths whose directories are remembered.
-const KNOWN: usize = 4096;
 
 /// Why a directory is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,48 +19,77 @@ pub(super) enum Purpose {
 }
 
 impl Tree {
-    /// Returns the directory at a path. If there is none, a lookup returns `None`; for a member,
-    /// the directory is made.
+    /// Returns the directory at a clean path. If there is none, a lookup returns `None`; for a
+    /// member, the directory is made.
     pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Id>> {
-        if let Some(&known) = self.known.get(path) {
-            return Ok(Some(known));
+        if let Some(known) = self.known.path(path) {
+            return Ok(Some(known.directory));
         }
-        let mut here = ROOT;
-        let mut links = 0;
-        // The names that are not walked yet, the next one last.
-        let mut ahead: Vec<Box<[u8]>> = Vec::new();
-        push_names(&mut ahead, path);
-        while let Some(name) = ahead.pop() {
+        let (above, name) = split(path);
+        let (from, rest) = match self.known.path(above) {
+            Some(above) => (above, name),
+            None => (Found::ROOT, path),
+        };
+        let found = self.walk(from, rest, purpose)?;
+        if let Some(found) = found {
+            self.known.remember_path(path, found);
+        }
+        Ok(found.map(|found| found.directory))
+    }
+
+    /// Walks from a directory along a path. Returns the directory there, or `None` as
+    /// [`Tree::directory`] does.
+    fn walk(&mut self, from: Found, path: &[u8], purpose: Purpose) -> Result<Option<Found>> {
+        let mut here = from;
+        for name in names(path) {
             self.cost.count_lookups(1)?;
-            if &name[..] == b".." {
-                here = self.directory_at(here).parent;
+            if name == b".." {
+                here.directory = self.directory_at(here.directory).parent;
                 continue;
             }
-            let found = self.child(here, &name);
-            here = match found.map(|id| (id, &self.node(id).kind)) {
-                Some((id, Kind::Directory(_))) => id,
-                Some((_, Kind::Symlink(target))) => {
-                    links += 1;
-                    check_links(links)?;
-                    push_names(&mut ahead, target);
-                    if target.first() == Some(&b'/') {
-                        ROOT
-                    } else {
-                        here
-                    }
-                }
+            let found = self.child(here.directory, name);
+            match found.map(|id| (id, &self.node(id).kind)) {
+                Some((id, Kind::Directory(_))) => here.directory = id,
+                Some((id, Kind::Symlink(_))) => match self.follow(here, id, purpose)? {
+                    Some(target) => here = target,
+                    None => return Ok(None),
+                },
                 _ if purpose == Purpose::Lookup => return Ok(None),
                 _ => {
-                    self.unlink(here, &name);
-                    self.make_implied(here, &name)?
+                    self.unlink(here.directory, name);
+                    here.directory = self.make_implied(here.directory, name)?;
                 }
-            };
+            }
         }
-        if self.known.len() >= KNOWN {
-            self.known.clear();
-        }
-        self.known.insert(path.to_vec(), here);
         Ok(Some(here))
+    }
+
+    /// Walks to the directory that a link leads to. Returns it, or `None` as [`Tree::directory`]
+    /// does.
+    fn follow(&mut self, from: Found, link: Id, purpose: Purpose) -> Result<Option<Found>> {
+        let parent = from.directory;
+        if let Some(known) = self.known.link(parent, link) {
+            let links = from.links + known.links;
+            check_links(links)?;
+            return Ok(Some(Found { links, ..known }));
+        }
+        let Kind::Symlink(target) = &self.node(link).kind else {
+            unreachable!("only links are followed");
+        };
+        let target = target.clone();
+        let links = from.links + 1;
+        check_links(links)?;
+        let directory = match target.first() {
+            Some(b'/') => ROOT,
+            _ => parent,
+        };
+        let found = self.walk(Found { directory, links }, &target, purpose)?;
+        if let Some(found) = found {
+            let links = found.links - from.links;
+            self.known
+                .remember_link(parent, link, Found { links, ..found });
+        }
+        Ok(found)
     }
 
     fn make_implied(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
@@ -107,9 +135,8 @@ impl Tree {
     }
 }
 
-/// Pushes the names of a path, last name first, so that the first name is popped first.
-fn push_names(ahead: &mut Vec<Box<[u8]>>, path: &[u8]) {
-    let names = path.rsplit(|&byte| byte == b'/');
-    let names = names.filter(|name| !matches!(*name, b"" | b"."));
-    ahead.extend(names.map(Box::from));
+/// Returns the names of a path.
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let names = path.split(|&byte| byte == b'/');
+    names.filter(|name| !matches!(*name, b"" | b"."))
 }

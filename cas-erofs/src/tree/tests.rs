@@ -131,6 +131,80 @@ fn types_replace_each_other_and_links_stay_inside() {
     );
 }
 
+/// Each of the 40 links leads through the one before it, and through 490 directories before that.
+/// Without known links, each member needs more than 39,000 lookups.
+#[test]
+fn a_way_through_many_links_is_found_once() {
+    let (deep, up) = ("d/".repeat(490), "../".repeat(490));
+    let link = |tar: Tar, name: &str, target: &str| {
+        tar.pax(&[("linkpath", target.as_bytes())])
+            .symlink(name, "x")
+    };
+    let links = link(Tar::new(), "l1", &deep);
+    let links = (2..=40).fold(links, |tar, n| {
+        link(tar, &format!("l{n}"), &format!("{deep}{up}l{}", n - 1))
+    });
+    let members = (0..200).fold(links, |tar, n| tar.file(format!("l40/{n}/f"), ""));
+    let found = merge(vec![members.clone()]).unwrap();
+    for n in 0..200 {
+        assert!(found.contains(&format!("{deep}{n}/f 0 x1")), "{n}");
+    }
+    // A known link counts as all the links that it leads through.
+    let more = members.symlink("l41", "l40").file("l41/f", "");
+    let error = merge(vec![more]).unwrap_err();
+    assert_eq!(error.kind(), cas_core::ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn a_way_is_found_again_after_a_link_or_a_directory_on_it_was_replaced() {
+    for (what, layer, expected) in [
+        (
+            "a link",
+            Tar::new()
+                .symlink("l", "a")
+                .symlink("m", "l")
+                .file("m/1", "")
+                .symlink("l", "b")
+                .file("m/2", "")
+                .file("l/3", ""),
+            &["a/1 0 x1", "b/2 0 x1", "b/3 0 x1"][..],
+        ),
+        (
+            "a directory",
+            Tar::new()
+                .symlink("l", "a/b")
+                .file("l/1", "")
+                .symlink("a", "c")
+                .file("l/2", ""),
+            &["c/b/2 0 x1"],
+        ),
+        (
+            "a name of a link that has another name",
+            Tar::new()
+                .symlink("l", "a")
+                .hardlink("k", "l")
+                .file("l/1", "")
+                .dir("l")
+                .file("l/2", "")
+                .file("k/3", ""),
+            &["a/1 0 x1", "a/3 0 x1", "l/2 0 x1"],
+        ),
+        (
+            "no name of a link that has names in two directories",
+            Tar::new()
+                .symlink("p/l", "a")
+                .hardlink("q/l", "p/l")
+                .file("p/l/1", "")
+                .file("q/l/2", ""),
+            &["p/a/1 0 x1", "q/a/2 0 x1"],
+        ),
+    ] {
+        let mut found = merge(vec![layer]).unwrap();
+        found.retain(|line| line.ends_with("x1"));
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
 #[test]
 fn members_that_cannot_be_applied_are_errors() {
     let looped = Tar::new()

@@ -6,6 +6,7 @@ use cas_core::Result;
 use super::Layer;
 use super::dirs::Dir;
 use super::seen::Fact;
+use crate::tar::Excerpt;
 
 /// Members that are left out, or that lose something, for the same reason.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ impl Count {
     /// Returns a text with the number of members and the path of the first, or `None` if there are
     /// none.
     fn describe(&self) -> Option<String> {
-        let first = self.first.escape_ascii();
+        let first = Excerpt(&self.first);
         (self.number > 0).then(|| format!("number: {}, first: {first}", self.number))
     }
 }

@@ -19,7 +19,7 @@ use super::standalone::Origin;
 use super::times::timestamps;
 use super::walk::Purpose;
 use super::{Layer, denied, os};
-use crate::tar::{Device, Entry, EntryKind, Reader};
+use crate::tar::{Device, Entry, EntryKind, Excerpt, Reader};
 
 impl Layer {
     /// Applies one member. Its body is read from `reader`.
@@ -170,7 +170,7 @@ impl Layer {
             Error::corrupt(format!(
                 "the target {} of the hard link does not exist, is a directory, or may not be \
                  linked; build the image again",
-                target.escape_ascii()
+                Excerpt(target)
             ))
         };
         let from = self.directory(target_parent, Purpose::Lookup)?;

@@ -13,7 +13,7 @@ use super::owners::OWNER;
 use super::seen::Inode;
 use super::times::timestamps;
 use super::{Layer, denied, os};
-use crate::tar::{Entry, EntryKind};
+use crate::tar::{Entry, EntryKind, Excerpt};
 
 /// Sets owner and mode of an open file or directory, with as few calls as possible.
 pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32) -> Result<()> {
@@ -78,7 +78,7 @@ impl Layer {
 
     /// Warns of an attribute that is never set from a layer.
     pub(super) fn warn_of_unset(&mut self, name: &[u8]) {
-        let shown = name.escape_ascii();
+        let shown = Excerpt(name);
         self.warn(&format!(
             "the xattr {shown} is left out, because layers may not set it"
         ));
@@ -149,7 +149,7 @@ impl Layer {
         (name, value): (&[u8], &[u8]),
         set: impl FnOnce(&[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
-        let shown = name.escape_ascii();
+        let shown = Excerpt(name);
         if !is_set(name) {
             self.warn_of_unset(name);
             return Ok(());
@@ -165,7 +165,7 @@ impl Layer {
                 self.owners.add(&entry.path);
                 return Ok(());
             }
-            let path = entry.path.escape_ascii();
+            let path = Excerpt(&entry.path);
             self.warn(&format!(
                 "the xattr {shown} of {path} is left out: {reason}"
             ));

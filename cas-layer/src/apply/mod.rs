@@ -64,7 +64,7 @@ use cas_host::calls;
 use rustix::fs::{Mode, OFlags};
 
 use crate::Warnings;
-use crate::tar::Reader;
+use crate::tar::{Excerpt, Reader};
 use dirs::Dirs;
 use left_out::Count;
 use rootless::Rootless;
@@ -274,7 +274,7 @@ impl Layer {
                 self.warn_of_unset(owners::OWNER);
             }
             let applied = self.apply_member(&entry, reader);
-            applied.during("apply", entry.path.escape_ascii())?;
+            applied.during("apply", Excerpt(&entry.path))?;
             if self.needs_parents() {
                 return Ok(());
             }

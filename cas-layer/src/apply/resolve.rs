@@ -13,6 +13,7 @@ use super::path::split;
 use super::standalone::DeferredEffects;
 use super::times::times;
 use super::{Tree, os};
+use crate::tar::Excerpt;
 
 impl Tree {
     /// Completes a [standalone](Tree::apply_standalone) tree for use in an overlay. `below` is a
@@ -166,9 +167,8 @@ fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Option<Owned
     let path = if path.is_empty() { b"." } else { path };
     match open_beneath(root, path, flags) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        opened => opened.map(Some).map_err(|errno| {
-            let path = path.escape_ascii();
-            Error::from(std::io::Error::from(errno)).within(path)
-        }),
+        opened => opened
+            .map(Some)
+            .map_err(|errno| Error::from(std::io::Error::from(errno)).within(Excerpt(path))),
     }
 }

@@ -2,7 +2,7 @@
 
 use cas_core::{Error, Result};
 
-use super::shown;
+use super::message::{Excerpt, shown};
 
 /// Size of a block in bytes.
 pub(super) const BLOCK: usize = 512;
@@ -63,7 +63,7 @@ impl Header {
 
     /// Adds the name in the header to an error that does not name its member.
     pub(super) fn named(&self, error: Error) -> Error {
-        error.subject(text(&self.0[0..100]).escape_ascii())
+        error.subject(Excerpt(text(&self.0[0..100])))
     }
 
     /// Returns the path, and a warning if some readers find another path.

@@ -6,9 +6,10 @@ use cas_core::{Error, Result, limit};
 
 use super::entry::{Device, Entry, EntryKind, Time};
 use super::header::Header;
+use super::message::{Excerpt, shown};
 use super::pax::Pax;
 use super::sparse::{self, Map};
-use super::{Extensions, Reader, shown};
+use super::{Extensions, Reader};
 
 /// The largest size in eleven octal digits. Some writers put it into the header of a file that is
 /// larger and has its size in a pax record.
@@ -58,13 +59,13 @@ impl<R: BufRead> Reader<R> {
             }
             _ => {}
         }
-        let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
-        let named = |error: Error| error.subject(path.escape_ascii());
+        let named = |error: Error| error.subject(Excerpt(&path));
+        let kind = kind(header, &path, link).map_err(named)?;
         if pax.sparse.map.is_some() && pax.sparse.count.is_none() {
             self.warn("a sparse file does not state its number of regions; some readers refuse it");
         }
         for name in &pax.left_out {
-            let path = path.escape_ascii();
+            let path = Excerpt(&path);
             self.warn(&format!(
                 "the xattr {name} of {path} is left out: Linux does not allow its name, or the \
                  length of its name or value"
@@ -266,10 +267,7 @@ fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
 
 /// Checks the length of a path, the lengths of its names, and their number.
 pub(super) fn check_path(path: &[u8]) -> Result<()> {
-    let fail = |why: String| {
-        let shown = &path[..path.len().min(80)];
-        Err(Error::out_of_range(why).subject(shown.escape_ascii()))
-    };
+    let fail = |why: String| Err(Error::out_of_range(why).subject(Excerpt(path)));
     if path.len() > limit::PATH {
         return fail(format!(
             "the path has {} bytes; at most {} are allowed; use a shorter path",

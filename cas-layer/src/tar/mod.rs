@@ -19,6 +19,7 @@
 mod entry;
 mod header;
 mod member;
+mod message;
 mod pax;
 mod seek;
 mod sparse;
@@ -33,6 +34,7 @@ use crate::Warnings;
 use crate::buffered::read_buffered;
 pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
+pub use message::Excerpt;
 use pax::Pax;
 pub use stated::Stated;
 pub use write::Writer;
@@ -356,15 +358,6 @@ pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     let is_header =
         |block: &[u8; BLOCK]| block[257..262] == *b"ustar" || Header::new(*block).is_ok();
     bytes.first_chunk().is_some_and(is_header) || bytes.iter().take(BLOCK).all(|&byte| byte == 0)
-}
-
-/// Returns the first 60 bytes of a part of the archive for a message, quoted and escaped.
-fn shown(bytes: &[u8]) -> String {
-    const MOST: usize = 60;
-    match bytes.get(..MOST) {
-        Some(start) if bytes.len() > MOST => format!("\"{}…\"", start.escape_ascii()),
-        _ => format!("\"{}\"", bytes.escape_ascii()),
-    }
 }
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {

@@ -1,12 +1,12 @@
 //! Pax extension records, `LENGTH KEY=VALUE\n`. If one record is malformed, the whole header is
 //! refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_core::{Error, Result, limit};
 
 use super::entry::{Region, Time};
-use super::shown;
+use super::message::shown;
 
 /// The beginning of the keys of extended attributes.
 pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -30,6 +30,8 @@ pub(super) struct Pax {
     /// The attributes that are left out, because Linux does not allow their name, or the length of
     /// their name or value. Only their names are kept, quoted for a warning.
     pub(super) left_out: Vec<String>,
+    /// The names of these attributes.
+    refused: BTreeSet<Vec<u8>>,
     pub(super) sparse: Sparse,
     /// A warning, if some readers understand the records differently.
     pub(super) odd: Option<&'static str>,
@@ -70,6 +72,7 @@ impl Pax {
             ));
         }
         pax.sparse.check()?;
+        pax.left_out = pax.refused.iter().map(|name| shown(name)).collect();
         check_xattrs(pax.xattrs.iter().map(|(n, v)| (&n[..], &v[..])))?;
         Ok(pax)
     }
@@ -113,17 +116,22 @@ impl Pax {
     }
 
     fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
-        if name.is_empty() || name.contains(&0) {
-            return Err(bad(XATTR, name));
+        if name.is_empty() {
+            return Err(Error::corrupt(format!(
+                "the pax record {} does not name an xattr; create the archive again",
+                shown(XATTR)
+            )));
         }
         // On every file system, the kernel refuses these three names, and names and values that are
         // longer than these limits.
         let is_prefix = matches!(name, b"user." | b"trusted." | b"security.");
         if is_prefix || name.len() > limit::COMPONENT || value.len() > limit::XATTR {
             self.xattrs.remove(name);
-            self.left_out.push(shown(name));
+            self.refused.insert(name.to_vec());
             return Ok(());
         }
+        // Of several records with one key, the last one counts.
+        self.refused.remove(name);
         self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
@@ -330,6 +338,39 @@ mod tests {
             assert!(Pax::parse(body).is_err(), "{}", body.escape_ascii());
         }
         assert_eq!(Pax::parse(b"9 path=x\n").err().map(|e| e.to_string()), None);
+    }
+
+    #[test]
+    fn an_xattr_without_a_name_is_refused_and_the_error_says_so() {
+        let error = Pax::parse(b"19 SCHILY.xattr.=v\n").err().unwrap();
+        let said = error.to_string();
+        assert!(said.contains("does not name an xattr"), "{said}");
+    }
+
+    #[test]
+    fn an_xattr_is_left_out_only_if_its_last_record_is_refused() {
+        let record = |value: usize| {
+            let value = "v".repeat(value);
+            let rest = format!(" SCHILY.xattr.user.x={value}\n");
+            let length =
+                (1..).find(|length: &usize| length.to_string().len() + rest.len() == *length);
+            format!("{}{rest}", length.unwrap())
+        };
+        let (good, bad) = (record(1), record(limit::XATTR + 1));
+        for (records, is_left_out) in [
+            (format!("{bad}{good}"), false),
+            (format!("{good}{bad}"), true),
+            (format!("{bad}{bad}"), true),
+        ] {
+            let pax = Pax::parse(records.as_bytes()).unwrap();
+            assert_eq!(
+                pax.left_out.len(),
+                usize::from(is_left_out),
+                "{records:.80}"
+            );
+            assert!(pax.left_out.iter().all(|name| name == "\"user.x\""));
+            assert_eq!(pax.xattrs.is_empty(), is_left_out);
+        }
     }
 
     #[test]

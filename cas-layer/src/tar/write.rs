@@ -9,6 +9,7 @@ use cas_core::{Error, Result, limit};
 use super::entry::{Entry, EntryKind, Time};
 use super::header::BLOCK;
 use super::member::{OCTAL, check_path, target};
+use super::message::Excerpt;
 use super::pax::{XATTR, check_xattrs};
 
 /// The largest number in seven octal digits.
@@ -49,7 +50,7 @@ impl<W: Write> Writer<W> {
     /// early; errors of `body` and of the output. After an error, the archive is incomplete.
     pub fn append(&mut self, entry: &Entry, body: impl Read) -> Result<()> {
         let written = self.write(entry, body);
-        written.map_err(|error| error.subject(entry.path.escape_ascii()))
+        written.map_err(|error| error.subject(Excerpt(&entry.path)))
     }
 
     /// Returns the number of members.
@@ -154,6 +155,14 @@ pub(crate) fn head(entry: &Entry) -> Result<Vec<u8>> {
     for (name, value) in &entry.xattrs {
         head.xattr(name, value)?;
     }
+    if head.records.len() as u64 > limit::PAX {
+        return Err(Error::out_of_range(format!(
+            "the pax header of the member would have {} bytes; at most {} are allowed; use fewer \
+             xattrs",
+            head.records.len(),
+            limit::PAX
+        )));
+    }
     Ok(head.blocks())
 }
 
@@ -236,7 +245,7 @@ impl Head {
             return Err(Error::unsupported(format!(
                 "the extended attribute {} has a `=` in its name, and a layer cannot store such \
                  names; rename the attribute",
-                name.escape_ascii()
+                Excerpt(name)
             )));
         }
         self.record(&[XATTR, name].concat(), value);
@@ -353,6 +362,21 @@ mod tests {
         let xattrs = vec![xattr(b"user.a=b", b"")];
         let error = head(&Entry { xattrs, ..entry() }).unwrap_err();
         assert_eq!(error.kind(), cas_core::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_pax_header_is_as_long_as_the_reader_accepts_and_no_longer() {
+        // The record of each attribute has 22 bytes.
+        let most = limit::PAX as usize / 22;
+        let with = |count: usize| {
+            let name = |number: usize| (format!("{number:04x}").into_bytes(), Vec::new());
+            let xattrs = (0..count).map(name).collect();
+            Entry { xattrs, ..entry() }
+        };
+        check(&with(most), 2 + limit::PAX as usize / BLOCK);
+        let error = head(&with(most + 1)).unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+        assert!(error.to_string().contains("1048586 bytes"), "{error}");
     }
 
     #[test]

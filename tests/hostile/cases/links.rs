@@ -171,7 +171,7 @@ pub(super) const ALL: &[Make] = &[
         )
     },
     |_| {
-        let next = (0..50).fold(Tar::new(), |tar, n| tar.file(format!("l40/{n}/f"), ""));
+        let next = (0..200).fold(Tar::new(), |tar, n| tar.file(format!("l40/{n}/f"), ""));
         harmless("a long way for each member", vec![long_way(490, 40), next])
     },
     |_| {
@@ -187,6 +187,39 @@ pub(super) const ALL: &[Make] = &[
             "a link too many after a known way",
             CORRUPT,
             vec![long_way(3, 40), next],
+        )
+    },
+    |_| {
+        let layer = Tar::new()
+            .symlink("l", "a")
+            .hardlink("k", "l")
+            .file("l/1", "")
+            .dir("l")
+            .file("l/2", "")
+            .file("k/3", "");
+        harmless(
+            "a directory in the place of one of two names of a link",
+            vec![layer],
+        )
+    },
+    |_| {
+        let layer = Tar::new()
+            .symlink("p/l", "a")
+            .hardlink("q/l", "p/l")
+            .file("p/l/1", "")
+            .file("q/l/2", "");
+        harmless("a link with names in two directories", vec![layer])
+    },
+    |_| {
+        let long = |name: &str| [name.repeat(250).as_str(); 8].join("/").into_bytes();
+        let (path, target) = (long("\u{1b}"), long("\u{7f}"));
+        let layer = Tar::new()
+            .pax(&[("path", &path), ("linkpath", &target)])
+            .hardlink("x", "y");
+        refused(
+            "a hard link with a long name and a long target of control characters",
+            CORRUPT,
+            vec![layer],
         )
     },
 ];
