@@ -1,6 +1,8 @@
 //! All snapshotters that have files in a root: the one of the handle, and others that were chosen
 //! for other handles.
 
+use std::sync::Arc;
+
 use cas_core::sync::lock;
 use cas_core::{Result, Snapshotter};
 
@@ -14,9 +16,14 @@ impl Cas {
     /// [`OpenOptions::snapshotter`](super::OpenOptions::snapshotter)). If the store was chosen for
     /// this handle, returns only this handle. [`Cas::close`] closes all these handles.
     ///
-    /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters. If a snapshotter
-    /// cannot be opened, it is left out, and the first call for this handle logs a warning. If the
-    /// registry of this handle does not have a snapshotter, it is left out without a warning.
+    /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters, and
+    /// [`Cas::unmount`] finds the mounts of all of them. If a snapshotter cannot be opened, it is
+    /// left out, and the first call for this handle logs a warning. If the registry of this handle
+    /// does not have a snapshotter, it is left out without a warning.
+    ///
+    /// Each other snapshotter is opened without options, except the root's own, because `cas.toml`
+    /// records the options of no other. So an image whose layers are EROFS images can be unmounted
+    /// only with `erofs://?native=true`, chosen for the root or for the handle.
     ///
     /// # Errors
     /// `FailedPrecondition` if the handle is closed.
@@ -33,8 +40,7 @@ impl Cas {
                 Ok(handle) => handles.push(handle),
                 Err(error) if lock(&self.warned).insert(name) => tracing::warn!(
                     "cannot open the snapshotter {name}, which has files in this root: {error}; \
-                     its snapshots and leftovers are not counted, checked or removed; correct the \
-                     cause and try again"
+                     its snapshots and leftovers are left out; correct the cause and try again"
                 ),
                 Err(_) => {}
             }
@@ -55,6 +61,25 @@ impl Cas {
             snapshotter: Some(snapshotter),
             ..self.clone()
         })
+    }
+
+    /// Returns the snapshotter that has the snapshot `key`: the one of this handle, or else one of
+    /// the others that [`Cas::with_each_snapshotter`] finds. Returns `None` if none has it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if this handle has no snapshotter; errors of the snapshotters.
+    pub(super) async fn snapshotter_of(&self, key: &str) -> Result<Option<Arc<dyn Snapshotter>>> {
+        let own = self.snapshotter()?;
+        if own.stat(key).await?.is_some() {
+            return Ok(Some(Arc::clone(own)));
+        }
+        for other in self.with_each_snapshotter().await?.iter().skip(1) {
+            let other = other.snapshotter()?;
+            if other.stat(key).await?.is_some() {
+                return Ok(Some(Arc::clone(other)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the snapshotter if the store is the root's own. Otherwise returns `None`, because

@@ -140,7 +140,7 @@ impl Cas {
         self.check_writable()?;
         let directory = mounted::resolve(directory, "mount on")?;
         let key = mounted::key(&directory)?;
-        if self.snapshotter()?.stat(&key).await?.is_some() {
+        if self.snapshotter_of(&key).await?.is_some() {
             return Err(taken(&directory));
         }
         let new = NewSnapshot {
@@ -183,7 +183,8 @@ impl Cas {
     }
 
     /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written there.
-    /// If the future is dropped, the unmount continues in the background.
+    /// Another handle of this root may have mounted it, also with another snapshotter. If the
+    /// future is dropped, the unmount continues in the background.
     ///
     /// # Errors
     /// `NotFound` if `directory` does not exist, or if this root has nothing mounted there;
@@ -194,15 +195,14 @@ impl Cas {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;
         let key = mounted::key(&directory)?;
-        let snapshotter = Arc::clone(self.snapshotter()?);
-        if snapshotter.stat(&key).await?.is_none() {
-            return Err(Error::not_found(
+        let snapshotter = self.snapshotter_of(&key).await?.ok_or_else(|| {
+            Error::not_found(
                 "this root has nothing mounted at this directory; check the directory, or choose \
                  another root",
             )
             .operation("unmount")
-            .subject(directory.display()));
-        }
+            .subject(directory.display())
+        })?;
         shield(async move { mounted::detach(&*snapshotter, &key, directory).await }).await
     }
 }

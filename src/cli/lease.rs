@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cas::backend::unique;
 use cas::records::Lease;
-use cas::{Error, Result, labels};
+use cas::{Cas, Error, Result, labels};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -44,8 +44,7 @@ pub(crate) enum Leases {
         /// Id of the lease
         id: String,
         /// DIGEST of a blob, content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY;
-        /// the first digits of a digest are enough, except in the key of an ingest, and in the key
-        /// of a snapshot that is not of the root's snapshotter
+        /// the first digits of a digest are enough, except in the key of an ingest
         #[arg(required = true)]
         resources: Vec<String>,
     },
@@ -90,8 +89,11 @@ impl Leases {
                 context.out.item(&shown(&id, &lease), || id.clone())
             }
             Leases::Add { id, resources } => {
+                let handles = cas.with_each_snapshotter().await?;
                 for text in resources {
-                    let resource = resource::find(&cas, &text).await?;
+                    let has = |one: &&Cas| has_snapshot(one, &text);
+                    let cas = handles.iter().find(has).unwrap_or(&cas);
+                    let resource = resource::find(cas, &text).await?;
                     let lease = cas.add_to_lease(&id, resource.clone()).await?;
                     context
                         .out
@@ -115,6 +117,14 @@ impl Leases {
             }
         }
     }
+}
+
+/// Returns whether `text`, a resource, is a snapshot of the snapshotter of this handle.
+fn has_snapshot(cas: &Cas, text: &str) -> bool {
+    let snapshot = text.strip_prefix("snapshots/");
+    let name = snapshot.and_then(|rest| rest.split_once('/'));
+    let own = cas.snapshotter().map(|own| own.name());
+    name.is_some_and(|(name, _)| own.is_ok_and(|own| own == name))
 }
 
 /// Returns the time that is `length` from now.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, OnDemandBytes, Usage, all};
-use cas::{Error, ErrorKind, Labels, Result, UsageOptions};
+use cas::{Cas, Error, ErrorKind, Labels, Result, UsageOptions};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -16,7 +17,7 @@ use super::output::{ago, size};
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  cas snapshot ls")]
 pub(crate) enum Snapshot {
-    /// List snapshots
+    /// List the snapshots of all snapshotters of the root, or with --snapshotter, of one
     #[command(after_help = "Example:\n  cas snapshot ls")]
     Ls,
     /// Show the kind, parent, size and labels of a snapshot; for a layer that is read on demand,
@@ -45,7 +46,7 @@ which an EROFS image must be mounted.")]
     /// Show the disk usage of a snapshot; with --parents, the usage of its parents is included
     #[command(after_help = "Example:\n  cas snapshot usage work --parents")]
     Usage(UsageArgs),
-    /// Show snapshots and their children as a tree
+    /// Show the snapshots that `cas snapshot ls` lists, and their children, as a tree
     #[command(after_help = "Example:\n  cas snapshot tree")]
     Tree,
 }
@@ -100,8 +101,8 @@ impl Snapshot {
         };
         let snapshots = &**cas.snapshotter()?;
         match self {
-            Snapshot::Ls => list(context, snapshots).await,
-            Snapshot::Tree => tree(context, snapshots).await,
+            Snapshot::Ls => list(context, &cas).await,
+            Snapshot::Tree => tree(context, &cas).await,
             Snapshot::Info(Key { key }) => {
                 let (found, usage) = find(snapshots, &key).await?;
                 let arrived = snapshots.on_demand(&found.key).await?;
@@ -158,51 +159,94 @@ pub(crate) async fn describe(snapshots: &dyn Snapshotter, key: &str) -> Result<V
 
 async fn find(snapshots: &dyn Snapshotter, key: &str) -> Result<(Info, Usage)> {
     let key = resolve(snapshots, key).await?;
-    let found = snapshots.stat(&key).await?.ok_or_else(|| absent(&key))?;
+    let found = snapshots
+        .stat(&key)
+        .await?
+        .ok_or_else(|| absent(snapshots, &key))?;
     let usage = snapshots.usage(&key).await?;
     Ok((found, usage))
 }
 
-async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
+/// Returns the handles whose snapshots are listed: one for each snapshotter that has files in the
+/// root, or only the one of the snapshotter that the user has chosen.
+async fn listed(context: &Context, cas: &Cas) -> Result<Vec<Cas>> {
+    match context.snapshotter {
+        Some(_) => Ok(vec![cas.clone()]),
+        None => cas.with_each_snapshotter().await,
+    }
+}
+
+/// A snapshot in a list.
+#[derive(Serialize)]
+struct Listed {
+    snapshotter: &'static str,
+    info: Info,
+    usage: Usage,
+}
+
+async fn list(context: &Context, cas: &Cas) -> Result<()> {
     let mut found = Vec::new();
-    for info in all(snapshots).await? {
-        match snapshots.usage(&info.key).await {
-            // The snapshot was removed after it was listed.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            usage => found.push((info, usage?)),
+    for cas in listed(context, cas).await? {
+        let snapshots = &**cas.snapshotter()?;
+        for info in all(snapshots).await? {
+            let usage = match snapshots.usage(&info.key).await {
+                // The snapshot was removed after it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                usage => usage?,
+            };
+            found.push(Listed {
+                snapshotter: snapshots.name(),
+                info,
+                usage,
+            });
         }
     }
-    if context.out.is_json() {
-        return found.iter().try_for_each(|(info, usage)| {
-            let item = json!({"info": info, "usage": usage});
-            context.out.item(&item, String::new)
-        });
+    let first = found.first().map(|one| one.snapshotter);
+    let several = found.iter().any(|one| Some(one.snapshotter) != first);
+    let mut columns = vec!["KEY", "KIND", "PARENT", "SIZE", "INODES", "CREATED"];
+    if several {
+        columns.push("SNAPSHOTTER");
     }
-    let columns = ["KEY", "KIND", "PARENT", "SIZE", "INODES", "CREATED"];
-    context.out.list(&columns, &found, |(info, usage)| {
-        vec![
+    context.out.list(&columns, &found, |one| {
+        let (info, usage) = (&one.info, &one.usage);
+        let mut row = vec![
             short(&info.key),
             info.kind.as_str().into(),
             info.parent.as_deref().map(short).unwrap_or_default(),
             size(usage.bytes),
             usage.inodes.to_string(),
             ago(info.created_at),
-        ]
+        ];
+        if several {
+            row.push(one.snapshotter.into());
+        }
+        row
     })
 }
 
-async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
-    for (depth, info) in nested(all(snapshots).await?) {
-        let item = json!({"depth": depth, "info": info});
-        let text = || {
-            format!(
-                "{}{} ({})",
-                "  ".repeat(depth),
-                short(&info.key),
-                info.kind.as_str()
-            )
-        };
-        context.out.item(&item, text)?;
+async fn tree(context: &Context, cas: &Cas) -> Result<()> {
+    let mut trees = Vec::new();
+    for cas in listed(context, cas).await? {
+        let snapshots = &**cas.snapshotter()?;
+        let infos = all(snapshots).await?;
+        if !infos.is_empty() {
+            trees.push((snapshots.name(), nested(infos)));
+        }
+    }
+    let several = trees.len() > 1;
+    for (snapshotter, tree) in trees {
+        for (depth, info) in tree {
+            let item = json!({"snapshotter": snapshotter, "depth": depth, "info": info});
+            let text = || {
+                let (indent, key, kind) =
+                    ("  ".repeat(depth), short(&info.key), info.kind.as_str());
+                match several {
+                    true => format!("{indent}{key} ({kind}, {snapshotter})"),
+                    false => format!("{indent}{key} ({kind})"),
+                }
+            };
+            context.out.item(&item, text)?;
+        }
     }
     Ok(())
 }
@@ -249,7 +293,7 @@ pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<St
     found.retain(|info| digits >= PREFIX && info.key.starts_with(&prefix));
     match &found[..] {
         [info] => Ok(info.key.clone()),
-        [] => Err(absent(key)),
+        [] => Err(absent(snapshots, key)),
         _ => {
             let count = found.len();
             let why = format!("ambiguous: {count} snapshots have this prefix; give more digits");
@@ -265,8 +309,13 @@ async fn resolve_some(snapshots: &dyn Snapshotter, key: Option<String>) -> Resul
     }
 }
 
-fn absent(key: &str) -> Error {
-    Error::not_found("no such snapshot; `cas snapshot ls` lists all snapshots").subject(key)
+fn absent(snapshots: &dyn Snapshotter, key: &str) -> Error {
+    Error::not_found(format!(
+        "the snapshotter {} does not have this snapshot; `cas snapshot ls` lists all snapshots, \
+         and --snapshotter chooses another snapshotter",
+        snapshots.name()
+    ))
+    .subject(key)
 }
 
 fn show(context: &Context, mounts: &[Mount]) -> Result<()> {

@@ -133,6 +133,80 @@ fn a_mount_of_another_snapshotter_is_kept_by_collections() {
 }
 
 #[test]
+fn a_mount_of_another_snapshotter_is_found_by_its_directory() {
+    if !can(&["mount"]) {
+        return;
+    }
+    let mounting = mounting_snapshotters();
+    for other in mounting.into_iter().filter(|one| *one != "native") {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
+        ok(cas(&root).args(["--snapshotter", "native", "init"]));
+        ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive));
+        let (mount, other) = (scratch.path().join("mnt"), ["--snapshotter", other]);
+        std::fs::create_dir(&mount).unwrap();
+        ok(cas(&root).args(other).args(["mount", "app:1"]).arg(&mount));
+        // The directory is taken, whichever snapshotter would mount there.
+        let taken = fails(cas(&root).args(["mount", "app:1"]).arg(&mount), 5);
+        assert!(taken.contains("already has a mount"), "{taken}");
+        ok(cas(&root).arg("umount").arg(&mount));
+        assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0);
+        for listed in json(&root, &["snapshot", "ls"]) {
+            assert_eq!(listed["info"]["kind"], "committed", "{listed}");
+        }
+        let said = fails(cas(&root).arg("umount").arg(&mount), 3);
+        assert!(said.contains("nothing mounted"), "{said}");
+    }
+}
+
+#[test]
+fn snapshots_of_every_snapshotter_are_listed_and_leased() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let import = ["import", "--unpack", "--name", "app:1"];
+    ok(cas(&root).args(import).arg(&archive));
+    let alone = ok(cas(&root).args(["snapshot", "ls"]));
+    assert!(!alone.contains("SNAPSHOTTER"), "{alone}");
+    let other = ["--snapshotter", "overlay"];
+    ok(cas(&root).args(other).args(import).arg(&archive));
+    let three = |name: &str| vec![name.to_owned(); 3];
+    let both = [three("native"), three("overlay")].concat();
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let listed = json(&root, arguments).into_iter();
+        let name = |one: serde_json::Value| one["snapshotter"].as_str().unwrap().to_owned();
+        listed.map(name).collect()
+    };
+    for command in ["ls", "tree"] {
+        assert_eq!(names(&["snapshot", command]), both);
+        let chosen = names(&[&other[..], &["snapshot", command]].concat());
+        assert_eq!(chosen, three("overlay"));
+    }
+    let table = ok(cas(&root).args(["snapshot", "ls"]));
+    let header = table.lines().next().unwrap();
+    assert!(header.trim_end().ends_with("SNAPSHOTTER"), "{table}");
+    assert_eq!(table.matches("overlay").count(), 3, "{table}");
+    let tree = ok(cas(&root).args(["snapshot", "tree"]));
+    assert_eq!(tree.matches("(committed, overlay)").count(), 3, "{tree}");
+
+    // The lease keeps the topmost snapshot of one of them, and its parents.
+    let top = json(&root, &["snapshot", "tree"]).pop().unwrap();
+    assert_eq!(top["depth"], 2);
+    let key = top["info"]["key"].as_str().unwrap();
+    ok(cas(&root).args(["lease", "create", "--id", "audit"]));
+    let typed = format!("snapshots/overlay/{}", &key[..19]);
+    let said = ok(cas(&root).args(["lease", "add", "audit", &typed]));
+    assert_eq!(said, format!("audit keeps snapshots/overlay/{key}\n"));
+    ok(cas(&root).args(["rmi", "app:1"]));
+    ok(cas(&root).arg("gc"));
+    assert_eq!(names(&["snapshot", "ls"]), three("overlay"));
+    let said = fails(cas(&root).args(["snapshot", "info", key]), 3);
+    let expected = "the snapshotter native does not have this snapshot";
+    assert!(said.contains(expected), "{said}");
+    ok(cas(&root).args(other).args(["snapshot", "info", key]));
+}
+
+#[test]
 fn a_snapshotter_that_cannot_be_opened_is_left_out_with_one_warning() {
     let scratch = tempfile::tempdir().unwrap();
     let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));

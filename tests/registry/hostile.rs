@@ -6,12 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use cas::{MediaType, limit};
+use cas::{Digest, MediaType, limit};
 use serde_json::json;
+use testkit::archive::Tar;
 
 use super::cas;
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;
+use crate::common::layout::layout_typed;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
 
@@ -110,6 +112,39 @@ fn documents_that_are_not_images_are_refused() {
         good.without("Content-Type")
             .with("Content-Type", index.as_str())
     });
+}
+
+/// A registry has such a layer as a blob, and not as a document.
+#[test]
+fn a_layer_that_is_described_as_a_document_is_damage_as_in_an_import() {
+    for kind in [
+        MediaType::OCI_INDEX,
+        MediaType::OCI_MANIFEST,
+        MediaType::DOCKER_MANIFEST_LIST,
+        MediaType::DOCKER_MANIFEST,
+    ] {
+        let layers = [Tar::new().file("file", "text").end()];
+        let diff_ids = layers.each_ref().map(|tar| Digest::sha256(tar));
+        let sample = Sample::of(layers.to_vec(), &diff_ids, |manifest| {
+            manifest["layers"][0]["mediaType"] = json!(kind);
+        });
+        let layer = diff_ids[0].to_string();
+        let absent = format!("/manifests/{layer}");
+        let pulled = refused(&sample, 4, move |request, good| {
+            match request.path.ends_with(&absent) {
+                true => Answer::error(404, "MANIFEST_UNKNOWN", "unknown here"),
+                false => good,
+            }
+        });
+        let scratch = tempfile::tempdir().unwrap();
+        let [root, layout] = ["root", "layout"].map(|name| scratch.path().join(name));
+        layout_typed(&layout, &layers, &diff_ids, kind.as_str());
+        let imported = fails(cas(&root, scratch.path()).arg("import").arg(&layout), 4);
+        for said in [pulled, imported] {
+            assert!(said.contains(&layer), "{said}");
+            assert!(said.contains("not a valid document"), "{said}");
+        }
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use testkit::archive::{Header, Tar};
 use super::fake::Fake;
 use super::receiver::Receiver;
 use super::sample::Sample;
+use crate::common::disk::Disk;
 use crate::common::tree::differences;
-use crate::common::{mounting_snapshotters, ok};
+use crate::common::{can, fails, mounting_snapshotters, ok};
 
 /// Returns an image whose second layer this program cannot compress again, if `foreign` is set.
 fn sample(foreign: bool) -> Sample {
@@ -103,4 +104,30 @@ fn a_layer_is_fetched_once_and_a_push_is_whole() {
         assert_eq!(found, Vec::<String>::new());
         assert_eq!(digest == sample.root.digest, !foreign);
     }
+}
+
+/// The blob of a layer cannot be made from its tar without writing to the store.
+#[test]
+fn a_read_only_root_pushes_layers_that_it_has_as_blobs() {
+    if !can(&["mount", "umount"]) || !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(scratch.path().join("disk"), "size=100m");
+    let tool = |root: &str| super::cas(&disk.0.join(root), scratch.path());
+    let made = ["--snapshotter", "erofs", "init"];
+    ok(tool("blobs").args(made));
+    ok(tool("tars").args(made).arg("--keep-tars"));
+    let sample = sample(false);
+    let image = registry(&sample).image();
+    for root in ["blobs", "tars"] {
+        ok(tool(root).args(["-q", "pull", &image]));
+    }
+    disk.remount("ro");
+    let receiver = Receiver::new();
+    let there = receiver.start().image();
+    let said = fails(tool("tars").args(["push", &image, &there]), 3);
+    assert!(said.contains("make a read-only root writable"), "{said}");
+    ok(tool("blobs").args(["push", &image, &there]));
+    receiver.has_all(&sample);
 }
