@@ -198,6 +198,35 @@ fn a_full_disk_is_collected_after_a_boot() {
     ok(cas(&root).arg("gc"));
 }
 
+/// Other programs write names only into `index.json`. A repair writes their records, which are of
+/// use only if `index.json` is lost later.
+#[test]
+fn a_full_disk_is_repaired_without_the_records_of_names() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let disk = Disk::mount(scratch.path().join("disk"), "size=20m");
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["--store", "fs", "init"]));
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    let file = root.join("store/index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let entries = index["manifests"].as_array_mut().unwrap();
+    // The log of the database has no space for so many records.
+    for number in 0..3000 {
+        let mut entry = entries[0].clone();
+        entry["annotations"]["org.opencontainers.image.ref.name"] =
+            format!("docker.io/library/other:{number}").into();
+        entries.push(entry);
+    }
+    fs::write(&file, index.to_string()).unwrap();
+    fill_bytes(&disk.0);
+    ok(cas(&root).args(["fsck", "--repair"]));
+    ok(cas(&root).args(["inspect", "other:2999"]));
+}
+
 #[test]
 fn without_inodes_what_reads_and_what_removes_works() {
     if can(&["mount", "umount"]) {

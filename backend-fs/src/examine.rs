@@ -32,7 +32,7 @@ const PAGE: usize = 256;
 /// again. Writes a lost or damaged `oci-layout` again, and a damaged `format.json` if the format is
 /// known. Makes a lost or damaged `index.json` from the records, because they have every name that
 /// this crate wrote. Corrects the entries of a readable `index.json` that are not descriptors.
-/// Writes a record for each name that is only in `index.json`.
+/// Writes a record for each name that is only in `index.json`, if the disk has space for it.
 ///
 /// If `format.json` is damaged and the format is not known, examines nothing else.
 ///
@@ -104,7 +104,7 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
         return Ok(None);
     };
     let why = match layout::version(&cas_dir) {
-        Err(error) if error.kind() == ErrorKind::Corrupt => error,
+        Err(error) if error.kind() == ErrorKind::Corrupt => error.without_advice(),
         Err(error) => return Err(error),
         Ok(Some(_)) => return Ok(None),
         Ok(None) => {
@@ -185,7 +185,8 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
     Ok(faults.into_iter().map(found).collect())
 }
 
-/// Makes a damaged or lost `index.json` again, and writes the missing records of its names. Holds
+/// Makes a damaged or lost `index.json` again, and writes the missing records of its names. On a
+/// full disk, some of these records stay missing, so that the rest of the store is repaired. Holds
 /// the lock of `index.json`, because other jobs may use the store.
 fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
     let (root, cas_dir) = directories;
@@ -199,17 +200,21 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
         );
         found = Some(finding(FILE, detail, true));
     }
-    restore_names(&read_index(root)?, database)?;
+    match restore_names(&read_index(root)?, database) {
+        // The names are still in `index.json`. The next repair writes their records.
+        Err(error) if error.kind() == ErrorKind::Full => {}
+        restored => restored?,
+    }
     Ok(found)
 }
 
-/// Returns why a file is damaged or lost, or `None` if it is neither.
+/// Returns why a file is damaged or lost, without advice, or `None` if it is neither.
 fn why<T>(read: Result<T>) -> Result<Option<String>> {
     match read {
         Ok(_) => Ok(None),
         Err(error) => match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::NotFound => Ok(Some(error.to_string())),
-            _ if file::is_too_long(&error) => Ok(Some(error.to_string())),
+            ErrorKind::Corrupt | ErrorKind::NotFound => Ok(Some(error.without_advice())),
+            _ if file::is_too_long(&error) => Ok(Some(error.without_advice())),
             _ => Err(error),
         },
     }

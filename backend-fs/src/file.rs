@@ -22,8 +22,16 @@ pub(crate) fn read(root: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>
         let found = match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::ISDIR) => "a directory",
             Some(Errno::LOOP) => "a symbolic link",
-            _ => return error.into(),
+            _ => {
+                let error = Error::from(error);
+                let text = format!("expected at most {limit} bytes in {name}, found more");
+                return match is_too_long(&error) {
+                    // A report of the error can leave the advice out.
+                    true => Error::out_of_range(text).advice("restore the file"),
+                    false => error,
+                };
+            }
         };
-        Error::corrupt(format!("expected the file {name}, found {found}; {REPAIR}"))
+        Error::corrupt(format!("expected the file {name}, found {found}")).advice(REPAIR)
     })
 }

@@ -43,13 +43,15 @@ impl Index {
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let document: Map<String, Value> = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("not an image index: {error}; {REPAIR}")).source(error)
+            Error::corrupt(format!("not an image index: {error}"))
+                .advice(REPAIR)
+                .source(error)
         })?;
         match document.get("manifests") {
             Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
-            Some(_) => Err(Error::corrupt(format!(
-                "not an image index: `manifests` is not an array; {REPAIR}"
-            ))),
+            Some(_) => Err(
+                Error::corrupt("not an image index: `manifests` is not an array").advice(REPAIR),
+            ),
         }
     }
 

@@ -166,7 +166,7 @@ impl Status {
 
 /// Returns the error for an absent file.
 pub(crate) fn missing() -> Error {
-    Error::corrupt(format!("index.json is missing; {REPAIR}"))
+    Error::corrupt("index.json is missing").advice(REPAIR)
 }
 
 #[cfg(test)]

@@ -241,8 +241,8 @@ fn write_format(cas_dir: &Dir, version: u32) -> Result<()> {
 pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let read = file::read(cas_dir, FORMAT, limit::LAYOUT_FILE);
     let read = read.map_err(|error| match error.kind() {
-        ErrorKind::Corrupt => damaged_format(error),
-        _ if file::is_too_long(&error) => damaged_format(error),
+        ErrorKind::Corrupt => damaged_format(error.without_advice()),
+        _ if file::is_too_long(&error) => damaged_format(error.without_advice()),
         _ => error,
     });
     let Some(data) = read? else {
@@ -259,16 +259,16 @@ pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
 }
 
 fn damaged_format(why: impl Display) -> Error {
-    Error::corrupt(format!(
-        "{CAS_DIR}/{FORMAT} is damaged ({why}); restore the file from a copy of the store, let \
-         `cas fsck --repair` make it again, or choose another directory"
-    ))
+    Error::corrupt(format!("{CAS_DIR}/{FORMAT} is damaged ({why})")).advice(
+        "restore the file from a copy of the store, let `cas fsck --repair` make it again, or \
+         choose another directory",
+    )
 }
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     let read = file::read(root, OCI_LAYOUT, limit::LAYOUT_FILE);
     let read = read.map_err(|error| match file::is_too_long(&error) {
-        true => damaged_layout(error),
+        true => damaged_layout(error.without_advice()),
         false => error,
     });
     let Some(data) = read? else {
@@ -291,10 +291,10 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
 }
 
 fn damaged_layout(why: impl Display) -> Error {
-    Error::corrupt(format!(
-        "{OCI_LAYOUT} is damaged ({why}); restore the file, let `cas fsck --repair` make it \
-         again if this is a store of cas, or choose another directory"
-    ))
+    Error::corrupt(format!("{OCI_LAYOUT} is damaged ({why})")).advice(
+        "restore the file, let `cas fsck --repair` make it again if this is a store of cas, or \
+         choose another directory",
+    )
 }
 
 /// Returns a document as JSON.

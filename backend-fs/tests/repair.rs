@@ -24,9 +24,13 @@ const DAMAGED: [Option<&str>; 6] = [
     Some(r#"{"manifests":{}}"#),
 ];
 
-fn repair(path: &Path) -> Vec<Finding> {
+fn examine(path: &Path, repair: bool) -> Vec<Finding> {
     let location = format!("fs://{}", path.display()).parse().unwrap();
-    wait(FsOpener.examine(&location, true)).unwrap()
+    wait(FsOpener.examine(&location, repair)).unwrap()
+}
+
+fn repair(path: &Path) -> Vec<Finding> {
+    examine(path, true)
 }
 
 fn image(name: &str) -> Image {
@@ -162,6 +166,28 @@ fn a_damaged_format_file_is_written_again_with_the_recorded_format() {
             let store = FsStore::open(temp.path()).unwrap();
             assert_eq!(names(&*store.images()), ["a"], "{number}");
             assert_eq!(repair(temp.path()), [], "{number}");
+        }
+    }
+}
+
+/// A finding states by itself what the repair did, or what a repair does.
+#[test]
+fn a_finding_does_not_repeat_the_advice_of_the_error() {
+    // Two of these texts are not damage in every file.
+    let all = HARMS;
+    let harms = all[..2].iter().chain(&all[4..]);
+    for name in [".cas/format.json", "oci-layout", "index.json"] {
+        for harm in harms.clone() {
+            let temp = tempfile::tempdir().unwrap();
+            filled(temp.path());
+            harm(&temp.path().join(name));
+            for repairs in [false, true] {
+                let found = examine(temp.path(), repairs);
+                assert_eq!(found.len(), 1, "{name}: {found:?}");
+                let detail = &found[0].detail;
+                let advises = detail.contains("fsck") || detail.contains("restore the file");
+                assert!(!advises, "{name}: {detail}");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -144,6 +145,41 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     std::fs::write(&path, "").unwrap();
     wait(content.put(data[..].into())).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), data);
+}
+
+/// Two publishes find that a blob is damaged, and the one that syncs its bytes replaces the blob
+/// first. If the other one then replaced these bytes, a loss of power could lose the blob.
+#[test]
+fn synced_bytes_that_replace_a_damaged_blob_are_kept_by_an_unsynced_publish() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let data = b"the right bytes";
+    let place = temp
+        .path()
+        .join("blobs/sha256")
+        .join(Digest::sha256(data).hex());
+    std::fs::write(&place, "damaged").unwrap();
+    let dir = Dir::open(temp.path().join(".cas")).unwrap();
+    let lock = Lock::exclusive(&dir, "remove.lock").unwrap();
+    let unsynced = thread::spawn(move || {
+        wait(async {
+            let mut writer = Writer::begin(&*content, "a key", Expected::ANY).await?;
+            writer.write(data[..].into()).await?;
+            writer.commit(&Batch::new(), Durability::Relaxed).await
+        })
+    });
+    // The thread waits for the lock, after it has found the damage.
+    thread::sleep(Duration::from_millis(200));
+    let synced = temp.path().join("synced");
+    std::fs::write(&synced, data).unwrap();
+    let inode = std::fs::metadata(&synced).unwrap().ino();
+    std::fs::rename(&synced, &place).unwrap();
+    drop(lock);
+    unsynced.join().unwrap().unwrap();
+    assert_eq!(std::fs::metadata(&place).unwrap().ino(), inode);
+    assert_eq!(std::fs::read(&place).unwrap(), data);
+    let ingests = std::fs::read_dir(temp.path().join(".cas/ingest")).unwrap();
+    assert_eq!(ingests.count(), 0);
 }
 
 #[test]

@@ -44,8 +44,6 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
 
 /// Returns the error for a damaged file. `why` describes the damage.
 pub(crate) fn corrupt(why: &str) -> Error {
-    Error::corrupt(format!(
-        "the file is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the \
-         images into a new store"
-    ))
+    Error::corrupt(format!("the file is damaged: {why}"))
+        .advice("run `cas fsck --repair`, restore a copy, or import the images into a new store")
 }

@@ -24,10 +24,10 @@ pub(crate) const NAMES: FileNames = FileNames {
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {
-        return Err(Error::corrupt(format!(
-            "expected the file {name}, found a directory; move it away, or let `cas fsck --repair` \
-             set it aside and make an empty database"
-        )));
+        let advice =
+            "move it away, or let `cas fsck --repair` set it aside and make an empty database";
+        let found = format!("expected the file {name}, found a directory");
+        return Err(Error::corrupt(found).advice(advice));
     }
     let (new, writable) = (mode == OpenMode::Create, mode.is_writable());
     let file = OpenOptions::new()
@@ -38,9 +38,8 @@ pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)?;
     if !new && file.metadata()?.len() == 0 {
-        return Err(Error::corrupt(format!(
-            "{name} is empty; restore a copy, or let `cas fsck --repair` make a new database"
-        )));
+        return Err(Error::corrupt(format!("{name} is empty"))
+            .advice("restore a copy, or let `cas fsck --repair` make a new database"));
     }
     let locked = if writable {
         file.try_lock()

@@ -143,8 +143,12 @@ impl Opener for RedbOpener {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
+    use cas_core::records::{Batch, Expect, Table};
     use cas_core::{ContentExt, Error, ErrorKind, pool::wait};
+    use cas_kv::{Engine, Failed, Transaction, View};
 
     use super::*;
 
@@ -175,6 +179,7 @@ mod tests {
         let found = examine(temp.path(), true).unwrap().unwrap();
         assert!(found.repaired, "{found:?}");
         assert!(found.detail.contains("cas.redb.damaged-2"), "{found:?}");
+        assert!(!found.detail.contains("fsck"), "{found:?}");
         assert!(found.detail.contains("was last closed"), "{found:?}");
         assert!(!head.exists(), "it does not fit the new database");
         let aside = temp.path().join("cas.redb.damaged-2");
@@ -249,5 +254,68 @@ mod tests {
         );
         assert!(!head.exists(), "it does not fit the new database");
         assert_eq!(blobs(temp.path()), 0);
+    }
+
+    /// An engine that commits a transaction, but reports a failure, if `fails` is set.
+    struct Failing {
+        engine: RedbEngine,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Engine for Failing {
+        fn row_size(&self) -> usize {
+            self.engine.row_size()
+        }
+        fn inline_max(&self) -> usize {
+            self.engine.inline_max()
+        }
+        fn view(&self) -> Result<Arc<dyn View>> {
+            self.engine.view()
+        }
+        fn transact(
+            &self,
+            work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
+        ) -> Result<(), Failed> {
+            self.engine.transact(work)?;
+            match self.fails.load(Ordering::Relaxed) {
+                true => Err(Failed::Broken(Error::unavailable("a planted error"))),
+                false => Ok(()),
+            }
+        }
+        fn sync(&self) -> Result<()> {
+            self.engine.sync()
+        }
+        fn compact(&self, removed: u64) -> Result<bool> {
+            self.engine.compact(removed)
+        }
+        fn space(&self) -> &Space {
+            self.engine.space()
+        }
+    }
+
+    #[test]
+    fn a_number_of_a_failed_transaction_is_not_allocated_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = OwnedDir::claim(temp.path(), NAMES).unwrap();
+        let (space, fails) = (space(&dir).unwrap(), Arc::new(AtomicBool::new(false)));
+        let store = KvStore::open(dir, |path, mode| {
+            Ok(Failing {
+                engine: open_engine(path, mode, &space, CACHE)?,
+                fails: fails.clone(),
+            })
+        });
+        let records = store.unwrap().records();
+        let revision = |key: &str, fails_once: bool| {
+            let mut batch = Batch::new();
+            batch.put(Table::Notes, key, Expect::Absent, "value".into());
+            fails.store(fails_once, Ordering::Relaxed);
+            assert_eq!(wait(records.commit(&batch)).is_err(), fails_once, "{key}");
+            let found = wait(records.load(Table::Notes, key)).unwrap();
+            found.unwrap().revision
+        };
+        let first = revision("first", false);
+        let failed = revision("failed", true);
+        let last = revision("last", false);
+        assert!(failed != first && last != failed && last != first);
     }
 }

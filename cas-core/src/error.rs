@@ -67,7 +67,7 @@ impl ErrorKind {
 }
 
 /// An error has a kind and a message. It may also have the operation that failed, the subject of
-/// the operation, the backend and the cause.
+/// the operation, the advice that follows the message, the backend and the cause.
 ///
 /// An `Error` is as large as one pointer, so that `Result<T>` stays small.
 pub struct Error(Box<Inner>);
@@ -75,6 +75,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
+    advice: Option<Cow<'static, str>>,
     operation: Option<&'static str>,
     subject: Option<String>,
     backend: Option<&'static str>,
@@ -92,12 +93,13 @@ macro_rules! constructors {
 
 impl Error {
     /// Returns an error of `kind`. The message must say what was expected, what was found and what
-    /// to do.
+    /// to do, unless [`advice`](Self::advice) adds what to do.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Error(Box::new(Inner {
             kind,
             message: message.into(),
+            advice: None,
             operation: None,
             subject: None,
             backend: None,
@@ -151,6 +153,14 @@ impl Error {
             ErrorKind::Denied,
             "the store is read-only; make its directory writable",
         )
+    }
+
+    /// Adds what to do about the error. The text of the error then has `; ` and the advice after
+    /// the message. An earlier advice is dropped.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
     }
 
     /// Adds the operation that failed, unless the error names one already.
@@ -210,6 +220,34 @@ impl Error {
         self.0.backend
     }
 
+    /// Returns the text of the error without what [`advice`](Self::advice) has added, for a report
+    /// that states by itself what was done, or what to do.
+    pub fn without_advice(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut text, None);
+        text
+    }
+
+    fn write(&self, out: &mut dyn fmt::Write, advice: Option<&str>) -> fmt::Result {
+        if let Some(operation) = self.0.operation {
+            write!(out, "{operation} ")?;
+        }
+        if let Some(subject) = &self.0.subject {
+            write!(out, "{subject}: ")?;
+        } else if self.0.operation.is_some() {
+            write!(out, "failed: ")?;
+        }
+        write!(out, "{}", self.0.message)?;
+        if let Some(advice) = advice {
+            write!(out, "; {advice}")?;
+        }
+        if let Some(backend) = self.0.backend {
+            write!(out, " ({backend})")?;
+        }
+        Ok(())
+    }
+
     /// Returns whether the same call may succeed later without any change by the caller.
     pub fn retry(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Unavailable)
@@ -218,19 +256,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(operation) = self.0.operation {
-            write!(f, "{operation} ")?;
-        }
-        if let Some(subject) = &self.0.subject {
-            write!(f, "{subject}: ")?;
-        } else if self.0.operation.is_some() {
-            write!(f, "failed: ")?;
-        }
-        write!(f, "{}", self.0.message)?;
-        if let Some(backend) = self.0.backend {
-            write!(f, " ({backend})")?;
-        }
-        Ok(())
+        self.write(f, self.0.advice.as_deref())
     }
 }
 
@@ -432,6 +458,18 @@ mod tests {
             let error = Error::not_found("gone").subject(subject).within(whole);
             assert_eq!(error.to_string(), format!("{expected}: gone"));
         }
+    }
+
+    #[test]
+    fn the_advice_follows_the_message_and_can_be_left_out() {
+        let error = Error::corrupt("the file is damaged")
+            .advice("restore it")
+            .subject("f")
+            .backend("fs");
+        assert_eq!(error.to_string(), "f: the file is damaged; restore it (fs)");
+        assert_eq!(error.without_advice(), "f: the file is damaged (fs)");
+        let error = Error::corrupt("damaged; restore it");
+        assert_eq!(error.without_advice(), error.to_string());
     }
 
     #[test]

@@ -10,10 +10,11 @@ use cas_core::gc::{GcOptions, Reason, collect, explain};
 use cas_core::image::{Reference, Root};
 use cas_core::records::Resource;
 use cas_core::testing::fault::{Plan, faulty};
-use cas_core::{Descriptor, Image, ImageStore, MediaType, Result, Store};
+use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType, Result, Store};
 
 mod support;
-use support::{image, store};
+use support::wrapped::{Flaw, Wrapped};
+use support::{image, put, store};
 
 /// An image store that also lists `entry`, which has no name.
 struct WithEntry {
@@ -50,9 +51,14 @@ impl ImageStore for WithEntry {
 
 /// Collects two days from now, when nothing is kept because it is young. Returns the number of
 /// blobs that were removed.
-async fn collect_later(store: &Store) -> usize {
+async fn try_collect_later(store: &Store) -> Result<usize> {
     let options = GcOptions::default().with_now(SystemTime::now() + Duration::from_hours(48));
-    collect(store, &[], &options).await.unwrap().blobs.len()
+    let removed = collect(store, &[], &options).await?;
+    Ok(removed.blobs.len())
+}
+
+async fn collect_later(store: &Store) -> usize {
+    try_collect_later(store).await.unwrap()
 }
 
 #[tokio::test]
@@ -112,5 +118,34 @@ async fn an_entry_with_a_wrong_descriptor_is_kept_and_all_below_it() {
         // Without the document, nothing tells what it lists.
         assert_eq!(collect_later(&plain).await, 3, "{case}");
         assert_eq!(collect_later(&listing).await, 0, "{case}");
+    }
+}
+
+/// No repair can make such content valid, unless its bytes are damaged.
+#[tokio::test]
+async fn content_that_is_not_a_valid_document_stops_a_collection_only_if_it_is_damaged() {
+    for text in ["{}", "text", r#"{"schemaVersion":1,"fsLayers":[]}"#] {
+        let plain = store();
+        let stored = put(&plain, MediaType::BYTES, text.as_bytes()).await;
+        image(&plain, "linux/arm64").await;
+        let entry = Descriptor {
+            media_type: MediaType::OCI_MANIFEST,
+            ..stored
+        };
+        let images = Arc::new(WithEntry {
+            images: plain.images.clone(),
+            entry: entry.clone(),
+        });
+        let listing = Store {
+            images,
+            ..plain.clone()
+        };
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((entry.digest, Flaw::First));
+        let error = try_collect_later(&content.of(&listing)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}: {error}");
+        assert_eq!(collect_later(&listing).await, 3, "the image, {text}");
+        let kept = plain.content.stat(&entry.digest).await.unwrap();
+        assert!(kept.is_some(), "{text}");
     }
 }

@@ -12,6 +12,7 @@ use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
 
 mod support;
+use support::wrapped::{Flaw, Wrapped};
 use support::{image, index, put, store};
 
 type Stream = Box<dyn Read + Send>;
@@ -236,6 +237,22 @@ async fn a_copy_after_a_damaged_one_starts_again() {
     let copy = async || to.content.copy_from(&*from.content, &digest).await;
     assert_eq!(copy().await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(copy().await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn a_copy_keeps_intact_bytes_and_replaces_damaged_ones() {
+    let (from, to) = (store(), store());
+    let digest = from.content.put("good".into()).await.unwrap();
+    to.content.put("good".into()).await.unwrap();
+    let version = async || to.content.stat(&digest).await.unwrap().unwrap().version;
+    let before = version().await;
+    let mut wrapped = Wrapped::new(&to);
+    let copied = wrapped.copy_from(&*from.content, &digest).await;
+    assert_eq!((copied.unwrap(), version().await), (4, before));
+    wrapped.damaged = Some((digest, Flaw::First));
+    let copied = wrapped.copy_from(&*from.content, &digest).await;
+    assert_eq!(copied.unwrap(), 4);
+    assert_ne!(version().await, before, "the damaged bytes are still there");
 }
 
 /// The record of a digest is only published with bytes of that digest.

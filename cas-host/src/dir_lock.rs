@@ -1,12 +1,13 @@
 //! Locks on directories. The kernel releases a lock when the process that has it ends.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::calls::{self, undisturbed};
 
@@ -23,14 +24,14 @@ impl DirLock {
     /// # Errors
     /// Errors of the file system.
     pub fn try_new(path: &Path) -> io::Result<Option<Self>> {
-        let flags = OFlags::DIRECTORY.bits().cast_signed();
-        let opened = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = match calls::open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => File::from(opened?),
         };
-        match opened.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+        let lock = FlockOperation::NonBlockingLockExclusive;
+        if calls::flock(&opened, lock) == Err(Errno::WOULDBLOCK) {
+            return Ok(None);
         }
         let locked = undisturbed(|| opened.metadata())?;
         let found = undisturbed(|| path.metadata());
@@ -44,7 +45,7 @@ impl DirLock {
     /// # Errors
     /// Errors of the file system, for example if it cannot lock directories.
     pub(crate) fn wait(path: &Path) -> io::Result<Self> {
-        let opened = File::open(path)?;
+        let opened = undisturbed(|| File::open(path))?;
         calls::flock(&opened, FlockOperation::LockExclusive)?;
         Ok(DirLock(opened))
     }
@@ -73,7 +74,7 @@ impl Drop for DirLock {
     fn drop(&mut self) {
         // Closing is not enough: a child between fork and exec may have a copy of the file
         // descriptor.
-        let _ = self.0.unlock();
+        let _ = calls::flock(&self.0, FlockOperation::Unlock);
     }
 }
 

@@ -78,7 +78,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Closing is not enough: a child between fork and exec may have a copy of the file
         // descriptor.
-        let _ = self.file.unlock();
+        let _ = calls::flock(&self.file, FlockOperation::Unlock);
     }
 }
 

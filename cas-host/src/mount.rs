@@ -253,6 +253,14 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         .and_then(|()| calls::fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
     created.map_err(|errno| {
         let error = overlay.explain(errno);
+        // The kernel accepts a layer that it cannot use, and refuses the mount.
+        if errno == Errno::INVAL && !nested.is_empty() {
+            return Error::unsupported(format!(
+                "an overlay of more than {LOWER} layers needs Linux 6.15, and snapshots that are \
+                 not stored on an overlay: {error}; use the native snapshotter"
+            ))
+            .operation("mount overlay");
+        }
         match (idmap, errno) {
             (Some(_), Errno::INVAL) => Error::unsupported(format!(
                 "overlays with an ID map need Linux 6.15: {error}; mount without an ID map"
@@ -338,13 +346,7 @@ impl Overlay {
             options: options.to_vec(),
         };
         let path = self.keep_open(tree(&mount, idmap)?);
-        self.layer("lowerdir+", &path).map_err(|error| {
-            Error::unsupported(format!(
-                "an overlay of more than {LOWER} layers needs Linux 6.15, and snapshots that are \
-                 not stored on an overlay: {error}; use the native snapshotter"
-            ))
-            .operation("mount overlay")
-        })
+        self.layer("lowerdir+", &path)
     }
 
     fn option(&self, option: &str) -> Result<()> {

@@ -29,8 +29,8 @@ const UNFINISHED: &str = "user.cas.unfinished";
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
-    /// Locked, if the file system can lock directories. `None` after [`Self::keep`],
-    /// [`Self::clear`] or [`Self::remove_by`], so that a drop then does nothing.
+    /// Locked, if the file system can lock directories. `None` after [`Self::keep`] or
+    /// [`Self::clear_by`], so that a drop then does nothing.
     locked: Option<DirLock>,
 }
 
@@ -48,7 +48,9 @@ impl NewDirectory {
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match undisturbed(|| DirBuilder::new().mode(mode).create(path)) {
             Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && calls::is_dir(path) => {
+                false
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let why = "the parent directory does not exist; create it first";
                 return Err(Error::not_found(why).source(error));
@@ -62,7 +64,7 @@ impl NewDirectory {
                 // This removes only an empty directory. A caller that has locked the directory, but
                 // has not written to it yet, then fails.
                 if created {
-                    let _ = fs::remove_dir(path);
+                    let _ = undisturbed(|| fs::remove_dir(path));
                 }
                 return Err(error.into());
             }
@@ -88,11 +90,6 @@ impl NewDirectory {
     /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Returns whether the directory did not exist before.
-    pub fn was_created(&self) -> bool {
-        self.created
     }
 
     /// Closes the directory to all users but its owner.
@@ -129,23 +126,18 @@ impl NewDirectory {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn clear(mut self) -> io::Result<()> {
-        let locked = self.locked.take();
-        let removed = remove_all(&self.path, self.created);
-        locked.iter().for_each(|locked| locked.end(&self.path));
-        removed
+    pub fn clear(self) -> io::Result<()> {
+        self.clear_by(remove_all)
     }
 
-    /// Runs `remove` in the background instead of clearing the directory, which stays locked
-    /// meanwhile. `remove` receives the path, and true if the directory did not exist before.
-    pub fn remove_by(mut self, remove: impl FnOnce(&Path, bool) + Send + 'static) {
-        let (path, created) = (std::mem::take(&mut self.path), self.created);
-        if let Some(locked) = self.locked.take() {
-            background::run(async move {
-                remove(&path, created);
-                locked.end(&path);
-            });
-        }
+    /// Runs `remove` instead of clearing the directory, which stays locked meanwhile. `remove`
+    /// receives the path, and true if the directory did not exist before. Returns the result of
+    /// `remove`.
+    pub fn clear_by<T>(mut self, remove: impl FnOnce(&Path, bool) -> T) -> T {
+        let locked = self.locked.take();
+        let removed = remove(&self.path, self.created);
+        locked.iter().for_each(|locked| locked.end(&self.path));
+        removed
     }
 }
 
@@ -156,8 +148,8 @@ impl NewDirectory {
 /// `DirectoryNotEmpty` if the directory is not empty; errors of the file system.
 pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
     match DirLock::try_new(path)? {
-        Some(_locked) => fs::remove_dir(path),
-        None if path.exists() => Err(io::ErrorKind::ResourceBusy.into()),
+        Some(_locked) => undisturbed(|| fs::remove_dir(path)),
+        None if undisturbed(|| path.try_exists())? => Err(io::ErrorKind::ResourceBusy.into()),
         None => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -278,7 +270,7 @@ mod tests {
         let ends: [fn(NewDirectory); 3] = [
             |begun| begun.clear().unwrap(),
             drop,
-            |begun| begun.remove_by(|path, created| remove_all(path, created).unwrap()),
+            |begun| begun.clear_by(|path, created| remove_all(path, created).unwrap()),
         ];
         for end in ends {
             let begun = NewDirectory::try_begin(path, 0o755).unwrap().unwrap();

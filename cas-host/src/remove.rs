@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::calls::{self, undisturbed};
 use crate::resolve::open_unmounted;
-use crate::tree::{At, Meter, Visit, descend, open_below, proc_path, walk};
+use crate::tree::{At, Visit, descend, open_below, proc_path, usage_of, walk};
 
 /// Maximum number of attempts to remove a directory in which other processes write. A process that
 /// serves layers that are read on demand writes a few files after the layer is removed.
@@ -21,16 +21,16 @@ const REPEATS: usize = 16;
 /// How a directory is opened to reach what is in it.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Removes a tree and measures it.
+/// Removes a tree and measures the freed space.
 struct Remover {
-    meter: Meter,
+    freed: Usage,
     privileged: bool,
 }
 
 impl Remover {
     fn new() -> Self {
         Remover {
-            meter: Meter::default(),
+            freed: Usage::default(),
             privileged: rustix::process::geteuid().is_root(),
         }
     }
@@ -51,7 +51,10 @@ impl Remover {
 
 impl Visit for Remover {
     fn entry(&mut self, at: At<'_>) -> io::Result<()> {
-        self.meter.count(at);
+        // The space of a file is freed with the last name of the file.
+        if at.stat.st_nlink < 2 {
+            self.freed += usage_of(at.stat);
+        }
         ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
     }
 
@@ -67,7 +70,7 @@ impl Visit for Remover {
     }
 
     fn enter(&mut self, at: At<'_>) -> io::Result<()> {
-        self.meter.count(at);
+        self.freed += usage_of(at.stat);
         Ok(())
     }
 
@@ -109,7 +112,7 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
                 "other users may own files in the directory; run the command in `cas unshare`";
             Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
         }
-        removed => removed.map(|()| remover.meter.usage),
+        removed => removed.map(|()| remover.freed),
     }
 }
 

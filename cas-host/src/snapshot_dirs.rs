@@ -81,7 +81,7 @@ impl Drop for LockedDir {
     fn drop(&mut self) {
         // Closing is not enough: a child between fork and exec may have a copy of the file
         // descriptor.
-        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+        let _ = calls::flock(&self.0, FlockOperation::Unlock);
     }
 }
 
@@ -358,7 +358,7 @@ impl SnapshotDirs {
         let path = self.manifest(id);
         let write = || {
             calls::make_dirs(&self.manifests)?;
-            manifest::write(tree_of(dir)?, File::create(&path)?)
+            manifest::write(tree_of(dir)?, undisturbed(|| File::create(&path))?)
         };
         write().during("write manifest", path.display())
     }
@@ -375,9 +375,9 @@ impl SnapshotDirs {
             calls::make_dirs(&self.manifests)?;
             let new = path.with_extension("new");
             undisturbed(|| std::fs::write(&new, key))?;
-            File::open(&new)?.sync_all()?;
+            undisturbed(|| File::open(&new))?.sync_all()?;
             undisturbed(|| std::fs::rename(&new, &path))?;
-            File::open(&self.manifests)?.sync_all()
+            undisturbed(|| File::open(&self.manifests))?.sync_all()
         };
         write().during("write", path.display())
     }
@@ -535,7 +535,10 @@ fn not_a_directory(found: &str) -> Error {
 /// of the tree of any snapshot of the same snapshotter.
 pub(crate) fn was_replaced(tree: &Path, id: &str) -> bool {
     let root = tree.ancestors().nth(3).filter(|_| number(id).is_some());
-    root.is_some_and(|root| root.join(MANIFESTS).join(replaced_name(id)).exists())
+    root.is_some_and(|root| {
+        let path = root.join(MANIFESTS).join(replaced_name(id));
+        undisturbed(|| path.try_exists()).unwrap_or(false)
+    })
 }
 
 /// Returns the name of the file with which a repair records that it replaces the directory of `id`.

@@ -227,15 +227,15 @@ impl fmt::Display for Path<'_> {
 
 /// Measures a tree. An inode with several names counts once.
 #[derive(Default)]
-pub(crate) struct Meter {
-    pub(crate) usage: Usage,
+struct Meter {
+    usage: Usage,
     linked: HashSet<(u64, u64)>,
     /// Whether directories that cannot be read are skipped.
     skips: bool,
 }
 
 impl Meter {
-    pub(crate) fn count(&mut self, at: At<'_>) {
+    fn count(&mut self, at: At<'_>) {
         let single = at.stat.st_nlink < 2 || at.file_type() == FileType::Directory;
         if single || self.linked.insert(at.identity()) {
             self.usage += usage_of(at.stat);

@@ -126,7 +126,7 @@ impl Body {
         let size = self.offset();
         let stale = match tx.inner.find_blob(digest)? {
             // The stored blob is kept, and the rows of this ingest are removed.
-            Some(found) if found.size == size => self.stored_rows(),
+            Some(found) if found.is_readable() && found.size == size => self.stored_rows(),
             other => {
                 self.insert_blob(tx, digest)?;
                 other.filter(BlobEntry::in_rows)

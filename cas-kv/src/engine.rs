@@ -91,6 +91,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn compact(&self, removed: u64) -> Result<bool>;
 
+    /// Checks the files of the database, except the bytes of blobs and what the methods of [`View`]
+    /// check. The default does nothing. It suits an engine whose files have nothing else.
+    ///
+    /// # Errors
+    /// `Corrupt` if a file is damaged; errors of the engine.
+    fn check_files(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns whether the database was damaged and the engine opened it with its
     /// [`Head`](crate::Head). Changes after the last close may then be missing. The default is
     /// `false`.
@@ -136,6 +145,20 @@ pub struct IngestEntry {
 }
 
 impl BlobEntry {
+    /// In the place of an entry that cannot be read: an entry without bytes, whose number is never
+    /// allocated. A job that has the bytes of the blob finds the wrong size, removes the entry like
+    /// any other damaged blob, and stores the blob again.
+    pub const UNREADABLE: Self = BlobEntry {
+        size: 0,
+        number: 0,
+        rows: Rows::Inline,
+    };
+
+    /// Returns whether the entry could be read.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.number != Self::UNREADABLE.number
+    }
+
     /// Returns whether the bytes are in rows.
     pub(crate) fn in_rows(&self) -> bool {
         self.rows != Rows::Inline
@@ -163,7 +186,8 @@ impl IngestEntry {
 pub trait View: Send + Sync {
     /// Returns the number stored in the table `meta` under `name`.
     fn meta(&self, name: &str) -> Result<Option<u64>>;
-    /// Returns the entry of a blob.
+    /// Returns the entry of a blob. If the entry cannot be read, and a transaction can remove and
+    /// insert it nevertheless, returns [`BlobEntry::UNREADABLE`] instead of an error.
     fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>>;
     /// Returns the entry of a blob, and its bytes if they are inline.
     fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>>;
@@ -200,7 +224,7 @@ pub trait Transaction {
     fn meta(&mut self, name: &str) -> Result<Option<u64>, Failed>;
     /// Stores a number in the table `meta` under `name`.
     fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed>;
-    /// Returns the entry of a blob.
+    /// Returns the entry of a blob. As [`View::find_blob`] for an entry that cannot be read.
     fn find_blob(&mut self, digest: &Digest) -> Result<Option<BlobEntry>, Failed>;
     /// Returns the entries of many blobs, in the order of `digests`.
     fn find_blobs(&mut self, digests: &[&Digest]) -> Result<Vec<Option<BlobEntry>>, Failed> {

@@ -44,9 +44,7 @@ impl Head {
     /// # Errors
     /// Errors of the file system. A symbolic link is also an error.
     pub fn open(&self) -> io::Result<Option<File>> {
-        let mut options = OpenOptions::new();
-        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        match options.read(true).open(&self.0) {
+        match open_no_follow(OpenOptions::new().read(true), &self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             opened => opened.map(Some),
         }
@@ -71,6 +69,12 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Opens a file. Does not follow a symbolic link, and does not wait if `path` is a pipe.
+pub(crate) fn open_no_follow(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed()).open(path)
+}
+
 /// Removes a file or a directory. Does nothing if it does not exist. Does not follow a symbolic
 /// link.
 pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
@@ -88,6 +92,8 @@ pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -110,6 +116,15 @@ mod tests {
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(read(&head).as_deref(), Some("earlier"));
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_copy_is_not_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let head = Head::of(&temp.path().join("db"));
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, head.path(), FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(read(&head).as_deref(), Some(""));
     }
 
     #[test]

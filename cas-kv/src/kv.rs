@@ -1,8 +1,7 @@
 //! The state that all handles of one open store share.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
 use cas_core::caught::caught;
@@ -46,9 +45,9 @@ pub(crate) struct Kv {
     /// Ingests that have a writer: their size in bytes, and the time when they were last written or
     /// opened.
     pub(crate) open_ingests: Mutex<BTreeMap<String, (u64, SystemTime)>>,
-    /// Whether the engine failed inside a transaction. The engine may then return data that is not
-    /// on the disk.
-    failed: AtomicBool,
+    /// The kind of the error with which the engine first failed inside a transaction. After that,
+    /// the engine may return data that is not on the disk.
+    failed: OnceLock<ErrorKind>,
     access: Access,
     /// Whether every image name has a note. The note leads from the target of the name to the name.
     pub(crate) has_targets: bool,
@@ -79,7 +78,7 @@ impl Kv {
             numbers: Mutex::default(),
             queue: Queue::default(),
             open_ingests: Mutex::default(),
-            failed: AtomicBool::new(false),
+            failed: OnceLock::new(),
             access,
             has_targets: false,
             _reserve: reserve,
@@ -169,14 +168,16 @@ impl Kv {
     /// Checks that the engine has not failed.
     ///
     /// # Errors
-    /// `FailedPrecondition` after a transaction in which the engine failed.
+    /// `Corrupt` after a transaction in which the engine found damage; `FailedPrecondition` after a
+    /// transaction in which it failed otherwise.
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.failed.load(Ordering::Acquire) {
-            return Err(Error::precondition(
+        match self.failed.get() {
+            None => Ok(()),
+            Some(ErrorKind::Corrupt) => Err(unreadable()),
+            Some(_) => Err(Error::precondition(
                 "an earlier write failed; check the device and reopen the store",
-            ));
+            )),
         }
-        Ok(())
     }
 
     /// Reads the tables. A panic of the engine on damaged rows becomes an error.
@@ -223,7 +224,8 @@ impl Kv {
     ) -> Result<T, Failed> {
         self.check_writable().map_err(Failed::Refused)?;
         let mut numbers = lock(&self.numbers);
-        let (mut work, mut done, mut left) = (Some(work), None, *numbers);
+        let before = *numbers;
+        let (mut work, mut done, mut left) = (Some(work), None, before);
         let outcome = self.engine.transact(&mut |inner| {
             let mut tx = Tx {
                 inner,
@@ -243,11 +245,17 @@ impl Kv {
             // its numbers would be allocated twice.
             Ok(synced || tx.reserved)
         });
-        if let Err(Failed::Broken(_)) = outcome {
-            self.failed.store(true, Ordering::Release);
-        }
+        *numbers = match &outcome {
+            Ok(()) => left,
+            Err(Failed::Refused(_)) => before,
+            Err(Failed::Broken(error)) => {
+                let _ = self.failed.set(error.kind());
+                // The engine may have committed the transaction nevertheless. The next transaction
+                // reserves another block, so it allocates none of the same numbers.
+                Numbers::default()
+            }
+        };
         outcome?;
-        *numbers = left;
         done.ok_or_else(|| internal("a transaction did not run"))
     }
 }
@@ -267,12 +275,10 @@ pub(crate) fn put_target(
     }
 }
 
-/// Returns the error for rows on which the engine panics.
+/// Returns the error for rows that the engine cannot read.
 pub(crate) fn unreadable() -> Error {
-    Error::corrupt(
-        "the database is damaged: the engine cannot read some of its rows; run \
-         `cas fsck --repair`, or import the images into a new store",
-    )
+    Error::corrupt("the database is damaged: the engine cannot read some of its rows")
+        .advice("run `cas fsck --repair`, or import the images into a new store")
 }
 
 fn internal(found: &str) -> Failed {

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas_core::{Error, ErrorKind, Result};
 use cas_host::calls;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::FallocateFlags;
+
+use crate::head::open_no_follow;
 
 /// The name of the file of the reserve that takes up space. The names of its other files, which are
 /// empty, are this name, a full stop and a number.
@@ -117,7 +119,7 @@ impl Space {
         }
         let opened = match found {
             None => create(path),
-            Some(_) => open_regular(path),
+            Some(_) => open_no_follow(OpenOptions::new().write(true), path),
         };
         let Ok(file) = opened else {
             return;
@@ -214,14 +216,6 @@ impl Space {
         let status = rustix::fs::fstatvfs(&self.0.dir)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
-}
-
-/// Opens a file for writing. Does not follow a symbolic link.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    options.write(true).custom_flags(flags.bits().cast_signed());
-    options.open(path)
 }
 
 /// Creates an empty file that does not exist.

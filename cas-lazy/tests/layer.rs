@@ -92,6 +92,8 @@ fn pieces_are_found_by_the_bytes_of_the_data_file() {
         assert!(lazy.pieces_in(end..end).is_empty());
     }
     assert!(lazy.pieces_in(lazy.length()..lazy.length() + 9).is_empty());
+    let beyond = lazy.decode(pieces.len(), b"").unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::Internal, "{beyond}");
 }
 
 #[test]
@@ -183,6 +185,8 @@ fn an_unusual_header_of_the_table_is_refused() {
     };
     let layer = read(Tar::new().member(usual(), json)).unwrap();
     assert_eq!(layer.members()[1].entry.mode, 0);
+    let beyond = layer.decode(layer.pieces().len(), b"").unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::Internal, "{beyond}");
     let xattr = [("SCHILY.xattr.user.name", &b"value"[..])];
     for other in [
         Tar::new().member(usual().mode(0o4755), json),

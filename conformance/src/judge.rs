@@ -112,10 +112,6 @@ fn look<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) 
 where
     S: ?Sized + Promises + 'static,
 {
-    let gap = gaps.iter().find(|(name, _)| *name == law.name);
-    if let Some((_, reason)) = gap.filter(|_| law.racy) {
-        return Verdict::Gap(reason);
-    }
     let temporary = tempfile::Builder::new().prefix("law-").tempdir();
     let temporary = temporary.expect("the directory for temporary files must be writable");
     let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
@@ -126,6 +122,10 @@ where
             Ok(true) => return Verdict::NotClaimed(needed),
             Err(seen) => return Verdict::Broken(seen),
         }
+    }
+    let gap = gaps.iter().find(|(name, _)| *name == law.name);
+    if let Some((_, reason)) = gap.filter(|_| law.racy) {
+        return Verdict::Gap(reason);
     }
     let subject = Subject::new(open, home, test);
     match (run((law.run)(subject)), gap) {

@@ -70,7 +70,8 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
     let log = OpenOptions::new()
         .append(true)
         .create(true)
-        .open(&arguments.log)?;
+        .open(&arguments.log)
+        .with_context(|| format!("cannot open the log {}", arguments.log.display()))?;
     let waiting = Mutex::new(targets.iter());
     let work = || -> Result<()> {
         while let Some(target) = lock(&waiting)?.next() {
@@ -284,7 +285,8 @@ fn line(name: &str, done: Done) -> String {
 /// empty.
 fn read(log: &Path) -> Result<BTreeMap<String, Done>> {
     let text = match log.exists() {
-        true => fs::read_to_string(log).context("cannot read the log")?,
+        true => fs::read_to_string(log)
+            .with_context(|| format!("cannot read the log {}", log.display()))?,
         false => String::new(),
     };
     let mut all: BTreeMap<String, Done> = BTreeMap::new();
@@ -322,4 +324,16 @@ fn parse(line: &str) -> Option<(&str, Done)> {
         findings: findings.parse().ok()?,
     };
     Some((name, done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_log_names_the_log() {
+        let log = tempfile::tempdir().unwrap();
+        let said = read(log.path()).err().unwrap().to_string();
+        assert!(said.contains(log.path().to_str().unwrap()), "{said}");
+    }
 }

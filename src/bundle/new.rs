@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use cas_core::{Context, Error, Progress, Result};
+use cas_core::{Context, Error, Progress, Result, background};
+use cas_host::calls::undisturbed;
 use cas_host::{NewDirectory, remove_all, remove_unused_dir};
 use cas_layer::unpack;
 
@@ -69,7 +70,8 @@ impl NewBundle {
     /// Creates the directory that the root file system is mounted on.
     pub(crate) fn make_rootfs(&self) -> Result<()> {
         let rootfs = self.rootfs();
-        fs::create_dir(&rootfs).during("make directory", rootfs.display())
+        let made = undisturbed(|| fs::create_dir(&rootfs));
+        made.during("make directory", rootfs.display())
     }
 
     /// Records in this value that the root file system was unpacked, so that a removal also removes
@@ -86,15 +88,15 @@ impl NewBundle {
             .for_each(NewDirectory::keep);
     }
 
-    /// Removes what was made. The root file system must not be mounted any more.
+    /// Removes what was made. The root file system must not be mounted any more. The next
+    /// [`Self::begin`] removes what cannot be removed now.
     pub(crate) fn remove(mut self) -> Result<()> {
         let Some(directory) = self.directory.take() else {
             return Ok(());
         };
-        let created = directory.was_created();
-        // What cannot be removed stays.
-        directory.keep();
-        remove(&self.path, created, self.unpacked).during("remove", self.path.display())
+        let unpacked = self.unpacked;
+        let removed = directory.clear_by(|path, created| remove(path, created, unpacked));
+        removed.during("remove", self.path.display())
     }
 }
 
@@ -104,15 +106,18 @@ impl Drop for NewBundle {
             return;
         };
         let unpacked = self.unpacked;
-        directory.remove_by(move |path, created| {
-            // An unpack or a mount that was interrupted removes in the background what it has made
-            // there. Until it ends, the root file system may be in use, or may still be created.
-            for _ in 0..ATTEMPTS {
-                if remove(path, created, unpacked).is_ok() {
-                    break;
+        background::run(async move {
+            directory.clear_by(|path, created| {
+                // An unpack or a mount that was interrupted removes in the background what it has
+                // made there. Until it ends, the root file system may be in use, or may still be
+                // created.
+                for _ in 0..ATTEMPTS {
+                    if remove(path, created, unpacked).is_ok() {
+                        break;
+                    }
+                    thread::sleep(INTERVAL);
                 }
-                thread::sleep(INTERVAL);
-            }
+            });
         });
     }
 }
@@ -126,10 +131,11 @@ fn remove(directory: &Path, created: bool, unpacked: bool) -> io::Result<()> {
         remove_unused_dir(&rootfs)
     })?;
     for name in [DOCUMENT, TEMPORARY] {
-        absent_is_ok(fs::remove_file(directory.join(name)))?;
+        let path = directory.join(name);
+        absent_is_ok(undisturbed(|| fs::remove_file(&path)))?;
     }
     if created {
-        fs::remove_dir(directory)?;
+        undisturbed(|| fs::remove_dir(directory))?;
     }
     Ok(())
 }
@@ -138,5 +144,30 @@ fn absent_is_ok(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::progress::Silent;
+
+    use super::*;
+
+    /// A process may be killed before everything is removed.
+    #[tokio::test]
+    async fn what_is_left_of_a_bundle_is_removed_by_the_next_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("bundle");
+        let bundle = NewBundle::begin(&path, &Silent).await.unwrap();
+        bundle.make_rootfs().unwrap();
+        fs::write(path.join(DOCUMENT), "{}").unwrap();
+        // The files of a root file system that was to be mounted are not removed.
+        fs::write(bundle.rootfs().join("file"), "").unwrap();
+        bundle.remove().unwrap_err();
+        assert!(path.join(DOCUMENT).exists());
+        let again = NewBundle::begin(&path, &Silent).await.unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        again.remove().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cas_core::{Context, Result};
 use cas_host::DirLock;
+use cas_host::calls::undisturbed;
 
 /// Time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -17,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 pub(super) async fn lock(path: &Path) -> Result<Option<DirLock>> {
     loop {
         let locked = DirLock::try_new(path).during("lock", path.display())?;
-        if locked.is_some() || path.symlink_metadata().is_err() {
+        if locked.is_some() || undisturbed(|| path.symlink_metadata()).is_err() {
             return Ok(locked);
         }
         tokio::time::sleep(INTERVAL).await;

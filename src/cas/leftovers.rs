@@ -52,7 +52,7 @@ impl Cas {
             let (locks, jobs) = (self.locks.to_path_buf(), self.jobs());
             let files = pool::run(move || unpack::free_locks(&locks, remove)).await;
             let inodes = files.during("remove locks", self.locks.display())?;
-            let place = format!("snapshots/{}", snapshotter.name());
+            let place = Leftover::place_in(snapshotter);
             found.add_leftover(format!("{place}/locks"), Usage { bytes: 0, inodes });
             let usage = pool::run(move || jobs.collect(now, remove)).await?;
             found.add_leftover(format!("{place}/jobs"), usage);

@@ -61,10 +61,11 @@ impl Run {
     }
 }
 
-/// A run that has ended, and whose files are still there because its process was killed.
+/// A run that has ended, and whose files are still there because its process was killed. Another
+/// process may remove these files at any time.
 pub struct EndedRun {
-    /// The run. It is locked, so no other process removes its files.
-    pub run: Run,
+    id: String,
+    bundle: PathBuf,
     /// The disk usage of the run's lock file and bundle, without directories that this process
     /// cannot read.
     pub usage: Usage,
@@ -77,9 +78,28 @@ impl EndedRun {
     /// Returns the files of the run as a leftover.
     pub fn leftover(&self) -> Leftover {
         Leftover {
-            place: format!("{RUNS}/{}", self.run.id),
+            place: format!("{RUNS}/{}", self.id),
             usage: self.usage,
         }
+    }
+
+    /// Locks the run, so that no other process removes its files. Returns `None` if another process
+    /// removes them now or has removed them.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn lock(self) -> Result<Option<Run>> {
+        let EndedRun { id, bundle, .. } = self;
+        let place = bundle.parent().unwrap_or(Path::new("/"));
+        let runs = Dir::open(place).during("open", place.display())?;
+        let lock = Lock::try_existing(&runs, &lock_file(&id));
+        let lock = lock.during("lock", bundle.display())?;
+        Ok(lock.map(|lock| Run {
+            runs,
+            id,
+            bundle,
+            lock,
+        }))
     }
 }
 
@@ -125,7 +145,7 @@ impl Cas {
         let place = self.root.path().join(RUNS);
         let mut found = pool::run(move || ended(&place, &prefix)).await?;
         for ended in &mut found {
-            let key = mounted::key(&ended.run.bundle.join("rootfs"))?;
+            let key = mounted::key(&ended.bundle.join("rootfs"))?;
             if snapshotter.stat(&key).await?.is_some() {
                 ended.snapshot = Some(with_size(&**snapshotter, key).await);
             }
@@ -146,7 +166,8 @@ fn open(place: &Path) -> Result<(Dir, PathBuf)> {
     Ok((dir, path))
 }
 
-/// Returns the runs whose ids begin with `prefix` and a dash, and whose locks are free.
+/// Returns the runs whose ids begin with `prefix` and a dash, and whose locks are free. There may
+/// be more of them than a process may have files open, so none stays locked.
 fn ended(place: &Path, prefix: &str) -> Result<Vec<EndedRun>> {
     let prefix = format!("{prefix}-");
     // The directory is not made here, because there may be no space for it.
@@ -161,21 +182,16 @@ fn ended(place: &Path, prefix: &str) -> Result<Vec<EndedRun>> {
             continue;
         };
         let lock = Lock::try_existing(&dir, &entry.name);
-        let Some(lock) = lock.during("lock", place.join(&entry.name).display())? else {
+        let Some(_lock) = lock.during("lock", place.join(&entry.name).display())? else {
             continue;
         };
         let bundle = place.join(id);
         let mut usage = cas_host::measure_readable(&bundle);
         // The lock file, which is empty.
         usage.inodes += 1;
-        let run = Run {
-            runs: Dir::open(&place).during("open", place.display())?,
+        found.push(EndedRun {
             id: id.to_owned(),
             bundle,
-            lock,
-        };
-        found.push(EndedRun {
-            run,
             usage,
             snapshot: None,
         });

@@ -72,7 +72,7 @@ impl Gc {
             prune::report(context, &pruned, self.dry_run)?;
             pruned.removed
         };
-        let removed = removed.after(runs);
+        let removed = after_runs(removed, runs);
         if out.is_json() || self.dry_run {
             list(out, &removed)?;
         }
@@ -83,6 +83,14 @@ impl Gc {
         };
         out.say(format!("{done} {}", summary(&removed)))
     }
+}
+
+/// Returns what a collection has removed, and before that, what [`sweep`] has removed. A dry run
+/// removes nothing, so its collection finds the snapshots of killed runs again.
+fn after_runs(mut removed: Removed, runs: Removed) -> Removed {
+    let is_of_run = |snapshot: &Resource| runs.snapshots.iter().any(|(one, _)| one == snapshot);
+    removed.snapshots.retain(|(one, _)| !is_of_run(one));
+    removed.after(runs)
 }
 
 fn list(out: &Output, removed: &Removed) -> Result<()> {
@@ -213,4 +221,28 @@ pub(crate) fn shorten(resource: &str) -> String {
 
 pub(crate) fn when(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that was killed while it mounted its snapshot.
+    #[test]
+    fn a_snapshot_of_a_run_that_the_collection_finds_again_counts_once() {
+        let snapshots = |keys: &[&str]| Removed {
+            snapshots: keys
+                .iter()
+                .map(|key| {
+                    let snapshotter = "native".to_owned();
+                    let key = (*key).to_owned();
+                    (Resource::Snapshot { snapshotter, key }, 10)
+                })
+                .collect(),
+            ..Removed::default()
+        };
+        let removed = after_runs(snapshots(&["one", "run"]), snapshots(&["run"]));
+        assert_eq!(removed, snapshots(&["run", "one"]));
+        assert_eq!(removed.bytes(), 20);
+    }
 }

@@ -1,4 +1,4 @@
-//! Compares the arrows between packages in ARCHITECTURE.md with `cargo metadata`.
+//! Compares the dependencies between packages with a list, and this list with ARCHITECTURE.md.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +10,8 @@ mod budget;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
@@ -177,6 +179,75 @@ fn only_the_arrows_of_the_architecture() {
         gone.is_empty(),
         "ARROWS lists packages that do not exist: {gone:?}"
     );
+}
+
+#[test]
+fn the_table_of_the_architecture_lists_the_same_arrows() {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let text = fs::read_to_string(text).unwrap();
+    let expected: BTreeMap<_, _> = ARROWS.iter().copied().map(row).collect();
+    assert_eq!(table(&text), expected);
+}
+
+fn row((package, arrows): (&str, &[&str])) -> (String, BTreeSet<String>) {
+    let arrows = arrows.iter().map(|arrow| (*arrow).to_owned());
+    (package.to_owned(), arrows.collect())
+}
+
+#[test]
+fn every_kind_of_row_is_read() {
+    let text = "\n## Packages\n\n| package | contains | may use |\n|---|---|---|\n\
+        | `cas-core` | a | no other package |\n| `cas-host` | b | core; xtask, to mount |\n\
+        | `xtask` | `c` | no other package |\n| `src/` | d | all above except `xtask` |\n\
+        | `crash` | e | the facade, host |\n| `examples/*.rs` | f | the facade |\n\n\
+        | `cas-kv` | another table | core |\n";
+    let expected = BTreeMap::from([
+        row(("oci-cas-core", &[])),
+        row(("oci-cas-host", &["oci-cas-core", "xtask"])),
+        row(("xtask", &[])),
+        row(("oci-cas", &["oci-cas-core", "oci-cas-host"])),
+        row(("oci-cas-crash", &["oci-cas", "oci-cas-host"])),
+    ]);
+    assert_eq!(table(text), expected);
+}
+
+/// Returns the packages of the table in ARCHITECTURE.md, each with the packages that it may use.
+fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let (_, table) = text.split_once("\n## Packages\n\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let mut found = BTreeMap::new();
+    for row in rows.skip(2) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, _, arrows] = cells[..] else {
+            panic!("expected three cells: {row}");
+        };
+        let name = name.trim_matches('`');
+        if name.starts_with("examples/") {
+            continue;
+        }
+        let words = arrows.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'));
+        let packages = words.map(package).filter(|package| is_known(package));
+        let mut allowed: BTreeSet<String> = packages.collect();
+        if arrows.starts_with("all above except ") {
+            let above: BTreeSet<String> = found.keys().cloned().collect();
+            allowed = above.difference(&allowed).cloned().collect();
+        }
+        found.insert(package(name), allowed);
+    }
+    found
+}
+
+/// Returns the name of a package that ARCHITECTURE.md calls `name`, as `oci-cas-host` for `host`.
+fn package(name: &str) -> String {
+    match name.strip_prefix("cas-").unwrap_or(name) {
+        "src/" | "facade" => "oci-cas".to_owned(),
+        "xtask" => "xtask".to_owned(),
+        name => format!("oci-cas-{name}"),
+    }
+}
+
+fn is_known(package: &str) -> bool {
+    ARROWS.iter().any(|(known, _)| *known == package)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use cas::gc::Leftover;
 use cas::lease::UNLEASED_TTL;
 
 use crate::common::usage::usage;
-use crate::common::{can, cas, demo_archive, killed_at, ok};
+use crate::common::{append, can, cas, demo_archive, killed_at, ok};
 use crate::json;
 
 /// Lock files and files of manifests that killed jobs have left are removed. Files stay if they are
@@ -88,6 +88,30 @@ fn what_a_killed_collection_left_of_a_snapshot_is_counted_and_collected() {
         ok(cas(&root).arg("gc"));
         assert_eq!(directories(), 0, "{snapshotter} at {at}");
     }
+}
+
+/// There may be more killed runs than a process may have files open.
+#[test]
+fn any_number_of_killed_runs_is_counted_and_collected() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let runs = root.join("run");
+    std::fs::create_dir(&runs).unwrap();
+    for number in 0..200 {
+        std::fs::write(runs.join(format!("cas-native-{number}.lock")), "").unwrap();
+    }
+    let limited = |arguments: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 100; exec \"$@\"", "sh"]);
+        append(&mut shell, cas(&root).args(arguments));
+        ok(&mut shell)
+    };
+    limited(&["df"]);
+    limited(&["gc", "--dry-run"]);
+    let said = limited(&["gc"]);
+    assert!(said.contains("200 leftover files"), "{said}");
+    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 0);
 }
 
 /// Leaves what kills leave: of an unpack, of a repair, of a pull in parallel

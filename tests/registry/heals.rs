@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use testkit::archive::{Header, Tar};
 
 use super::cas;
 use super::fake::{Answer, Fake};
+use super::relay::Relay;
 use super::sample::Sample;
 use crate::common::tree::differences;
 use crate::common::{ENGINES, ok};
@@ -155,6 +156,53 @@ fn a_repair_fetches_from_the_registry_of_the_name_without_being_told() {
     flip(&root, &sample.layers[0].digest);
     let said = ok(cas(&root, scratch.path()).args(from));
     assert!(said.contains("0 problems left, 1 repaired"), "{said}");
+}
+
+/// Plain names lead to Docker Hub, but many of their images were never there. An image that the
+/// user names as the source should be there.
+#[test]
+fn a_failed_request_to_docker_hub_is_repeated_only_if_the_user_names_it_as_the_source() {
+    let sample = Sample::new(&[200_000]);
+    let layer = sample.layers[0].digest;
+    let (good, failures) = (sample.clone(), Arc::new(AtomicUsize::new(0)));
+    let (left, part) = (Arc::clone(&failures), format!("/blobs/{layer}"));
+    let registry = Fake::start(move |request| {
+        let fails = || {
+            let next = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
+            next.is_ok()
+        };
+        if request.path.ends_with(&part) && fails() {
+            return Answer::error(503, "UNAVAILABLE", "busy");
+        }
+        good.answer(request)
+    });
+    let proxy = Relay::start(&[("registry-1.docker.io:80", &registry.host)], None);
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let run = |arguments: &[&str]| {
+        let mut command = cas(&root, scratch.path());
+        command.args(arguments).arg("--plain-http");
+        command.env("HTTP_PROXY", format!("http://{}", proxy.host));
+        for name in ["http_proxy", "NO_PROXY", "no_proxy"] {
+            command.env_remove(name);
+        }
+        command.output().unwrap()
+    };
+    let image = "docker.io/team/app:1";
+    let pulled = run(&["pull", image]);
+    assert!(pulled.status.success(), "{pulled:?}");
+    let file = root.join("store/blobs/sha256").join(layer.hex());
+    fs::remove_file(&file).unwrap();
+    failures.store(usize::MAX, Ordering::Relaxed);
+    let before = registry.count("GET", &layer.to_string());
+    assert!(!run(&["fsck", "--repair"]).status.success());
+    assert_eq!(registry.count("GET", &layer.to_string()), before + 1);
+    failures.store(1, Ordering::Relaxed);
+    let repaired = run(&["fsck", "--repair", "--from", image]);
+    assert!(repaired.status.success(), "{repaired:?}");
+    assert!(is_intact(&root, &layer));
 }
 
 /// Returns the keys of all snapshots, parents before children.

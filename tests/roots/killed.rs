@@ -1,13 +1,15 @@
 //! Kills at each step of preparing and removing a root directory.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use cas::ErrorKind;
 use cas::gc::GcOptions;
 
 use super::{KEY, Scene, names};
-use crate::common::{can, killed_at};
+use crate::common::{append, can, killed_at};
 
 /// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
@@ -137,6 +139,42 @@ fn a_killed_preparation_over_another_one_is_handled_by_the_next_job() {
 fn a_killed_removal_is_handled_by_the_next_job() {
     let arguments = ["rootfs", "remove"];
     each(|scene| at_each_step(scene, |scene| scene.prepare("other:1"), &arguments, go_on));
+}
+
+/// Prepares a root directory. The mount fails, and the tool is killed at the step `step` of the
+/// removal of what it has made. Returns false if the removal has fewer steps.
+fn failed_and_killed(scene: &Scene, step: usize) -> bool {
+    let mut tool = scene.tool(&["rootfs", "prepare", "--image", "app:1"]);
+    tool.arg(scene.dir());
+    let removals = "unlink,unlinkat,rmdir";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+    strace.arg(format!("trace=move_mount,{removals}"));
+    strace.args(["-e", "inject=move_mount:error=EIO", "-e"]);
+    strace.arg(format!("inject={removals}:signal=KILL:when={step}"));
+    append(&mut strace, &tool);
+    let status = strace.output().unwrap().status;
+    assert!(!status.success());
+    status.signal().is_some()
+}
+
+#[test]
+fn a_collection_removes_what_a_killed_preparation_has_not_removed_after_a_failure() {
+    each(|scene| {
+        let mut step = 1;
+        while failed_and_killed(scene, step) {
+            collect(scene);
+            assert_eq!(scene.keys(), [""; 0], "step {step}");
+            let left = scene.dir();
+            assert!(!left.exists() || names(&left).is_empty(), "step {step}");
+            remove(scene);
+            scene.assert_nothing_left();
+            step += 1;
+        }
+        // The removal of the snapshot alone makes more calls.
+        assert!(step > 5, "{step}");
+        scene.assert_nothing_left();
+    });
 }
 
 /// A collection removes the whole of a root directory that was never complete.

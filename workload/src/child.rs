@@ -47,18 +47,24 @@ impl Task<'_> {
         command.args([self.column, task]).arg(self.directory);
     }
 
-    /// Runs a task to its end. Returns the numbers that the task prints.
-    pub(crate) fn run(&self, task: &str) -> Result<Vec<f64>> {
+    /// Runs a task to its end. Returns the three numbers that the task prints: a count, the seconds
+    /// that the work took, and its peak memory in MiB.
+    pub(crate) fn run(&self, task: &str) -> Result<[f64; 3]> {
         let mut command = Command::new(&self.self_command.program);
         self.arguments(&mut command, task);
         let printed = printed(command.output().during("run", task)?)?;
-        Ok(printed
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect())
+        numbers(&printed).ok_or_else(|| {
+            Error::internal(format!(
+                "expected 3 numbers from the child process, found {printed:?}; the program must \
+                 call `run_task`"
+            ))
+        })
     }
 
     /// Starts a writer, and kills it while it writes.
+    ///
+    /// # Errors
+    /// `Unsupported` if the column cannot store blobs; `Internal` if the writer ends by itself.
     pub(crate) fn kill_writer(&self) -> Result<()> {
         let mut command = Command::new(&self.self_command.program);
         self.arguments(&mut command, "write");
@@ -68,13 +74,16 @@ impl Task<'_> {
         if let Some(out) = child.0.stdout.take() {
             BufReader::new(out).read_line(&mut line)?;
         }
-        if line.trim() != READY {
-            return Err(Error::internal(
+        match line.trim() {
+            READY => {
+                std::thread::sleep(Duration::from_millis(50));
+                Ok(())
+            }
+            NOT_APPLICABLE => Err(not_applicable()),
+            _ => Err(Error::internal(
                 "the writer ended before it was killed; read its error output",
-            ));
+            )),
         }
-        std::thread::sleep(Duration::from_millis(50));
-        Ok(())
     }
 
     /// Returns the number of syncs that a task makes for each of `count` items. The syncs of the
@@ -120,6 +129,12 @@ fn printed(output: Output) -> Result<String> {
             )))
         }
     }
+}
+
+/// Returns the three numbers in a text, or `None` if it has anything else.
+fn numbers(text: &str) -> Option<[f64; 3]> {
+    let numbers = text.split_whitespace().map(|word| word.parse().ok());
+    numbers.collect::<Option<Vec<f64>>>()?.try_into().ok()
 }
 
 /// Returns the number of calls in a summary of strace. This is the sum of the fourth fields of all
@@ -223,6 +238,35 @@ fn print(line: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_prints_three_numbers() {
+        assert_eq!(numbers("100 0.25 17\n"), Some([100.0, 0.25, 17.0]));
+        for other in ["", "100 0.25", "100 0.25 17 1", "100 about 17"] {
+            assert_eq!(numbers(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_ends_is_not_killed() {
+        for (script, kind) in [
+            ("echo not applicable", ErrorKind::Unsupported),
+            ("exit 0", ErrorKind::Internal),
+        ] {
+            let task = Task {
+                self_command: &SelfCommand {
+                    program: "sh".into(),
+                    arguments: ["-c", script].map(OsString::from).into(),
+                },
+                column: "column",
+                directory: Path::new("/"),
+            };
+            let error = task.kill_writer().unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+
     #[test]
     fn a_summary_of_strace_is_summed() {
         let summary = "% time     seconds  usecs/call     calls    errors syscall\n\
@@ -231,7 +275,7 @@ mod tests {
             1.00    0.000010           5         2           fsync\n\
             ------ ----------- ----------- --------- --------- ----------------\n\
             100.00    0.001000          83        12         2 total\n";
-        assert_eq!(super::calls(summary), 12.0);
-        assert_eq!(super::calls(""), 0.0);
+        assert_eq!(calls(summary), 12.0);
+        assert_eq!(calls(""), 0.0);
     }
 }

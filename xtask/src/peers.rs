@@ -55,11 +55,7 @@ const MOTO: &str = "moto[server,s3]==5.2.5";
 /// # Errors
 /// Errors of installing Debian packages and of making the image.
 pub(crate) fn set_up() -> Result<()> {
-    let missing: Vec<&str> = PEERS
-        .iter()
-        .filter(|(program, package)| !is_installed(program, package))
-        .map(|(_, package)| *package)
-        .collect();
+    let missing = packages_without(is_installed);
     if !missing.is_empty() && is_root() && on_path("apt-get") {
         install(&missing)?;
     } else if !missing.is_empty() {
@@ -70,6 +66,18 @@ pub(crate) fn set_up() -> Result<()> {
     }
     install_moto()?;
     make_images(SMALL)
+}
+
+/// Returns the packages in [`PEERS`] for which `is_installed` returns false, each once.
+fn packages_without(is_installed: impl Fn(&str, &str) -> bool) -> Vec<&'static str> {
+    let missing = PEERS
+        .iter()
+        .filter(|(program, package)| !is_installed(program, package));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    // Several programs may be in one package.
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
 /// Installs Debian packages.
@@ -200,4 +208,15 @@ fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     // The owner of /proc/self is the effective user.
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_with_several_missing_programs_is_listed_once() {
+        let is_there = |program: &str, _: &str| !["containerd", "ctr", "skopeo"].contains(&program);
+        assert_eq!(packages_without(is_there), ["containerd", "skopeo"]);
+    }
 }

@@ -121,6 +121,9 @@ struct Use {
 
 impl Checker<'_> {
     async fn run(&mut self) -> Result<()> {
+        if !self.options.resume {
+            self.forget_notes().await?;
+        }
         self.check_records().await?;
         self.check_images().await?;
         self.check_blobs().await?;
@@ -130,7 +133,13 @@ impl Checker<'_> {
         for snapshotter in self.snapshotters {
             self.check_snapshots(*snapshotter).await?;
         }
-        Ok(())
+        self.forget_notes().await
+    }
+
+    /// Deletes the notes of how far an earlier check, or this one, has read.
+    async fn forget_notes(&self) -> Result<()> {
+        let selection = self.options.read_data;
+        reader::forget(self.store, selection, self.snapshotters).await
     }
 
     fn add(

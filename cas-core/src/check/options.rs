@@ -128,9 +128,8 @@ pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
     /// Whether the check continues where an interrupted check of the same selection stopped. Up to
-    /// 16 blobs or snapshots are read again. If the interrupted check was reading snapshots, all
-    /// selected blobs are read again, too. A check with a percentage always continues after the
-    /// previous check with a percentage.
+    /// 16 blobs or snapshots are read again. Blobs that were stored since may not be read. A check
+    /// with a percentage always continues after the previous check with a percentage.
     pub resume: bool,
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.

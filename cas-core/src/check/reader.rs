@@ -12,6 +12,7 @@ use crate::content::{self, BlobReader, Stat};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Expect, Notes};
+use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
 /// The text of a finding for a blob that is needed, but that the store does not have.
@@ -45,7 +46,7 @@ impl Reading {
         store: &Store,
         options: &CheckOptions<'_>,
     ) -> Result<Self> {
-        Self::begin_of(format!("{snapshotter}-"), store, options).await
+        Self::begin_of(prefix(snapshotter), store, options).await
     }
 
     async fn begin_of(of: String, store: &Store, options: &CheckOptions<'_>) -> Result<Self> {
@@ -104,16 +105,12 @@ impl Reading {
         }
     }
 
-    /// Notes the last blob of a percentage, after which the next check continues. Any other
-    /// selection was read to its end, so its note is deleted.
+    /// Notes the last blob that was read. If the check is interrupted later, for example while it
+    /// reads snapshots, a check that continues reads none of the blobs again. The next check of a
+    /// percentage continues after the last blob in any case.
     pub(super) async fn end(&self, last: Option<&Stat>) {
-        match (self.selection, last) {
-            (ReadData::Percent(_), Some(last)) => self.write(last).await,
-            (ReadData::Nothing, _) => {}
-            _ => {
-                let key = key(&self.of, self.selection);
-                let _ = self.notes.delete(&key, Expect::Any).await;
-            }
+        if let Some(last) = last {
+            self.write(last).await;
         }
     }
 
@@ -122,6 +119,31 @@ impl Reading {
         let key = key(&self.of, self.selection);
         let _ = self.notes.put(&key, value, Expect::Any).await;
     }
+}
+
+/// Deletes the notes of a selection, so that no check continues there: when a check begins at the
+/// first blob, and when a check has read the whole selection. Keeps the notes of percentages.
+pub(super) async fn forget(
+    store: &Store,
+    selection: ReadData,
+    snapshotters: &[&dyn Snapshotter],
+) -> Result<()> {
+    if matches!(selection, ReadData::Nothing | ReadData::Percent(_)) {
+        return Ok(());
+    }
+    let notes = Notes::new(Arc::clone(&store.records), ROOM)?;
+    let mut all = vec![String::new()];
+    all.extend(snapshotters.iter().map(|one| prefix(one.name())));
+    for of in all {
+        // A store that cannot be written is checked without notes.
+        let _ = notes.delete(&key(&of, selection), Expect::Any).await;
+    }
+    Ok(())
+}
+
+/// Returns the beginning of the keys of the notes on the snapshots of a snapshotter.
+fn prefix(snapshotter: &str) -> String {
+    format!("{snapshotter}-")
 }
 
 /// Returns the key of the note of a selection. All percentages share one note.
@@ -241,8 +263,8 @@ mod tests {
     fn each_selection_goes_on_where_it_ended() {
         let stats = stats(&[1; 3]);
         let part = ReadData::Part { number: 1, of: 2 };
-        let records: Arc<MemoryStore> = Arc::default();
-        let notes = || Notes::new(records.clone(), ROOM).unwrap();
+        let store = MemoryStore::new().with_images();
+        let notes = || Notes::new(store.records.clone(), ROOM).unwrap();
         let reading =
             |selection| wait(Reading::new(String::new(), notes(), selection, true)).unwrap();
         wait(reading(ReadData::Percent(1)).end(Some(&stats[0])));
@@ -251,7 +273,13 @@ mod tests {
         assert_eq!(reading(part).cursor, Some(stats[1].digest));
         assert_eq!(reading(ReadData::Percent(2)).cursor, Some(stats[0].digest));
         wait(reading(part).end(Some(&stats[2])));
+        let last = Some(stats[2].digest);
+        assert_eq!(reading(part).cursor, last, "snapshots may be left to read");
+        for selection in [ReadData::All, part, ReadData::Percent(1)] {
+            wait(forget(&store, selection, &[])).unwrap();
+        }
         assert_eq!(reading(part).cursor, None, "all of it was read");
+        assert_eq!(reading(ReadData::Percent(2)).cursor, Some(stats[0].digest));
     }
 
     #[test]

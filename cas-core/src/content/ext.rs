@@ -126,8 +126,9 @@ pub trait ContentExt: ContentStore {
         Ok(found)
     }
 
-    /// Copies and verifies a blob from another store, without its record. Returns the size of the
-    /// blob in bytes.
+    /// Copies and verifies a blob from another store, without its record. If this store already has
+    /// the blob, keeps it if its bytes are intact, and replaces it if they are damaged. Returns the
+    /// size of the blob in bytes.
     ///
     /// # Errors
     /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`, or
@@ -139,6 +140,11 @@ pub trait ContentExt: ContentStore {
                 .operation("copy")
                 .subject(digest)
         })?;
+        if is_kept(self, digest).await?
+            && let Some(stat) = self.stat(digest).await?
+        {
+            return Ok(stat.size);
+        }
         let expected = Expected::exactly(*digest, reader.size());
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
         writer.write_blob(&*reader).await?;

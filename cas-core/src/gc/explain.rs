@@ -39,8 +39,7 @@ pub struct Explanation {
 ///
 /// # Errors
 /// `NotFound` if the store has no record of the resource and nothing refers to it; `Corrupt` if a
-/// record or a document does not parse; `OutOfRange` if a document is too large to be read; errors
-/// of the stores.
+/// record or a document is damaged; errors of the stores.
 pub async fn explain(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

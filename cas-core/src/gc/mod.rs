@@ -141,11 +141,14 @@ impl GcOptions {
 /// what was removed, or for a dry run what would be removed. Any number of collections may run
 /// concurrently, in any number of processes.
 ///
+/// Another program may have stored content that is stated to be a document, but is not a valid one,
+/// or is too large to be read. Such content keeps nothing, and is reported as a warning.
+///
 /// # Errors
-/// `Corrupt` if a record or a document is damaged; `OutOfRange` if a document is too large to be
-/// read; for an owner, `Denied` if the store is opened for another owner, and `Unsupported` if the
-/// image store does not keep owners; errors of the stores. If a record or a document cannot be
-/// read, its references are unknown, so nothing but expired leases is removed.
+/// `Corrupt` if a record or a document is damaged; for an owner, `Denied` if the store is opened
+/// for another owner, and `Unsupported` if the image store does not keep owners; errors of the
+/// stores. If a record or a document is damaged, its references are unknown, so nothing but expired
+/// leases is removed.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

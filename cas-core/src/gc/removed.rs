@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::records::Resource;
-use crate::snapshot::Usage;
+use crate::snapshot::{Snapshotter, Usage};
 
 /// What a collection removed, or would remove. Expired leases are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,13 @@ pub struct Leftover {
     pub place: String,
     /// The space that the data takes.
     pub usage: Usage,
+}
+
+impl Leftover {
+    /// Returns the [`place`](Self::place) of what is left in the directory of a snapshotter.
+    pub fn place_in(snapshotter: &dyn Snapshotter) -> String {
+        format!("snapshots/{}", snapshotter.name())
+    }
 }
 
 impl Removed {

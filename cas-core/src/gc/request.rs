@@ -77,8 +77,8 @@ impl RemoveOptions {
 /// `NotFound` if `skip_absent` is not set and a blob is not in the store; `Busy` if `force` is not
 /// set and anything else keeps a blob (the message names up to three of the things that keep it);
 /// `Denied` if `force` is set and the store is opened for an owner; `Corrupt` if a record or a
-/// document is damaged; `OutOfRange` if a document is too large to be read; errors of the stores.
-/// After `NotFound`, `Busy` or `Denied`, nothing is removed.
+/// document is damaged; errors of the stores. After `NotFound`, `Busy` or `Denied`, nothing is
+/// removed.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

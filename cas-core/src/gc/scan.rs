@@ -13,16 +13,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason};
-use super::labels;
-use crate::blob;
 use crate::complete::is_of_document;
-use crate::content::IngestStatus;
+use crate::content::{ContentExt, IngestStatus};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
+use crate::document::Document;
+use crate::document_type::document_type;
 use crate::error::{ErrorKind, Result};
 use crate::image::{Reference, Root};
-use crate::labels::{GC_FLAT, LEASE};
+use crate::labels::{GC_FLAT, LEASE, expiry};
+use crate::limit;
 use crate::media_type::MediaType;
 use crate::owner::Owner;
 use crate::records::blob::decode;
@@ -233,7 +234,7 @@ impl Scan {
             if foreign {
                 self.foreign.insert(id);
             }
-            if labels::expiry(&root.labels).is_none_or(|at| at >= now) {
+            if expiry(&root.labels).is_none_or(|at| at >= now) {
                 self.graph.root(id, Reach::Full, Reason::Name);
             } else if !foreign {
                 self.expired.push((name, root.target));
@@ -256,6 +257,7 @@ impl Scan {
                 continue;
             }
             let listed = match children(store, &descriptor).await {
+                // It was removed meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 outcome => outcome?,
             };
@@ -270,21 +272,33 @@ impl Scan {
 
 /// Returns the children of a document. Another program may have written a descriptor with a wrong
 /// size, a wrong type or wrong embedded data. The stored document is then read as what it is,
-/// because a collection must keep what it lists.
+/// because a collection must keep what it lists. If the store does not have the document, or if the
+/// stored content is intact but no valid document, there are no children. Such content must not
+/// stop every collection, because no repair can make it valid.
 ///
 /// # Errors
-/// `NotFound` if the store does not have the document; errors of [`dispatch::children`].
+/// `Corrupt` if the stored content is damaged, because what it lists is then not known; errors of
+/// the store.
 async fn children(store: &Store, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
-    match dispatch::children(&*store.content, descriptor).await {
-        Err(error) if is_of_document(&error) => {
-            match blob::document(store, &descriptor.digest).await {
-                Ok(found) => dispatch::children(&*store.content, &found).await,
-                Err(absent) if absent.kind() == ErrorKind::NotFound => Err(absent),
-                Err(_) => Err(error),
-            }
+    let error = match dispatch::children(&*store.content, descriptor).await {
+        Err(error) if is_of_document(&error) => error,
+        outcome => return outcome,
+    };
+    let Some(stat) = store.content.stat(&descriptor.digest).await? else {
+        return Ok(Vec::new());
+    };
+    // A larger document cannot be read.
+    if stat.size <= limit::DOCUMENT_READ {
+        let stored = Descriptor::new(descriptor.media_type.clone(), stat.digest, stat.size);
+        let data = store.content.fetch(&stored).await?;
+        if let Some(media_type) = document_type(&data) {
+            let document = Document::parse(&media_type, &data)?;
+            return Ok(document.children().cloned().collect());
         }
-        outcome => outcome,
     }
+    let what = "a collection cannot read a document, and keeps nothing that it lists";
+    tracing::warn!(digest = %stat.digest, %error, "{what}");
+    Ok(Vec::new())
 }
 
 /// Returns the leases that have not expired. A lease counts as expired only [`CLOCK_SKEW`] after
@@ -300,7 +314,7 @@ pub(crate) async fn live_leases(
     let mut live = Vec::new();
     for (id, mut lease, mut revision) in leases.list().await? {
         loop {
-            if ending(&lease).is_none_or(|at| at + CLOCK_SKEW > now) {
+            if lease.expiry().is_none_or(|at| at + CLOCK_SKEW > now) {
                 live.push((id, lease));
                 break;
             }
@@ -328,12 +342,6 @@ pub(crate) async fn live_leases(
 fn reason(id: &str, lease: &Lease) -> Reason {
     Reason::Lease {
         id: id.to_owned(),
-        until: ending(lease),
+        until: lease.expiry(),
     }
-}
-
-/// Returns when a lease expires: the earlier of the time in its record and the time in its label.
-fn ending(lease: &Lease) -> Option<SystemTime> {
-    let labelled = labels::expiry(&lease.labels);
-    labelled.into_iter().chain(lease.expires_at).min()
 }

@@ -105,7 +105,8 @@ impl Unreachable {
         removed.snapshots = gone.into_iter().map(sized).collect();
         if self.leftovers.is_some() {
             for snapshotter in snapshotters {
-                removed.add_leftover(directory(*snapshotter), snapshotter.cleanup().await?);
+                let place = Leftover::place_in(*snapshotter);
+                removed.add_leftover(place, snapshotter.cleanup().await?);
             }
         }
         if let Some(owner) = store.owner() {
@@ -181,7 +182,7 @@ pub async fn leftovers(
     };
     for snapshotter in snapshotters {
         let left = snapshotter.leftovers().await?.into_iter();
-        left.for_each(|usage| found.add_leftover(directory(*snapshotter), usage));
+        left.for_each(|usage| found.add_leftover(Leftover::place_in(*snapshotter), usage));
     }
     Ok(found.leftovers)
 }
@@ -219,11 +220,6 @@ pub(crate) async fn leftovers_of_content(
     };
     let place = CONTENT.to_owned();
     Ok((!pieces.is_empty()).then_some(Leftover { place, usage }))
-}
-
-/// Returns the directory of a snapshotter in its root.
-fn directory(snapshotter: &dyn Snapshotter) -> String {
-    format!("snapshots/{}", snapshotter.name())
 }
 
 fn snapshot(snapshotter: &str, key: &str) -> Resource {

@@ -29,9 +29,12 @@ const LOCKED_LEFTOVERS: usize = 64;
 impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// Returns the space that each leftover takes.
     pub(super) async fn measure_leftovers(&self) -> Result<Vec<Usage>> {
-        // If something else is in the place of the manifests, `fsck` reports that by itself, and a
-        // cleanup fails.
-        let stray = self.stray_manifests().await.unwrap_or_default();
+        let stray = match self.stray_manifests().await {
+            // Something else is in the place of the manifests. `fsck` reports that by itself, and a
+            // cleanup fails.
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => Vec::new(),
+            stray => stray?,
+        };
         let dirs = Arc::clone(&self.dirs);
         let measure = move || {
             let measured = stray.iter().map(|id| dirs.measure_manifest(*id));

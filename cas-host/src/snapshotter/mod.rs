@@ -202,12 +202,20 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
+    /// Locks the directory of the snapshot `key`, as [`lock_dir_to_remove`] does. Also returns
+    /// `None` if the record of the snapshot is absent or cannot be read.
+    ///
+    /// [`lock_dir_to_remove`]: Self::lock_dir_to_remove
+    async fn lock_to_remove(&self, key: &str) -> Option<LockedDir> {
+        let record = self.snapshots.load(key).await.ok()??;
+        self.lock_dir_to_remove(record.id).await
+    }
+
     /// Locks the directory of a snapshot that is about to be removed. Until the lock is released,
     /// no other process takes the directory for a leftover, although no record names it any more.
     /// Returns `None` if the directory is absent or cannot be locked. In that case, the snapshot is
     /// removed all the same.
-    async fn lock_to_remove(&self, key: &str) -> Option<LockedDir> {
-        let id = self.snapshots.load(key).await.ok()??.id;
+    async fn lock_dir_to_remove(&self, id: u64) -> Option<LockedDir> {
         let dirs = Arc::clone(&self.dirs);
         let locked = pool::run(move || dirs.try_lock_exclusive(id)).await;
         locked.ok().flatten()
@@ -223,7 +231,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             dirs.remove(id)
         };
         if let Err(error) = pool::run(remove).await {
-            let why = "cannot remove the directory of a snapshot; a collection will remove it";
+            let why = "cannot remove the directory of a snapshot; a garbage collection will \
+                       remove it";
             tracing::warn!(id, %error, "{why}");
         }
     }
@@ -448,7 +457,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let sealed = self.seal(&new, &Commit::default()).await;
         let (_dirs, content) = sealed.during("replace snapshot", key)?;
         let old = self.snapshots.find(key).await?.id;
-        let _old = self.lock_to_remove(key).await;
+        let _old = self.lock_dir_to_remove(old).await;
         self.dirs.note_replaced(old, key)?;
         let replaced = self.snapshots.replace(key, by, content).await;
         self.end_pack(new.id, content, &replaced).await;

@@ -1,5 +1,7 @@
 //! Copies the readable blobs and records of a damaged database to a new database.
 
+use std::collections::BTreeSet;
+
 use cas_core::image::is_target_note;
 use cas_core::records::Table;
 use cas_core::{Digest, Result};
@@ -15,13 +17,14 @@ const ROWS: usize = 16;
 const SYNCED: u64 = 64 << 20;
 
 /// What was copied.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Copied {
     /// Number of blobs and records that were read. Notes of image names count, although they are
     /// made again from the names instead of being copied.
     pub(super) kept: u64,
-    /// Number of listed blobs whose bytes cannot be read.
-    pub(super) lost: u64,
+    /// The blobs whose bytes cannot be read, except those that have neither a readable entry nor a
+    /// readable record.
+    pub(super) lost: BTreeSet<Digest>,
 }
 
 /// Copies everything that can be read, except for ingests, and makes it durable.
@@ -38,7 +41,10 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<Copied> {
             .try_for_each(|(digest, blob)| copier.blob(old, &digest, blob))
     })?;
     for table in Table::ALL {
-        old.records(table, &mut |_, page| {
+        old.records(table, &mut |old, page| {
+            if table == Table::Blobs {
+                copier.unlisted(old, page.iter().map(|(key, _)| key))?;
+            }
             let bytes = page.iter().map(|(_, (_, value))| value.len() as u64).sum();
             let revisions = page.iter().map(|(_, (revision, _))| *revision);
             copier.highest = revisions.fold(copier.highest, u64::max);
@@ -81,17 +87,39 @@ impl Copier<'_> {
                 .map(|(_, bytes)| bytes.to_vec()),
         };
         let Some(inline) = inline else {
-            self.copied.lost += 1;
+            self.copied.lost.insert(*digest);
             return Ok(());
         };
         if blob.in_rows() && !self.rows(old, blob)? {
-            self.copied.lost += 1;
+            self.copied.lost.insert(*digest);
             return self.write(0, &mut |tx| tx.remove_rows(blob).map(drop));
         }
         self.copied.kept += 1;
         self.write(inline.len() as u64, &mut |tx| {
             tx.insert_blob(digest, blob, &inline)
         })
+    }
+
+    /// Copies the blobs with these digests that the list of blobs lacks. RocksDB cannot list what
+    /// lies between the keys of a damaged block, but finds by its key what was written there later.
+    /// Stops at the first entry that the engine cannot find in this way.
+    fn unlisted<'k>(
+        &mut self,
+        old: &mut Source<'_>,
+        digests: impl Iterator<Item = &'k String>,
+    ) -> Result<()> {
+        let new = self.new.view()?;
+        for digest in digests.filter_map(|digest| digest.parse::<Digest>().ok()) {
+            if self.copied.lost.contains(&digest) || new.find_blob(&digest)?.is_some() {
+                continue;
+            }
+            match old.read(|view| view.find_blob(&digest))? {
+                None => break,
+                Some(None) => {}
+                Some(Some(blob)) => self.blob(old, &digest, blob)?,
+            }
+        }
+        Ok(())
     }
 
     /// Copies the rows of a blob. Returns whether all of them can be read.

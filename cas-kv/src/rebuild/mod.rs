@@ -22,11 +22,11 @@ use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
     /// Examines the database in `dir`: reads all its records, its list of blobs and its list of
-    /// ingests, but not the rows that contain pieces of blobs and ingests. Returns a finding if
-    /// damage is found, or if the database is missing although `dir` had one before. Returns `None`
-    /// if no damage is found, or if `dir` never had a database. Also returns `None` if opening the
-    /// database fails with `Denied`, `FailedPrecondition` or `Internal`, because [`KvStore::open`]
-    /// reports these errors.
+    /// ingests, and checks its files with [`Engine::check_files`], but does not read the rows that
+    /// contain pieces of blobs and ingests. Returns a finding if damage is found, or if the database
+    /// is missing although `dir` had one before. Returns `None` if no damage is found, or if `dir`
+    /// never had a database. Also returns `None` if opening the database fails with `Denied`,
+    /// `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
     ///
     /// A damaged database is repaired if `repair` is set and the directory can be written: all
     /// blobs and records that can be read are copied to a new database. Ingests are not copied. The
@@ -61,6 +61,8 @@ impl KvStore {
                 (Some(old), damage)
             }
         };
+        // The finding states what was done, or what a repair does.
+        let damage = damage.without_advice();
         if !repair {
             let detail = format!(
                 "{damage}; a repair copies all readable blobs and records to a new database"
@@ -93,9 +95,9 @@ impl KvStore {
         // Both databases close their files before the files get other names.
         drop(new);
         let Copied { kept, lost } = copied?;
-        let without = match lost {
+        let without = match lost.len() {
             0 => String::new(),
-            _ => format!("; damaged blobs that were not copied: {lost}"),
+            lost => format!("; damaged blobs that were not copied: {lost}"),
         };
         let aside = dir.replace_database()?;
         let detail = match kept {
@@ -149,12 +151,15 @@ fn is_reported(error: &Error) -> bool {
     matches!(error.kind(), Denied | FailedPrecondition | Internal)
 }
 
-/// Reads all entries and records.
+/// Reads all entries and records. If none of them is damaged, checks the files.
 fn scan(source: &mut Source<'_>) -> Result<()> {
     source.blobs(&mut |_, _| Ok(()))?;
     for table in Table::ALL {
         source.records(table, &mut |_, _| Ok(()))?;
     }
     source.read(|view| view.ingests().map(|_| ()))?;
-    Ok(())
+    match source.damage {
+        Some(_) => Ok(()),
+        None => source.check_files(),
+    }
 }

@@ -79,6 +79,21 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Checks the files of the database with [`Engine::check_files`].
+    pub(super) fn check_files(&mut self) -> Result<()> {
+        let checked = match &self.opened {
+            Some((_, engine)) => engine.check_files(),
+            None => Ok(()),
+        };
+        match checked {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.damage.get_or_insert(error);
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
     /// Calls `each` with all blobs that are listed.
     pub(super) fn blobs(&mut self, each: &mut Each<'_, 'a, Digest, BlobEntry>) -> Result<()> {
         let list = |view: &dyn View, after: Option<&Digest>, limit| view.list_blobs(after, limit);

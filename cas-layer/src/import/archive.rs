@@ -28,8 +28,8 @@ pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
                 let offset = reader.skip_body_seek()?;
                 if length.saturating_sub(offset) < entry.size {
                     return Err(Error::corrupt(format!(
-                        "the archive ends {} bytes before the end of this member; import a \
-                         complete copy",
+                        "the archive ends before the end of this member (missing bytes: {}); \
+                         import a complete copy",
                         entry.size - length.saturating_sub(offset)
                     ))
                     .operation("read")

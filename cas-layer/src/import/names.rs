@@ -8,6 +8,9 @@ use cas_core::{Descriptor, Digest, Error, Result};
 
 use crate::Naming;
 
+/// Maximum number of names that a message lists.
+const LISTED: usize = 10;
+
 /// An image of the source.
 pub(super) struct Root {
     /// Its name in the source.
@@ -125,7 +128,10 @@ fn given_name(
     }
     let others = "give a name without a tag, or import without --name";
     if has_tag(given.as_str()) {
-        let listed: Vec<String> = own.iter().take(10).map(|own| excerpt(own)).collect();
+        let mut listed: Vec<String> = own.iter().take(LISTED).map(|own| excerpt(own)).collect();
+        if own.len() > LISTED {
+            listed.push(format!("and {} more", own.len() - LISTED));
+        }
         let why = format!("the source has {} names: {}", own.len(), listed.join(", "));
         return Err(refused(given, &why, others));
     }
@@ -191,4 +197,29 @@ fn tag(name: &str) -> Option<&str> {
 
 fn last_component(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, last)| last)
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::MediaType;
+
+    use super::*;
+
+    #[test]
+    fn a_message_lists_ten_names_and_says_how_many_more_there_are() {
+        let roots = |count: u8| {
+            let root = |number: u8| Root {
+                name: Some(SourceName::Docker(format!("app-{number:02}:1"))),
+                target: Descriptor::of(MediaType::OCI_MANIFEST, &[number]),
+            };
+            (0..count).map(root).collect()
+        };
+        let given: Reference = "new:1".parse().unwrap();
+        for (count, end) in [(10, "app-09:1; "), (11, "app-09:1, and 1 more; ")] {
+            let error = assign(roots(count), Some(&given), Naming::Docker).unwrap_err();
+            let said = error.to_string();
+            let begin = format!("the source has {count} names: ");
+            assert!(said.contains(&begin) && said.contains(end), "{said}");
+        }
+    }
 }

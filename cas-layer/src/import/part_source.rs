@@ -34,7 +34,7 @@ impl<'a> PartSource<'a> {
         if length == 0 {
             let left = self.part.size - self.at;
             return Err(Error::corrupt(format!(
-                "the file ends {left} bytes too early; import a complete file"
+                "the file ends too early (missing bytes: {left}); import a complete file"
             )));
         }
         self.at += length;

@@ -26,7 +26,7 @@ pub struct Restorer<'a> {
     guard: Option<LeaseGuard>,
     /// The layer blobs, manifests and indexes that this restorer stored.
     made: BTreeSet<Digest>,
-    /// The manifests that list layers whose tars were read to make blobs.
+    /// The manifests that list layers whose blobs this restorer made, or replaced by others.
     manifests: BTreeSet<Digest>,
 }
 
@@ -164,11 +164,15 @@ impl<'a> Restorer<'a> {
         let mut changed = BTreeMap::new();
         for layer in layers(self.store, manifest).await? {
             let digest = layer.descriptor.digest;
-            let is_known = changed.contains_key(&digest) || self.made.contains(&digest);
-            if is_known
-                || !record.absent.contains(&digest)
-                || self.store.present(&layer.descriptor).await?
-            {
+            if changed.contains_key(&digest) || !record.absent.contains(&digest) {
+                continue;
+            }
+            if self.made.contains(&digest) {
+                // The blob was made for another manifest.
+                self.manifests.insert(own.digest);
+                continue;
+            }
+            if self.store.present(&layer.descriptor).await? {
                 continue;
             }
             let key = layer.chain_id.to_string();

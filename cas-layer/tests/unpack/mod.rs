@@ -2,6 +2,7 @@
 
 mod diff_id;
 mod directory;
+mod only_tars;
 mod snapshots;
 
 use std::path::Path;

@@ -118,7 +118,8 @@ impl LazyLayer {
     /// # Errors
     /// `Corrupt` if the bytes cannot be decompressed, or do not have the digest or the length that
     /// the table of contents states; `OutOfRange` if they decompress to more than
-    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes.
+    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes; `Internal` if the layer does not have
+    /// this piece.
     pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         self.source
             .decode(piece, compressed)

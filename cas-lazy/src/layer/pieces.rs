@@ -135,10 +135,7 @@ impl Source {
     pub(super) fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         match self {
             Source::Ztoc(ztoc) => {
-                let span = ztoc.spans().nth(piece);
-                let span = span.ok_or_else(|| {
-                    Error::internal("the layer does not have the requested piece; please report it")
-                })?;
+                let span = ztoc.spans().nth(piece).ok_or_else(no_such_piece)?;
                 let bytes = span.inflate(compressed)?;
                 let offset = span.decompressed.0;
                 // Otherwise the end of the last files would be read as zeros.
@@ -157,9 +154,16 @@ impl Source {
             Source::Toc {
                 streams,
                 compression,
-            } => streams[piece].decode(compressed, *compression),
+            } => {
+                let stream = streams.get(piece).ok_or_else(no_such_piece)?;
+                stream.decode(compressed, *compression)
+            }
         }
     }
+}
+
+fn no_such_piece() -> Error {
+    Error::internal("the layer does not have the requested piece; please report it")
 }
 
 impl Stream {

@@ -104,8 +104,8 @@ impl Index {
     /// those that Go's `encoding/json` writes, and they contain no artifact type.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes;
-    /// `Internal` if the manifest cannot be serialized.
+    /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs and prefetch artifacts together, or for
+    /// more than [`limit::DOCUMENT_WRITE`] bytes; `Internal` if the manifest cannot be serialized.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let config = MediaType::from(self.config_media_type());
         let subject = match &self.version {
@@ -125,11 +125,13 @@ impl Index {
             subject,
             annotations,
         })?;
-        let (ztocs, bytes) = (self.ztocs.len(), written.len() as u64);
-        if ztocs > limit::LAYERS || bytes > limit::DOCUMENT_WRITE {
+        let (ztocs, prefetches) = (self.ztocs.len(), self.prefetches.len());
+        let bytes = written.len() as u64;
+        if ztocs + prefetches > limit::LAYERS || bytes > limit::DOCUMENT_WRITE {
             return Err(Error::out_of_range(format!(
-                "the SOCI index would have {ztocs} zTOCs and {bytes} bytes; at most {} zTOCs and \
-                 {} bytes are allowed; build the image with fewer layers",
+                "the SOCI index would have {ztocs} zTOCs, {prefetches} prefetch artifacts and \
+                 {bytes} bytes; at most {} zTOCs and artifacts, and {} bytes are allowed; build \
+                 the image with fewer layers, or prefetch files of fewer layers",
                 limit::LAYERS,
                 limit::DOCUMENT_WRITE
             ))
@@ -332,6 +334,33 @@ mod tests {
             second.ztocs.first()
         );
         assert_eq!(second.of_layer(&Digest::sha256(b"other")), None);
+    }
+
+    #[test]
+    fn an_index_that_is_written_can_be_read() {
+        let layer = |number: usize| Digest::sha256(&number.to_le_bytes());
+        let with = |ztocs: usize, prefetches: usize| {
+            let mut index = example(Version::V2);
+            let first = index.ztocs.remove(0);
+            index.ztocs.extend((0..ztocs).map(|number| LayerZtoc {
+                layer: layer(number),
+                ..first.clone()
+            }));
+            index
+                .prefetches
+                .extend((0..prefetches).map(|number| LayerPrefetch {
+                    digest: Digest::sha256(b"prefetch"),
+                    size: 8,
+                    layer: layer(number),
+                }));
+            index
+        };
+        for (ztocs, prefetches) in [(limit::LAYERS, 0), (limit::LAYERS - 100, 100)] {
+            let index = with(ztocs, prefetches);
+            assert_eq!(Index::decode(&index.encode().unwrap()).unwrap(), index);
+            let more = with(ztocs, prefetches + 1);
+            assert_eq!(more.encode().unwrap_err().kind(), ErrorKind::OutOfRange);
+        }
     }
 
     #[test]

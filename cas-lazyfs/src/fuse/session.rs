@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use cas_core::{Error, ErrorKind, Result};
@@ -80,7 +80,8 @@ impl Session {
 
     /// Serves requests until the file system is unmounted. Meanwhile, fetches the pieces that
     /// containers read first, completes layers, and records what has arrived. A request that cannot
-    /// be answered fails, so that its reader does not wait.
+    /// be answered fails, so that its reader does not wait. If one thread fails, the others go on
+    /// until the file system is unmounted, and this function returns the error then.
     ///
     /// # Errors
     /// Errors of the system; `Internal` if a thread panicked. After an error, this process no
@@ -91,7 +92,13 @@ impl Session {
         thread::scope(|scope| {
             let work = || {
                 let served = self.serve_one_by_one(&turns);
-                ended.store(true, Ordering::Release);
+                match &served {
+                    Ok(()) => ended.store(true, Ordering::Release),
+                    Err(error) => {
+                        let what = "a thread cannot serve readers of layers any more";
+                        tracing::error!(%error, "{what}");
+                    }
+                }
                 waiting.unpark();
                 served
             };
@@ -106,10 +113,12 @@ impl Session {
             }
             // Without this thread, layers are fetched only as they are read.
             let _ = thread::Builder::new().spawn_scoped(scope, || self.complete_layers(&ended));
-            while !ended.load(Ordering::Acquire) {
+            let have_failed = || workers.iter().all(ScopedJoinHandle::is_finished);
+            while !ended.load(Ordering::Acquire) && !have_failed() {
                 thread::park_timeout(RECORD_EVERY);
                 self.files.record();
             }
+            ended.store(true, Ordering::Release);
             self.files.end();
             let ends = workers.into_iter().map(|worker| match worker.join() {
                 Ok(served) => served,

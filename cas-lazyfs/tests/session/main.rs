@@ -10,7 +10,7 @@
 mod fixture;
 
 use std::fs::{self, File};
-use std::net::Shutdown;
+use std::net::{Shutdown, UdpSocket};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -420,6 +420,39 @@ fn read_request(unique: u64, size: u32) -> Vec<u8> {
     request.extend(size.to_ne_bytes());
     request.resize(LENGTH as usize, 0);
     request
+}
+
+/// A socket stands for the device. Its first read fails, because nothing receives what was sent.
+#[test]
+fn a_thread_that_fails_leaves_the_others_serving() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    let device = UdpSocket::bind("127.0.0.1:0").unwrap();
+    device.connect(address).unwrap();
+    drop(closed);
+    device.send(b"lost").unwrap();
+    let kernel = UdpSocket::bind(address).unwrap();
+    kernel.connect(device.local_addr().unwrap()).unwrap();
+    kernel
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let directory = snapshots.directory();
+    let files = Files::new(directory.parent().unwrap().to_owned(), registry).with_speed(0);
+    let session = Session::new(device.into(), files).with_threads(2);
+    let server = thread::spawn(move || session.serve());
+    thread::sleep(Duration::from_millis(200));
+    kernel.send(&read_request(1, 512)).unwrap();
+    let mut reply = vec![0; 4096];
+    let length = kernel.recv(&mut reply).expect("the other thread answers");
+    assert_eq!(reply[4..8], [0; 4], "the request fails");
+    assert!(reply[16..length] == snapshots.tar[..512]);
+    // An empty message ends the session.
+    kernel.send(&[]).unwrap();
+    let error = server.join().unwrap().unwrap_err();
+    assert!(error.to_string().contains("refused"), "{error}");
 }
 
 /// A socket stands for the device. It takes small messages only.

@@ -26,6 +26,10 @@ struct Disk<'a> {
     known: BTreeSet<PathBuf>,
     /// Files with marked bytes whose sync failed. A later sync that succeeds proves nothing.
     lost: BTreeSet<PathBuf>,
+    /// Files with marked bytes that were not synced when a sync of the whole file system failed. A
+    /// later sync of the whole file system proves nothing about them. A sync of the file itself
+    /// does, because the kernel reports a failed write of the file there, too.
+    doubtful: BTreeSet<PathBuf>,
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
@@ -73,6 +77,7 @@ impl<'a> Disk<'a> {
             names: BTreeSet::new(),
             known: BTreeSet::new(),
             lost: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
         };
         let mut seen = None;
         for call in parse(&ended.trace) {
@@ -86,6 +91,7 @@ impl<'a> Disk<'a> {
                     }
                 }
                 None if call.succeeded() => disk.see(&call),
+                None if call.name == "syncfs" => disk.doubt(),
                 None if call.syncs() => disk.lose(call.file(0)),
                 None => {}
             }
@@ -100,7 +106,9 @@ impl<'a> Disk<'a> {
             "fsync" | "fdatasync" => self.sync(call.file(0)),
             "syncfs" => {
                 self.names.clear();
-                self.files.values_mut().for_each(|dirty| *dirty = false);
+                for (path, dirty) in &mut self.files {
+                    *dirty &= self.doubtful.contains(path);
+                }
             }
             "open" if call.creates() => self.create(call.path(0)),
             "openat" if call.creates() => self.create(call.path(1)),
@@ -132,7 +140,13 @@ impl<'a> Disk<'a> {
         if let Some(dirty) = self.files.get_mut(&path) {
             *dirty = false;
         }
+        self.doubtful.remove(&path);
         self.names.retain(|name| name.parent() != Some(&path));
+    }
+
+    fn doubt(&mut self) {
+        let dirty = self.files.iter().filter(|(_, dirty)| **dirty);
+        self.doubtful.extend(dirty.map(|(path, _)| path.clone()));
     }
 
     fn lose(&mut self, path: Option<PathBuf>) {
@@ -152,9 +166,11 @@ impl<'a> Disk<'a> {
             return;
         };
         let file = self.files.get(&from).copied();
-        self.lost.remove(&to);
-        if self.lost.contains(&from) {
-            self.lost.insert(to.clone());
+        for marks in [&mut self.lost, &mut self.doubtful] {
+            marks.remove(&to);
+            if marks.contains(&from) {
+                marks.insert(to.clone());
+            }
         }
         if moves {
             self.forget(Some(from));
@@ -178,6 +194,7 @@ impl<'a> Disk<'a> {
         self.names.remove(&path);
         self.known.remove(&path);
         self.lost.remove(&path);
+        self.doubtful.remove(&path);
     }
 
     /// Checks the files when the store acknowledges `step`.
@@ -205,6 +222,51 @@ impl<'a> Disk<'a> {
                 "`{step}` is acknowledged, but a sync of {path:?} failed; a later sync that \
                  succeeds proves nothing"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    /// Returns whether a store may acknowledge a step after these calls.
+    fn may_acknowledge(calls: &[&str]) -> bool {
+        let mut trace = String::new();
+        for call in calls {
+            trace += &format!("7 {call}\n");
+        }
+        trace += &format!("7 write(2</dev/null>, \"{MARK}one\\n\", 17) = 17\n");
+        let ended = Ended {
+            acknowledged: Vec::new(),
+            other: String::new(),
+            trace,
+            store: "/s".to_owned(),
+        };
+        catch_unwind(|| Disk::watch("marked", &ended)).is_ok()
+    }
+
+    #[test]
+    fn after_a_failed_sync_of_the_file_system_only_a_sync_of_the_file_proves_anything() {
+        let write = "write(3</s/a>, \"marked\", 6) = 6";
+        let other = "write(3</s/b>, \"marked\", 6) = 6";
+        let whole = "syncfs(4</s>) = 0";
+        let failed = "syncfs(4</s>) = -1 EIO (Input/output error)";
+        let sync = "fdatasync(3</s/a>) = 0";
+        let lost = "fdatasync(3</s/a>) = -1 EIO (Input/output error)";
+        for (calls, expected) in [
+            (&[write, whole][..], true),
+            (&[write, failed], false),
+            (&[write, failed, whole], false),
+            (&[write, failed, sync], true),
+            (&[write, failed, lost, sync], false),
+            (&[write, sync, failed], true),
+            (&[write, failed, sync, other, whole], true),
+            (&[write, failed, sync, write, whole], true),
+        ] {
+            assert_eq!(may_acknowledge(calls), expected, "{calls:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cas_core::check::Sources;
@@ -15,15 +16,13 @@ use crate::on_demand::lost;
 use crate::root::Root;
 
 /// The host that a name refers to if it does not contain a host. An image with such a name was
-/// often made on this machine and never pushed to this host, so failed requests to this host are
-/// not repeated.
-#[cfg(feature = "registry")]
+/// often made on this machine and never pushed to this host. So failed requests to this host are
+/// not repeated if only the name of an image leads to it.
 const HUB: &str = "docker.io";
 
 /// Time for which a failed request to a registry is repeated. The time is short because a repair
 /// may make a request for each damaged blob.
-#[cfg(feature = "registry")]
-const REPEAT: std::time::Duration = std::time::Duration::from_secs(10);
+const REPEAT: Duration = Duration::from_secs(10);
 
 /// Where a repair gets blobs from: the source that the user named, or the registries that the names
 /// of images refer to.
@@ -79,16 +78,13 @@ impl<'a> RepairSources<'a> {
         if let Some(content) = open_store(from).await? {
             return Ok(Arc::new(StoreFetcher(content)));
         }
-        self.connect(from).await
+        self.connect(from, REPEAT).await
     }
 
+    /// Opens a registry. A failed request to it is repeated for the time `repeat`.
     #[cfg(feature = "registry")]
-    async fn connect(&self, reference: &str) -> Result<Arc<dyn Fetcher>> {
+    async fn connect(&self, reference: &str, repeat: Duration) -> Result<Arc<dyn Fetcher>> {
         let reference = crate::cas::RegistryRef::from(reference).0?;
-        let repeat = match reference.host() {
-            HUB => std::time::Duration::ZERO,
-            _ => REPEAT,
-        };
         let options = cas_distribution::Options {
             plain_http: self.plain_http,
             auth_file: self.auth_file.clone(),
@@ -123,7 +119,7 @@ impl<'a> RepairSources<'a> {
     }
 
     #[cfg(not(feature = "registry"))]
-    async fn connect(&self, _: &str) -> Result<Arc<dyn Fetcher>> {
+    async fn connect(&self, _: &str, _: Duration) -> Result<Arc<dyn Fetcher>> {
         Err(cas_core::Error::unsupported(
             "this build cannot fetch from registries; name a root, an image layout or the URL of a \
              store as the source, or build with the Cargo feature `registry`",
@@ -158,7 +154,7 @@ impl cas_layer::unpack::TableSource for RepairSources<'_> {
             Some(chosen) => Arc::clone(chosen),
             None => {
                 let reference = lost::reference(description)?;
-                self.connect(&reference.to_string()).await?
+                self.connect(&reference.to_string(), REPEAT).await?
             }
         };
         lost::fetch(&*source, description).await
@@ -174,6 +170,10 @@ impl Sources for RepairSources<'_> {
         let Some(full) = name.and_then(FullName::of) else {
             return Ok(Vec::new());
         };
-        Ok(vec![self.connect(&full.to_string()).await?])
+        let repeat = match full.host() {
+            HUB => Duration::ZERO,
+            _ => REPEAT,
+        };
+        Ok(vec![self.connect(&full.to_string(), repeat).await?])
     }
 }

@@ -11,8 +11,9 @@
 //! PATH. Labels of the snapshot record where `rootfs` is, and whether the mount is complete. If a
 //! job is killed while it mounts the snapshot or removes the root directory, a later garbage
 //! collection removes the snapshot and the directory, unless something is mounted on `rootfs`. If a
-//! job is killed before it has made the snapshot, an empty directory stays. A complete root
-//! directory stays, even if the machine is restarted, until it is removed or prepared again.
+//! job is killed before it has made the snapshot, or after it has removed the snapshot, an empty
+//! directory stays. A complete root directory stays, even if the machine is restarted, until it is
+//! removed or prepared again.
 
 mod place;
 mod prepared;
@@ -125,8 +126,10 @@ impl Cas {
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         // If the image cannot be unpacked, what is at the path stays.
         self.ensure_unpacked(&manifest, &options.progress).await?;
+        let snapshotter = Arc::clone(self.snapshotter()?);
         let (locked, created) = place.begin().await?;
         let request = Request {
+            snapshotter,
             place,
             created,
             manifest,

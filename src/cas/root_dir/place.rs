@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::{Info, SnapshotKind};
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
+use cas_host::calls::undisturbed;
 use cas_host::mount::UnmountMode;
 use cas_host::{DirLock, MountedDirs, no_directory};
 
@@ -53,7 +54,7 @@ impl RootDir {
             parent if parent.as_os_str().is_empty() => Path::new("."),
             parent => parent,
         };
-        let parent = match parent.canonicalize() {
+        let parent = match undisturbed(|| parent.canonicalize()) {
             // The parent is absent, but the snapshot of a root directory that was in it may still
             // exist.
             Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(parent)?,
@@ -64,7 +65,7 @@ impl RootDir {
             key: mounted::utf8(Path::new(name))?.to_owned(),
         };
         mounted::utf8(&place.path)?;
-        match place.path.symlink_metadata() {
+        match undisturbed(|| place.path.symlink_metadata()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
             Err(error) => Err(no_directory(error, &place.path)),
             Ok(found) if found.is_dir() => Ok(place),
@@ -107,7 +108,8 @@ impl RootDir {
     /// `NotFound` if its parent does not exist; errors of the file system.
     pub(super) async fn begin(&self) -> Result<(DirLock, bool)> {
         loop {
-            let created = match DirBuilder::new().mode(0o700).create(&self.path) {
+            let make = || DirBuilder::new().mode(0o700).create(&self.path);
+            let created = match undisturbed(make) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -203,8 +205,9 @@ impl RootDir {
             return Err(Error::already_exists(why));
         }
         let elsewhere = mounted::last_directory(info).filter(|last| *last != self.rootfs());
+        let exists = |path: &PathBuf| undisturbed(|| path.metadata()).is_ok();
         let is_used = |last: &PathBuf| {
-            RootDir::with_rootfs(last).is_some_and(|other| other.key == self.key && last.exists())
+            RootDir::with_rootfs(last).is_some_and(|other| other.key == self.key && exists(last))
         };
         let used = elsewhere.filter(|last| is_used(last) || mounted::mounted_at(info).is_some());
         match used {
@@ -220,7 +223,10 @@ impl RootDir {
     /// Returns whether this is certainly a root directory: it has both files of a root directory,
     /// or a job on it did not end.
     fn is_recognized(&self, snapshot: Option<&Info>) -> bool {
-        let has_file = |name| self.path.join(name).is_file();
+        let has_file = |name| {
+            let path = self.path.join(name);
+            undisturbed(|| path.metadata()).is_ok_and(|found| found.is_file())
+        };
         snapshot.is_some_and(|info| self.is_noted(info)) || (has_file(CONFIG) && has_file(NAME))
     }
 
@@ -230,11 +236,14 @@ impl RootDir {
         if self.is_recognized(snapshot) {
             return Ok(None);
         }
-        for entry in fs::read_dir(&self.path).during("list", self.path.display())? {
+        let entries = undisturbed(|| fs::read_dir(&self.path));
+        for entry in entries.during("list", self.path.display())? {
             let entry = entry.during("list", self.path.display())?;
             let name = entry.file_name();
             let is_known = match name.to_str() {
-                Some(CONFIG | NAME) => entry.file_type().is_ok_and(|kind| kind.is_file()),
+                Some(CONFIG | NAME) => {
+                    undisturbed(|| entry.file_type()).is_ok_and(|kind| kind.is_file())
+                }
                 Some(ROOTFS) => is_empty_directory(&entry.path()),
                 _ => false,
             };
@@ -292,7 +301,7 @@ impl RootDir {
     /// empty. Errors of the file system.
     pub(super) async fn remove_directory(&self, locked: &DirLock) -> Result<()> {
         empty(locked).await?;
-        match fs::remove_dir(&self.path) {
+        match undisturbed(|| fs::remove_dir(&self.path)) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 let why = "something is mounted at the directory itself; unmount it first";
                 Err(Error::busy(why).source(error))
@@ -345,14 +354,14 @@ impl RootDir {
     ) -> Result<bool> {
         let locked = match DirLock::try_new(&self.path) {
             Ok(Some(locked)) => locked,
-            Ok(None) => return Ok(self.path.symlink_metadata().is_err()),
+            Ok(None) => return Ok(undisturbed(|| self.path.symlink_metadata()).is_err()),
             Err(_) => return Ok(true),
         };
         if snapshotter.stat(&seen.key).await?.as_ref() != Some(seen) {
             return Ok(false);
         }
         if empty(&locked).await.is_ok() {
-            let _ = fs::remove_dir(&self.path);
+            let _ = undisturbed(|| fs::remove_dir(&self.path));
         }
         Ok(true)
     }
@@ -365,8 +374,9 @@ async fn empty(locked: &DirLock) -> Result<()> {
 }
 
 fn is_empty_directory(path: &Path) -> bool {
-    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-    is_directory && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    let found = undisturbed(|| path.symlink_metadata());
+    found.is_ok_and(|found| found.is_dir())
+        && undisturbed(|| fs::read_dir(path)).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Returns the error. If its kind is `Busy`, the message also names the option to detach the root

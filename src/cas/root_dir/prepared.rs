@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::progress::Progress;
-use cas_core::{Context, Manifest, Result, background, pool};
+use cas_core::{Context, Manifest, Result, Snapshotter, background, pool};
+use cas_host::calls::undisturbed;
 use cas_host::mount::Rights;
 use cas_host::{Dir, DirLock};
 use rustix::fs::OFlags;
@@ -19,6 +20,7 @@ use super::place::{CONFIG, NAME, RootDir};
 
 /// What a root directory is prepared from.
 pub(super) struct Request {
+    pub(super) snapshotter: Arc<dyn Snapshotter>,
     pub(super) place: RootDir,
     /// Whether the directory was created for this request.
     pub(super) created: bool,
@@ -36,8 +38,10 @@ pub(super) struct Documents {
 /// A root directory that was prepared. If this value is dropped before [`Self::keep`] is called,
 /// the root directory is removed in the background.
 pub(super) struct Prepared {
+    snapshotter: Arc<dyn Snapshotter>,
     place: RootDir,
-    mounted: Option<Mounted>,
+    /// Whether the snapshot was made.
+    made: bool,
     /// `None` once nothing is left to undo.
     locked: Option<DirLock>,
 }
@@ -51,6 +55,7 @@ impl Prepared {
     /// Errors of the file system.
     pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
         let Request {
+            snapshotter,
             place,
             created,
             manifest,
@@ -58,15 +63,16 @@ impl Prepared {
             progress,
         } = request;
         let path = place.path().to_owned();
-        if let Err(error) = make_room(cas, &place, &locked).await {
+        if let Err(error) = make_room(&*snapshotter, &place, &locked).await {
             if created {
-                let _ = std::fs::remove_dir(&path);
+                let _ = undisturbed(|| std::fs::remove_dir(&path));
             }
             return Err(error).during(PREPARE, path.display());
         }
         let mut prepared = Prepared {
+            snapshotter,
             place,
-            mounted: None,
+            made: false,
             locked: Some(locked),
         };
         match prepared.fill(cas, &manifest, documents, &progress).await {
@@ -93,33 +99,34 @@ impl Prepared {
             writable: true,
             labels: State::Mounting.label_at(&rootfs)?,
         };
-        let mut snapshot = cas.make(manifest, &new, progress).await?;
+        // From here on, this value removes the snapshot, but only after the files: after a kill, a
+        // collection finds the files by the snapshot.
+        cas.make(manifest, &new, progress).await?.keep();
+        self.made = true;
         let place = self.place.clone();
-        let written = pool::run(move || Ok(write(&place, &documents)?)).await;
-        if let Err(error) = written {
-            let _ = snapshot.undo().await;
-            return Err(error);
-        }
+        pool::run(move || Ok(write(&place, &documents)?)).await?;
         // The container needs the set-id programs and devices of the image. The directory is closed
         // to other users.
         let rights = Rights {
             suid: true,
             devices: true,
         };
-        self.mounted = Some(snapshot.attach(rootfs, None, rights).await?);
-        Ok(())
+        let (snapshotter, key) = (&self.snapshotter, self.place.key());
+        let mounts = snapshotter.mounts(key).await?;
+        let snapshot = Mounted::existing(Arc::clone(snapshotter), key.to_owned(), mounts);
+        snapshot.attach(rootfs, None, rights).await?.keep();
+        State::Mounted.write(&**snapshotter, key).await
     }
 
     /// Keeps the root directory.
     pub(super) fn keep(mut self) {
-        self.mounted.take().into_iter().for_each(Mounted::keep);
         self.locked = None;
     }
 
     /// Unmounts and removes the root directory.
     async fn undo(&mut self) -> Result<()> {
         match self.locked.take() {
-            Some(locked) => undo(&self.place, self.mounted.take(), locked).await,
+            Some(locked) => undo(&*self.snapshotter, &self.place, self.made, locked).await,
             None => Ok(()),
         }
     }
@@ -130,36 +137,45 @@ impl Drop for Prepared {
         let Some(locked) = self.locked.take() else {
             return;
         };
-        let (place, mounted) = (self.place.clone(), self.mounted.take());
+        let (snapshotter, place) = (Arc::clone(&self.snapshotter), self.place.clone());
+        let made = self.made;
         background::run(async move {
-            let _ = undo(&place, mounted, locked).await;
+            let _ = undo(&*snapshotter, &place, made, locked).await;
         });
     }
 }
 
-async fn undo(place: &RootDir, mounted: Option<Mounted>, locked: DirLock) -> Result<()> {
-    if let Some(mut mounted) = mounted {
-        mounted.undo().await?;
+/// Removes the root directory, and its snapshot if it was `made`. If a kill interrupts this, a
+/// collection continues, unless only the empty directory is left.
+async fn undo(
+    snapshotter: &dyn Snapshotter,
+    place: &RootDir,
+    made: bool,
+    locked: DirLock,
+) -> Result<()> {
+    if made {
+        let snapshot = snapshotter.stat(place.key()).await?;
+        place.clear(snapshotter, snapshot.as_ref(), &locked).await?;
     }
     place.remove_directory(&locked).await
 }
 
 /// Removes what is in the directory, and closes it to other users.
-async fn make_room(cas: &Cas, place: &RootDir, locked: &DirLock) -> Result<()> {
-    let snapshotter = cas.snapshotter()?;
+async fn make_room(snapshotter: &dyn Snapshotter, place: &RootDir, locked: &DirLock) -> Result<()> {
     let snapshot = snapshotter.stat(place.key()).await?;
     place.check(snapshot.as_ref())?;
-    let is_empty = std::fs::read_dir(place.path())?.next().is_none();
+    let list = || std::fs::read_dir(place.path());
+    let is_empty = undisturbed(list)?.next().is_none();
     if !is_empty || snapshot.is_some() {
         let snapshot = snapshot.as_ref();
-        place.clear(&**snapshotter, snapshot, locked).await?;
+        place.clear(snapshotter, snapshot, locked).await?;
     }
     Ok(locked.set_mode(0o700)?)
 }
 
 /// Writes the files of a root directory durably, and makes the directory to mount on.
 fn write(place: &RootDir, documents: &Documents) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(place.rootfs())?;
+    undisturbed(|| DirBuilder::new().mode(0o700).create(place.rootfs()))?;
     let dir = Dir::open(place.path())?;
     write_file(&dir, CONFIG, &documents.config)?;
     write_file(&dir, NAME, documents.name.as_bytes())?;

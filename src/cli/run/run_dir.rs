@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use cas::gc::Removed;
-use cas::{Cas, Context, Error, ErrorKind, Progress, Result, Run};
+use cas::{Cas, Context, EndedRun, Error, ErrorKind, Progress, Result, Run};
 use cas_host::MountedDirs;
 use cas_host::mount::{UnmountMode, unmount};
 
@@ -109,17 +109,31 @@ pub(in super::super) async fn sweep(
 ) -> Result<Removed> {
     let mut removed = Removed::default();
     for cas in cas.with_each_snapshotter().await? {
-        for run in cas.ended_runs().await? {
-            let (leftover, snapshot) = (run.leftover(), run.snapshot);
-            if !dry_run && let Err(error) = RunDir(run.run).remove(&cas).await {
-                progress.warn(&format!(
+        for mut run in cas.ended_runs().await? {
+            let (leftover, snapshot) = (run.leftover(), run.snapshot.take());
+            match remove(run, &cas, dry_run).await {
+                Ok(true) => {
+                    removed.leftovers.push(leftover);
+                    removed.snapshots.extend(snapshot);
+                }
+                Ok(false) => {}
+                Err(error) => progress.warn(&format!(
                     "cannot clean up after a killed run: {error}; the next `cas gc` tries again"
-                ));
-                continue;
+                )),
             }
-            removed.leftovers.push(leftover);
-            removed.snapshots.extend(snapshot);
         }
     }
     Ok(removed)
+}
+
+/// Removes the directory and the snapshot of a run that has ended. Returns false if another process
+/// removes them or has removed them. A dry run removes nothing, and returns true.
+async fn remove(run: EndedRun, cas: &Cas, dry_run: bool) -> Result<bool> {
+    if dry_run {
+        return Ok(true);
+    }
+    match run.lock()? {
+        Some(run) => RunDir(run).remove(cas).await.map(|()| true),
+        None => Ok(false),
+    }
 }

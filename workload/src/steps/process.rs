@@ -16,13 +16,7 @@ const TRACED_BATCH: usize = 4096;
 /// Stores one blob as a stream. Returns the rate in MiB/s and the peak memory in MiB.
 pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let size = lane.scale.stream_size;
-    let numbers = lane.task().run(&format!("stream:{size}"))?;
-    let [_, seconds, peak] = numbers[..] else {
-        return Err(Error::internal(format!(
-            "expected 3 numbers from the child process, found {}; the program must call `run_task`",
-            numbers.len()
-        )));
-    };
+    let [_, seconds, peak] = lane.task().run(&format!("stream:{size}"))?;
     let mib = size as f64 / f64::from(1 << 20);
     Ok(vec![mib / seconds, peak])
 }
@@ -38,22 +32,22 @@ pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64
         dead.ok_or_else(|| Error::invalid("the scale has fewer than 2 images; use at least 2"))?;
     let names: Vec<String> = dead.iter().map(|image| image.name.clone()).collect();
     lane.column().await?.forget(&names).await?;
-    let numbers = if lane.is_volatile() {
+    let (removed, values) = if lane.is_volatile() {
         let begun = Instant::now();
         let count = lane.column().await?.collect().await?;
-        vec![count as f64, begun.elapsed().as_secs_f64()]
+        (count, vec![begun.elapsed().as_secs_f64()])
     } else {
         lane.column = None;
-        lane.task().run("collect")?
+        let [count, seconds, peak] = lane.task().run("collect")?;
+        (count as usize, vec![seconds, peak])
     };
-    let removed = numbers.first().copied().unwrap_or_default() as usize;
     expect(
         "removed blobs",
         dead.len() * data::BLOBS_PER_IMAGE as usize,
         removed,
     )?;
     lane.column().await?.fill(dead).await?;
-    Ok(numbers.into_iter().skip(1).collect())
+    Ok(values)
 }
 
 /// Opens the column after a writer was killed, and looks up a blob.

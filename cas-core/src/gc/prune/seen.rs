@@ -30,8 +30,12 @@ pub(super) struct Seen {
 /// A job may pin a target and find its name just before the name is deleted. The check after the
 /// deletion finds this, and the name is created again. A later job does not find the name, and
 /// creates the name itself. Another collection may remove a target once its name is deleted. The
-/// name of such a target is not created again, because no job has pinned it: a pin would have
-/// prevented the removal.
+/// name of such a target is not created again: no job at work has pinned it, because the pin would
+/// have prevented the removal.
+///
+/// Two cases are not covered. If this process is killed between the deletion and the second check,
+/// a name that a job has found stays deleted. If another collection runs between them, a job that
+/// found the name and has ended by then may lose its image, too.
 pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
     let pinned = changed(store, seen, |_| true).await?;
     let free = seen.iter().filter(|one| !pinned.contains(&one.image.name));

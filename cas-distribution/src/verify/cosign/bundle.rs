@@ -141,8 +141,9 @@ pub(super) mod tests {
 
     /// Returns the statement of cosign that signs an image.
     fn statement(digest: &Digest) -> Value {
+        let algorithm = digest.algorithm().name();
         json!({"_type": STATEMENT_VERSION, "predicateType": SIGNS, "predicate": {},
-            "subject": [{"annotations": {}, "digest": {"sha256": digest.hex()}}]})
+            "subject": [{"annotations": {}, "digest": {algorithm: digest.hex()}}]})
     }
 
     /// Returns a bundle with a statement that `signer` has signed.

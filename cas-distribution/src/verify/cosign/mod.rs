@@ -5,6 +5,9 @@
 //! refers to the signed image or has the tag `sha256-<digits>.sig`, with the digits of the signed
 //! image's digest. In the newer form ([`bundle`]), which is the default since version 3 of cosign,
 //! each signature is a bundle in a manifest that refers to the signed image.
+//!
+//! If the signed image has a SHA-512 digest, the tag would be longer than tags may be. So no
+//! registry has it, and only manifests that refer to the image have its signatures.
 
 mod bundle;
 mod key;
@@ -37,7 +40,8 @@ impl<R: Fetcher + Referrers> Repository for R {}
 pub trait Connect: Send + Sync {
     /// Returns the repository of `name`, even if the tag of `name` is absent. This tag is
     /// `sha256-<digits>.sig`, with the digits of the signed image's digest. The repository has this
-    /// tag only if the image has signatures in the older form.
+    /// tag only if the image has signatures in the older form. If the signed image has a SHA-512
+    /// digest, `name` is the name of the image.
     ///
     /// # Errors
     /// Errors of the connection, such as those of [`Client::at`](crate::Client::at).
@@ -66,25 +70,29 @@ impl Cosign {
     /// has no valid signature, or that the image is not signed.
     async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let tag = signatures_of(name, &target.digest)?;
-        let repository = self.registries.connect(&tag).await?;
+        let repository = self.registries.connect(tag.as_ref().unwrap_or(name)).await?;
+        let absent = tag.as_ref().map(|tag| format!("{tag} is absent, and "));
         let mut search = Search {
             key: &self.key,
             repository: &*repository,
             digest: target.digest,
             left: limit::SIGNATURES,
             why: format!(
-                "{tag} is absent, and no signature refers to the image, so the image is not signed"
+                "{}no signature refers to the image, so the image is not signed",
+                absent.unwrap_or_default()
             ),
             failed: None,
         };
-        match repository.resolve().await {
-            Ok(found) => {
-                if search.is_in(&found, &tag.to_string()).await? {
-                    return Ok(());
+        if let Some(tag) = tag {
+            match repository.resolve().await {
+                Ok(found) => {
+                    if search.is_in(&found, &tag.to_string()).await? {
+                        return Ok(());
+                    }
                 }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
         }
         let pages = repository.referrers(target, None).await?;
         if search.is_in_any(pages).await? {
@@ -247,11 +255,15 @@ fn may_sign(referrer: &Descriptor) -> bool {
     known.iter().any(|known| kind.starts_with(known))
 }
 
-/// Returns the name of the image whose layers are the signatures of an image.
-fn signatures_of(name: &FullName, digest: &Digest) -> Result<FullName> {
+/// Returns the name of the image whose layers are the signatures of an image. Returns `None` if its
+/// tag would be longer than tags may be.
+fn signatures_of(name: &FullName, digest: &Digest) -> Result<Option<FullName>> {
     let (host, repository) = (name.host(), name.repository());
-    let tag = digest.to_string().replace(':', "-");
-    format!("{host}/{repository}:{tag}.sig").parse()
+    let tag = format!("{}.sig", digest.to_string().replace(':', "-"));
+    let is_possible = tag.len() <= limit::TAG;
+    is_possible
+        .then(|| format!("{host}/{repository}:{tag}").parse())
+        .transpose()
 }
 
 /// Returns the message about a signature for another image.

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use cas_core::MediaType;
 use cas_core::transfer::{Pieces, ReferrerPages};
+use cas_core::{Algorithm, MediaType};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
@@ -45,6 +45,8 @@ fn good_payload() -> String {
 /// A repository with signatures, or without any.
 #[derive(Clone, Default)]
 struct Signed {
+    /// The signed image, if it is not [`target`].
+    image: Option<Descriptor>,
     root: Option<Descriptor>,
     referrers: Vec<Descriptor>,
     content: BTreeMap<Digest, Vec<u8>>,
@@ -65,6 +67,10 @@ impl Signed {
         let layers = layers.collect::<Vec<_>>();
         made.root = Some(made.manifest(&layers, None));
         made
+    }
+
+    fn image(&self) -> Descriptor {
+        self.image.clone().unwrap_or_else(target)
     }
 
     fn put(&mut self, media_type: &str, data: &[u8]) -> Descriptor {
@@ -96,7 +102,10 @@ impl Signed {
 #[async_trait]
 impl Connect for Signed {
     async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>> {
-        let tag = format!("sha256-{}.sig", Digest::sha256(b"x").hex());
+        let tag = match &self.image {
+            None => format!("sha256-{}.sig", Digest::sha256(b"x").hex()),
+            Some(_) => "1".to_owned(),
+        };
         assert_eq!(name.to_string(), format!("x.test/team/app:{tag}"));
         Ok(Arc::new(self.clone()))
     }
@@ -117,7 +126,7 @@ impl Fetcher for Signed {
 #[async_trait]
 impl Referrers for Signed {
     async fn referrers(&self, subject: &Descriptor, kind: Option<&str>) -> Result<ReferrerPages> {
-        assert_eq!((subject, kind), (&target(), None));
+        assert_eq!((subject, kind), (&self.image(), None));
         let pages: Vec<_> = self.referrers.chunks(PAGE).map(<[_]>::to_vec).collect();
         let read = Arc::clone(&self.pages);
         let count = move |_: &_| {
@@ -135,8 +144,9 @@ fn target() -> Descriptor {
 
 async fn verified_by(key: CosignKey, repository: Signed) -> Result<()> {
     let name = "x.test/team/app:1".parse().unwrap();
+    let image = repository.image();
     let cosign = Cosign::new(key, Arc::new(repository));
-    cosign.verify(&name, &target()).await.map(|_| ())
+    cosign.verify(&name, &image).await.map(|_| ())
 }
 
 async fn verified(repository: Signed) -> Result<()> {
@@ -254,6 +264,22 @@ async fn a_signature_may_be_in_a_referrer_of_either_form() {
     referrer.artifact_type = Some(payloads.to_owned());
     older.referrers.push(referrer);
     verified(older).await.unwrap();
+}
+
+/// The tag with signatures in the older form would be longer than tags may be.
+#[tokio::test]
+async fn the_signatures_of_an_image_with_a_sha_512_digest_are_in_referrers() {
+    let signer = Signer::new();
+    let digest = Digest::of(Algorithm::Sha512, b"x");
+    let image = Descriptor::new(MediaType::OCI_MANIFEST, digest, 1);
+    let unsigned = Signed {
+        image: Some(image.clone()),
+        ..Signed::default()
+    };
+    rejected(unsigned.clone(), "no signature refers to the image").await;
+    let bundle = bundle::tests::signed(&signer, &digest);
+    let signed = unsigned.refer(bundle::TYPE, (bundle::TYPE, &bundle), &image);
+    verified_by(signer.public(), signed).await.unwrap();
 }
 
 /// Returns a repository with one referrer.

@@ -39,7 +39,7 @@ impl ImageJob {
         };
         let record = JobRecord::read(&dir).map_err(|error| error.within(path.display()))?;
         let record = record.ok_or_else(|| {
-            Error::corrupt("the unpack job has no record; a collection will remove the job")
+            Error::corrupt("the unpack job has no record; a garbage collection will remove the job")
                 .subject(path.display())
         })?;
         Ok(Some(Self::of(storage, id, path, dir, _lock, record)))

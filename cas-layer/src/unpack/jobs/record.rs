@@ -89,7 +89,8 @@ impl JobRecord {
         let parsed = serde_json::from_slice(&text);
         parsed.map(Some).map_err(|error| {
             Error::corrupt(format!(
-                "expected the record of an unpack job: {error}; a collection will remove the job"
+                "expected the record of an unpack job: {error}; a garbage collection will remove \
+                 the job"
             ))
             .subject(NAME)
         })

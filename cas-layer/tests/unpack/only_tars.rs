@@ -1,0 +1,162 @@
+//! Making layers again that only a snapshotter keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use cas_core::gc::{GcOptions, collect};
+use cas_core::progress::Silent;
+use cas_core::records::{BlobRecord, Packing};
+use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, Usage, chain_ids};
+use cas_core::{Descriptor, Digest, Error, Labels, MediaType, Result, Snapshotter, Store};
+use cas_layer::import::{ImportOptions, import};
+use cas_layer::only_tars::Restorer;
+use serde_json::json;
+
+use super::store;
+use crate::common::source::{Files, gzip, in_stream};
+
+/// A snapshotter that has nothing but tars, by the keys of their snapshots.
+struct Tars(BTreeMap<String, PathBuf>);
+
+fn unused() -> Error {
+    Error::internal("the test does not expect this call")
+}
+
+#[async_trait]
+impl Snapshotter for Tars {
+    fn name(&self) -> &'static str {
+        "tars"
+    }
+    fn rebases(&self) -> bool {
+        false
+    }
+    async fn open_tar(&self, key: &str) -> Result<Option<File>> {
+        let opened = self.0.get(key).map(File::open);
+        Ok(opened.transpose()?)
+    }
+    async fn walk(&self, _: Option<&str>, _: usize) -> Result<Vec<Info>> {
+        Ok(Vec::new())
+    }
+    async fn prepare(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
+        Err(unused())
+    }
+    async fn view(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
+        Err(unused())
+    }
+    async fn mounts(&self, _: &str) -> Result<Vec<Mount>> {
+        Err(unused())
+    }
+    async fn commit(&self, _: &str, _: &str, _: Commit) -> Result<()> {
+        Err(unused())
+    }
+    async fn remove(&self, _: &str) -> Result<()> {
+        Err(unused())
+    }
+    async fn remove_seen(&self, _: &Info) -> Result<bool> {
+        Err(unused())
+    }
+    async fn stat(&self, _: &str) -> Result<Option<Info>> {
+        Err(unused())
+    }
+    async fn update(&self, _: &str, _: Labels, _: &[&str]) -> Result<Info> {
+        Err(unused())
+    }
+    async fn usage(&self, _: &str) -> Result<Usage> {
+        Err(unused())
+    }
+    async fn check(&self, _: &str, _: Depth) -> Result<Condition> {
+        Err(unused())
+    }
+    async fn replace(&self, _: &str, _: &str) -> Result<()> {
+        Err(unused())
+    }
+    async fn damaged_records(&self, _: bool) -> Result<Vec<String>> {
+        Err(unused())
+    }
+    async fn leftovers(&self) -> Result<Vec<Usage>> {
+        Err(unused())
+    }
+    async fn cleanup(&self) -> Result<Usage> {
+        Err(unused())
+    }
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Records that only tars are kept of these layers of a manifest.
+async fn keep_tars(store: &Store, manifest: &Descriptor, layers: &[(&Descriptor, Packing)]) {
+    let change = |record: Option<BlobRecord>| {
+        let mut record = record.unwrap();
+        for (layer, packing) in layers {
+            record.absent.insert(layer.digest);
+            record.tars.insert(layer.digest, *packing);
+        }
+        Ok(record)
+    };
+    let changed = store.blobs().update(&manifest.digest, change).await;
+    changed.unwrap();
+}
+
+/// The second manifest of an index has the lower layer of the first.
+#[tokio::test]
+async fn a_layer_that_was_made_for_two_manifests_is_removed_in_the_end() {
+    let mut files = Files::layout();
+    let tars = ["lower", "upper"].map(|name| {
+        let mut members = Files::default();
+        members.add(name, name.as_bytes());
+        members.tar()
+    });
+    let lower = files.blob(MediaType::OCI_LAYER, &tars[0]);
+    let upper = files.blob(MediaType::OCI_LAYER_GZIP, &gzip(&tars[1]));
+    let diff_ids = tars.each_ref().map(|tar| Digest::sha256(tar));
+    let mut image = |architecture: &str, layers: &[&Descriptor]| {
+        let ids: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
+        let rootfs = json!({ "type": "layers", "diff_ids": ids[..layers.len()] });
+        let config = json!({ "os": "linux", "architecture": architecture, "rootfs": rootfs });
+        let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+        files.manifest(config, layers.iter().map(|&layer| layer.clone()).collect())
+    };
+    let first = image("amd64", &[&lower, &upper]);
+    let second = image("arm64", &[&lower]);
+    let index = files.index(vec![first.clone(), second.clone()]);
+    files.entries(&[(Some("image"), &index)]);
+    let store = store();
+    let source = in_stream(&files.tar());
+    import(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
+
+    let (plain, unknown) = (Packing::Plain, Packing::Unknown);
+    keep_tars(&store, &first, &[(&lower, plain), (&upper, unknown)]).await;
+    keep_tars(&store, &second, &[(&lower, plain)]).await;
+    let layers = BTreeSet::from([lower.digest, upper.digest]);
+    let options = GcOptions::default().with_only(Some(layers));
+    collect(&store, &[], &options).await.unwrap();
+    let before = store.content.list(None, 100).await.unwrap();
+    assert_eq!(
+        before.len(),
+        5,
+        "an index, two manifests, two configurations"
+    );
+
+    let temp = tempfile::tempdir().unwrap();
+    let keys = chain_ids(&diff_ids).into_iter().map(|id| id.to_string());
+    let kept = keys.zip(&tars).map(|(key, tar)| {
+        let path = temp.path().join(&key);
+        fs::write(&path, tar).unwrap();
+        (key, path)
+    });
+    let snapshotter = Tars(kept.collect());
+    let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
+    let restored = restorer.restore(&index).await.unwrap();
+    assert_ne!(
+        restored.digest, index.digest,
+        "the upper layer has other bytes"
+    );
+    assert!(store.present(&lower).await.unwrap());
+    restorer.finish_with(Ok(())).await.unwrap();
+    assert_eq!(store.content.list(None, 100).await.unwrap(), before);
+}
