@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use cas_core::{Error, Result};
+use rustix::fs::OFlags;
 
 use crate::cannot_write;
 
@@ -15,6 +16,10 @@ use crate::cannot_write;
 const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
+
+/// Maximum number of attempts to lock a file that this process owns already. A thread that has
+/// just answered the last call of a closed store may still have to drop the store.
+const OWN_ATTEMPTS: usize = 60;
 
 /// A file that this process keeps locked until the value is dropped. If this process can write to
 /// the file, the file contains the pid of this process. Other processes show the pid in their error
@@ -38,15 +43,22 @@ impl OwnerFile {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),
             opened => (opened?, true),
         };
-        let locked = if writable {
-            file.try_lock()
-        } else {
-            file.try_lock_shared()
-        };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(busy(&file)),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        let mut attempts = 0;
+        loop {
+            let locked = if writable {
+                file.try_lock()
+            } else {
+                file.try_lock_shared()
+            };
+            match locked {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempts < OWN_ATTEMPTS && is_own(&file) => {
+                    attempts += 1;
+                    thread::sleep(PID_DELAY);
+                }
+                Err(TryLockError::WouldBlock) => return Err(busy(&file)),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
         }
         let owner = OwnerFile { file, writable };
         owner.write_pid(&std::process::id().to_string());
@@ -75,16 +87,16 @@ impl Drop for OwnerFile {
 }
 
 /// Opens the file, and creates it if it is to be written. Does not follow a symbolic link, which
-/// another user may have placed there.
+/// another user may have placed there. Does not wait if `path` is a pipe.
 fn open(path: &Path, writable: bool) -> io::Result<File> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
         .write(writable)
         .create(writable)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(nofollow)
+        .custom_flags(flags.bits().cast_signed())
         .open(path)
 }
 
@@ -109,6 +121,11 @@ fn busy(file: &File) -> Error {
     )
 }
 
+/// Returns whether the file names this process.
+fn is_own(file: &File) -> bool {
+    read_pid(file) == Some(std::process::id())
+}
+
 fn read_pid(file: &File) -> Option<u32> {
     let mut text = [0; 11];
     let length = file.read_at(&mut text, 0).ok()?;
@@ -130,6 +147,20 @@ mod tests {
         let error = OwnerFile::claim(file).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
         error.to_string()
+    }
+
+    #[test]
+    fn an_owner_that_is_dropped_meanwhile_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("owner");
+        let owner = OwnerFile::claim(&file).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(10 * PID_DELAY);
+                drop(owner);
+            });
+            assert!(OwnerFile::claim(&file).is_ok());
+        });
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn shown(id: &str, lease: &Lease) -> Value {
         "labels": lease.labels,
         "resources": lease.resources,
         "createdAt": when(lease.created_at),
-        "expiresAt": lease.expires_at.map(when),
+        "expiresAt": lease.expiry().map(when),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `cas snapshot`: the operations of the snapshotter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
@@ -354,6 +355,11 @@ fn line(mount: &Mount) -> Result<String> {
             Ok(format!("-t overlay -o {} overlay", quoted(&all.join(","))))
         }
         Mount::Erofs { image, devices, .. } => {
+            if let Some(device) = devices.iter().find(|one| has_comma(one)) {
+                let why = "mount(8) ends an option at a comma, and this path has a comma; use \
+                           `cas mount`, or move the root to a path without a comma";
+                return Err(Error::unsupported(why).subject(device.display()));
+            }
             let device = |one: &PathBuf| format!(",device={}", one.display());
             let devices: String = devices.iter().map(device).collect();
             let options = quoted(&format!("ro{devices}"));
@@ -362,6 +368,10 @@ fn line(mount: &Mount) -> Result<String> {
         }
         other => Err(other.unsupported()),
     }
+}
+
+fn has_comma(path: &Path) -> bool {
+    path.as_os_str().as_bytes().contains(&b',')
 }
 
 /// Returns a path in which backslashes, and the characters that separate directories and options of
@@ -415,9 +425,25 @@ fn short(key: &str) -> String {
 mod tests {
     use std::time::SystemTime;
 
-    use cas::snapshot::SnapshotKind;
+    use cas::snapshot::{Backing, SnapshotKind};
 
     use super::*;
+
+    #[test]
+    fn a_device_is_printed_only_if_mount_can_read_its_path() {
+        let printed = |device: &str| {
+            line(&Mount::Erofs {
+                image: "/r,1/i".into(),
+                devices: vec![device.into()],
+                shared: "/r,1/mounts/i".into(),
+                backing: Backing::default(),
+            })
+        };
+        let expected = "-t erofs -o ro,device=/r/a /r,1/i";
+        assert_eq!(printed("/r/a").unwrap(), expected);
+        let error = printed("/r,1/a").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
 
     #[test]
     fn a_tree_has_every_snapshot_even_if_its_parent_was_lost() {

@@ -20,8 +20,8 @@ pub(crate) enum Fault {
     Slow,
     /// All flushes are acknowledged but not made, so the checks must find violations.
     Lie,
-    /// After the loss of power, bits have changed in blocks that were written. `fsck` must find
-    /// damage if this breaks a promise.
+    /// Power is not lost, but later, bits change in blocks that were written. `fsck` must find
+    /// damage if blobs or unpacked files have other bytes.
     Rot,
 }
 

@@ -122,9 +122,10 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Returns the places of [`FLIPS`] bits in writes before `position`.
-    pub(crate) fn rot(&self, position: usize, random: &mut Random) -> Vec<Flip> {
-        let writes = self.record.events[..position].iter();
+    /// Returns the state after the last event, with bits that change in what was written.
+    pub(crate) fn rotten(&mut self, random: &mut Random) -> State {
+        let mut state = self.state(self.record.events.len(), random);
+        let writes = self.record.events.iter();
         let writes: Vec<(u64, usize)> = writes
             .filter_map(|event| match event {
                 Event::Write(offset, data) => Some((*offset, data.len())),
@@ -138,7 +139,8 @@ impl<'a> Replay<'a> {
                 mask: 1 << random.below(8),
             }
         };
-        (0..FLIPS.min(writes.len())).map(&mut flip).collect()
+        state.flips = (0..FLIPS.min(writes.len())).map(&mut flip).collect();
+        state
     }
 
     /// Writes to `pages` those parts of a write that the device keeps according to `tail`.

@@ -93,12 +93,15 @@ impl Trial {
         let mut replay = Replay::new(&record, self.file_system.sector());
         let mut violations = Vec::new();
         let mut noticed = false;
-        let positions = positions(&record, states, &mut random);
+        let positions = match self.fault {
+            Some(Fault::Rot) => vec![record.events.len(); states],
+            _ => positions(&record, states, &mut random),
+        };
         for position in &positions {
-            let mut state = replay.state(*position, &mut random);
-            if self.fault == Some(Fault::Rot) {
-                state.flips = replay.rot(*position, &mut random);
-            }
+            let state = match self.fault {
+                Some(Fault::Rot) => replay.rotten(&mut random),
+                _ => replay.state(*position, &mut random),
+            };
             let verdict = self.check(&scratch, &material, &state)?;
             noticed |= matches!(verdict, Verdict::Noticed);
             if let Verdict::Broken(found) = verdict {
@@ -155,6 +158,9 @@ impl Trial {
         let workers = workers.collect::<Result<Vec<_>>>()?;
         let outputs = workers.into_iter().map(Child::wait_with_output);
         let outputs = outputs.collect::<io::Result<Vec<_>>>()?;
+        if self.fault == Some(Fault::Rot) {
+            rustix::fs::syncfs(&File::open(scratch.path("mounted"))?)?;
+        }
         let events = disk.end();
         mounted.unmount()?;
         drop(device);
