@@ -13,9 +13,9 @@ use super::{Image, ImageStore, ImageStoreExt, Reference, Root};
 use crate::capability::Capability;
 use crate::descriptor::Descriptor;
 use crate::digest::DigestPrefix;
-use crate::error::{Context, Error, ErrorKind, Result, malformed};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::owner::Owner;
-use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
+use crate::records::{Batch, Expect, Record, Records, Revision, Table, codec, each, retry};
 
 /// Maximum number of names that are deleted in one transaction.
 const CHUNK: usize = 256;
@@ -85,11 +85,9 @@ impl RecordImages {
     /// Writes an image if its record is in the state `expect`. `before` is the image in that state.
     async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
-        let value = serde_json::to_vec(image).map_err(|error| {
-            Error::internal("an image could not be serialized; please report it").source(error)
-        })?;
+        let value = codec::encode(image, "an image")?;
         let mut batch = Batch::new();
-        batch.put(Table::Images, image.name.as_str(), expect, value.into());
+        batch.put(Table::Images, image.name.as_str(), expect, value);
         if let Some(targets) = &self.targets {
             targets.replace(&mut batch, before, image)?;
         }
@@ -304,9 +302,5 @@ fn absent() -> Error {
 }
 
 fn decode(record: &Record) -> Result<Image> {
-    serde_json::from_slice(&record.value).map_err(|error| {
-        malformed("the record does not parse", &error)
-            .operation("read image record")
-            .subject(&record.key)
-    })
+    codec::decode(record, "read image record")
 }

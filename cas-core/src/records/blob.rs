@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::packing::Packing;
 use super::retry::retry;
-use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, each};
+use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, codec, each};
 use crate::content::Version;
 use crate::digest::Digest;
-use crate::error::{Error, Result, malformed};
+use crate::error::{Error, Result};
 use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
@@ -224,17 +224,9 @@ impl Blobs {
 }
 
 pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
-    serde_json::to_vec(record)
-        .map(Bytes::from)
-        .map_err(|error| {
-            Error::internal("a blob record could not be serialized; please report it").source(error)
-        })
+    codec::encode(record, "a blob record")
 }
 
 pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {
-    serde_json::from_slice(&record.value).map_err(|error| {
-        malformed("the record does not parse", &error)
-            .operation("read blob record")
-            .subject(&record.key)
-    })
+    codec::decode(record, "read blob record")
 }

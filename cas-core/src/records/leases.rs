@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::each::each;
 use super::retry::retry;
-use super::{Batch, Expect, Record, Records, Revision, Table};
+use super::{Batch, Expect, Record, Records, Revision, Table, codec};
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result, malformed};
+use crate::error::{Error, ErrorKind, Result};
 use crate::labels::{Labels, check_labels, expiry};
 use crate::limit;
 
@@ -287,10 +287,8 @@ impl Leases {
     /// `InvalidArgument` for labels that exceed their bounds.
     pub fn put(batch: &mut Batch, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
-        let value = serde_json::to_vec(lease).map_err(|error| {
-            Error::internal("a lease could not be serialized; please report it").source(error)
-        })?;
-        batch.put(Table::Leases, id, expect, value.into());
+        let value = codec::encode(lease, "a lease")?;
+        batch.put(Table::Leases, id, expect, value);
         Ok(())
     }
 
@@ -307,11 +305,7 @@ fn ended(id: &str) -> Error {
 }
 
 fn decode(record: &Record) -> Result<Lease> {
-    serde_json::from_slice(&record.value).map_err(|error| {
-        malformed("the record does not parse", &error)
-            .operation("read lease")
-            .subject(&record.key)
-    })
+    codec::decode(record, "read lease")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! only if this member stores the bytes.
 
 pub(crate) mod blob;
+pub(crate) mod codec;
 mod each;
 mod leases;
 mod lifetime;

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, malformed};
+use crate::error::{Error, Result};
 use crate::labels::Labels;
-use crate::records::Record;
+use crate::records::{Record, codec};
 use crate::snapshot::{Info, SnapshotKind, Usage};
 
 /// A snapshot that is to be created.
@@ -118,16 +118,10 @@ impl SnapshotRecord {
     }
 
     pub(super) fn encode(&self) -> Result<Bytes> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(|error| {
-            Error::internal("a snapshot could not be serialized; please report it").source(error)
-        })
+        codec::encode(self, "a snapshot")
     }
 
     pub(super) fn decode(found: &Record) -> Result<Self> {
-        serde_json::from_slice(&found.value).map_err(|error| {
-            malformed("the record does not parse", &error)
-                .operation("read snapshot record")
-                .subject(&found.key)
-        })
+        codec::decode(found, "read snapshot record")
     }
 }
