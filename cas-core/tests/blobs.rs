@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_core::blob::{BlobList, BlobProblem, children, describe, document, info, list};
-use cas_core::complete::completeness;
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
 use cas_core::content::{Durability, Expected, Writer};
@@ -488,28 +487,6 @@ async fn what_was_absent_and_came_since_is_kept_by_the_name() {
     let guard = LeaseGuard::begin(&to, "name").await.unwrap();
     let error = guard.pin_tree_found(&outer).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-}
-
-/// A pull that failed stored the manifest of a platform, but not its layer.
-#[tokio::test]
-async fn an_incomplete_manifest_stays_absent_from_an_index_that_is_pinned() {
-    let (from, to) = (store(), store());
-    let whole = image(&from, "linux/amd64").await;
-    let part = image(&from, "linux/arm64").await;
-    let root = index(&from, &[whole.clone(), part.clone()]).await;
-    let mut blobs = parts(&from, &whole).await;
-    blobs.extend([root.clone(), whole.clone(), part.clone()]);
-    for blob in &blobs {
-        let data = from.content.fetch(blob).await.unwrap();
-        to.content.put(data).await.unwrap();
-    }
-    let guard = LeaseGuard::begin(&to, "name").await.unwrap();
-    guard.pin_tree_found(&root).await.unwrap();
-    let record = to.blobs().load(&root.digest).await.unwrap().unwrap().0;
-    assert_eq!(record.absent, BTreeSet::from([part.digest]));
-    let found = completeness(&to, &root).await.unwrap();
-    assert_eq!(found.missing, None);
-    assert_eq!(found.left_out, BTreeSet::from([part.digest]));
 }
 
 #[tokio::test]

@@ -11,10 +11,11 @@ use cas_core::image::{Reference, Root};
 use cas_core::records::Resource;
 use cas_core::testing::fault::{Plan, faulty};
 use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType, Result, Store};
+use serde_json::json;
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{image, put, store};
+use support::{config, image, put, store};
 
 /// An image store that also lists `entry`, which has no name.
 struct WithEntry {
@@ -91,17 +92,46 @@ async fn an_entry_without_a_name_is_kept_and_all_below_it() {
     assert_eq!(plain.images.roots().await.unwrap().len(), 1);
 }
 
-/// Another program may have written the entry.
+/// What another program may have written into an entry.
+const WRONG: [fn(&mut Descriptor); 5] = [
+    |entry| entry.size += 1,
+    |entry| entry.size = 1 << 40,
+    |entry| entry.media_type = MediaType::OCI_INDEX,
+    |entry| entry.data = Some("e30=".to_owned()),
+    |entry| entry.data = Some("?".to_owned()),
+];
+
+/// The record of the content states neither its type nor its children, as after `cas blob add`.
+#[tokio::test]
+async fn a_wrong_entry_of_content_without_recorded_children_keeps_all_below_it() {
+    for (case, wrong) in WRONG.into_iter().enumerate() {
+        let plain = store();
+        let layer = put(&plain, MediaType::OCI_LAYER, b"layer").await;
+        let config = config(&plain, "linux/amd64", &[layer.digest]).await;
+        let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+            "config": config, "layers": [layer]});
+        let stored = put(&plain, MediaType::BYTES, manifest.to_string().as_bytes()).await;
+        image(&plain, "linux/arm64").await;
+        let mut entry = Descriptor {
+            media_type: MediaType::OCI_MANIFEST,
+            ..stored
+        };
+        wrong(&mut entry);
+        let listing = Store {
+            images: Arc::new(WithEntry {
+                images: plain.images.clone(),
+                entry,
+            }),
+            ..plain.clone()
+        };
+        assert_eq!(collect_later(&listing).await, 3, "the other image, {case}");
+        assert_eq!(collect_later(&plain).await, 3, "{case}");
+    }
+}
+
 #[tokio::test]
 async fn an_entry_with_a_wrong_descriptor_is_kept_and_all_below_it() {
-    let wrong: [fn(&mut Descriptor); 5] = [
-        |entry| entry.size += 1,
-        |entry| entry.size = 1 << 40,
-        |entry| entry.media_type = MediaType::OCI_INDEX,
-        |entry| entry.data = Some("e30=".to_owned()),
-        |entry| entry.data = Some("?".to_owned()),
-    ];
-    for (case, wrong) in wrong.into_iter().enumerate() {
+    for (case, wrong) in WRONG.into_iter().enumerate() {
         let plain = store();
         let mut entry = image(&plain, "linux/amd64").await;
         image(&plain, "linux/arm64").await;

@@ -17,9 +17,9 @@ use super::{Context, blob, snapshot};
   cas inspect sha256:2c26b46b68ff
 
 An image is shown with its platforms, its manifest, its configuration, and its referrers, such as
-signatures. If the store has no manifest of the image for this machine, and --platform is not given,
-the index is shown instead of a manifest. A digest, or the first digits of one, is looked up among
-images, then blobs, then snapshots.")]
+signatures. If the store lacks the manifest of the image for this machine, or the configuration of
+this manifest, and --platform is not given, the index is shown instead. A digest, or the first
+digits of one, is looked up among images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
@@ -50,8 +50,7 @@ impl Inspect {
     async fn image(&self, context: &Context, cas: &Cas, image: &Image) -> Result<Value> {
         let content = &*cas.store().content;
         let platforms = image::platforms(content, &image.target).await?;
-        let options = QueryOptions::default().with_platforms(self.platform.clone());
-        let resolved = match cas.manifest_with(image, options).await {
+        let resolved = match self.resolve(cas, image).await {
             Err(error) if self.may_show_index(&error, image) => {
                 context.progress.warn(&error.to_string());
                 None
@@ -62,12 +61,7 @@ impl Inspect {
         shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
         let store = cas.store();
         let mut referrers = cas::blob::referrers(store, &image.target.digest).await?;
-        let Some(Resolved {
-            descriptor,
-            manifest,
-            ..
-        }) = resolved
-        else {
+        let Some((found, config)) = resolved else {
             let index = dispatch::read(content, &image.target).await?;
             shown["descriptor"] = json!(image.target);
             shown["referrers"] = json!(referrers);
@@ -76,21 +70,30 @@ impl Inspect {
         };
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let size = image::size(content, &image.target, &Only::new(&platform)).await?;
-        let config = dispatch::read(content, &manifest.config).await?;
-        if descriptor.digest != image.target.digest {
-            referrers.extend(cas::blob::referrers(store, &descriptor.digest).await?);
+        if found.descriptor.digest != image.target.digest {
+            referrers.extend(cas::blob::referrers(store, &found.descriptor.digest).await?);
         }
         shown["size"] = json!(size);
         shown["referrers"] = json!(referrers);
-        shown["descriptor"] = json!(descriptor);
-        shown["manifest"] = json!(manifest);
-        shown["config"] = serde_json::from_slice(&config).unwrap_or(Value::Null);
+        shown["descriptor"] = json!(found.descriptor);
+        shown["manifest"] = json!(found.manifest);
+        shown["config"] = config;
         Ok(shown)
+    }
+
+    /// Returns the manifest to show, and its configuration. A configuration that is not JSON is
+    /// returned as `null`.
+    async fn resolve(&self, cas: &Cas, image: &Image) -> Result<(Resolved, Value)> {
+        let options = QueryOptions::default().with_platforms(self.platform.clone());
+        let found = cas.manifest_with(image, options).await?;
+        let config = dispatch::read(&*cas.store().content, &found.manifest.config).await?;
+        let config = serde_json::from_slice(&config).unwrap_or(Value::Null);
+        Ok((found, config))
     }
 
     /// Returns whether the index is shown instead of a manifest. This is the case if `image` is an
     /// index, the user did not give `--platform`, and `error` says that the image has no manifest
-    /// for this machine or that the store lacks this manifest.
+    /// for this machine, or that the store lacks this manifest or its configuration.
     fn may_show_index(&self, error: &Error, image: &Image) -> bool {
         let is_index = image.target.media_type.is_index();
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound

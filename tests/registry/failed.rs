@@ -152,8 +152,13 @@ impl Shop {
 
     /// Delivers everything but this part of the other platform.
     fn fails(&self, part: usize, fault: Fault) {
+        self.fails_for(&self.other[part], fault);
+    }
+
+    /// Delivers everything but this blob or manifest.
+    fn fails_for(&self, digest: &str, fault: Fault) {
         *self.faulty.lock().unwrap() = Some(Faulty {
-            digest: self.other[part].clone(),
+            digest: digest.to_owned(),
             fault,
             was_asked_for: false,
         });
@@ -258,6 +263,70 @@ fn after_a_failed_pull_everything_works_as_before() {
         ok(tool().args(["pull", &image, "--all-platforms"]));
         let tree = ok(tool().args(["tree", "second:1"]));
         assert!(!tree.contains("MISSING"), "{what}: {tree}");
+    }
+}
+
+/// No collection runs meanwhile, which would remove the incomplete platform.
+#[test]
+fn commands_that_name_an_incomplete_platform_change_nothing_for_the_image() {
+    let shop = Shop::open();
+    let image = shop.fake.image();
+    for (number, engine) in ENGINES.iter().enumerate() {
+        // The configuration or the layer is missing.
+        let part = 1 + number % 2;
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        let tool = || cas(&root, scratch.path());
+        let file = scratch.path().join("whole.tar");
+        let copied = format!("{}#copy:1", scratch.path().join("copied").display());
+        let receiver = Receiver::new();
+        let registry = receiver.start();
+        let there = registry.image();
+        ok(tool().args(["--store", engine, "init"]));
+        ok(tool().args(["pull", &image]));
+        shop.fails(part, Status(404));
+        fails(tool().args(["pull", &image, "--all-platforms"]), 3);
+        let manifest = &*shop.other[0];
+        for command in [
+            &["export", &image, "--platform", OTHER][..],
+            &["export", &image, "--platform", OTHER, "--format", "docker"],
+            &["export", manifest],
+        ] {
+            fails(tool().args(command).arg("-o").arg(&file), 3);
+        }
+        fails(tool().args(["copy", manifest, &copied]), 3);
+        fails(tool().args(["push", manifest, &there]), 3);
+        ok(tool().args(["export", &image, "-o"]).arg(&file));
+        ok(tool().args(["copy", &image, &copied]));
+        ok(tool().args(["push", &image, &there]));
+        receiver.has_all(&shop.own);
+        is_usable(&shop, &root, scratch.path(), &[&image], engine);
+    }
+}
+
+#[test]
+fn an_index_is_shown_if_a_pull_of_the_platform_of_this_machine_failed() {
+    let shop = Shop::open();
+    let image = shop.fake.image();
+    let own = &shop.own;
+    let layer = own.layers[0].digest.to_string();
+    let manifest = own.root.digest.to_string();
+    let mut parts = own.content.keys();
+    let config = parts.find(|part| **part != layer && **part != manifest);
+    for more in [&[][..], &["--all-platforms"]] {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        let tool = || cas(&root, scratch.path());
+        shop.works();
+        ok(tool().arg("init"));
+        ok(tool().args(["pull", &image, "--platform", OTHER]));
+        let shown = ok(tool().args(["--json", "inspect", &image]));
+        assert!(shown.contains("\"index\""), "{shown}");
+        shop.fails_for(config.unwrap(), Status(404));
+        fails(tool().args(["pull", &image]).args(more), 3);
+        assert_eq!(ok(tool().args(["--json", "inspect", &image])), shown);
+        let here = cas::Platform::host().to_string();
+        fails(tool().args(["inspect", &image, "--platform", &here]), 3);
     }
 }
 

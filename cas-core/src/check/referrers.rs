@@ -129,10 +129,10 @@ impl Checker<'_> {
 
     /// Returns the referrer and its subject, if the blob is a referrer that no image and no lease
     /// keeps. Returns `None` if the referrer is damaged or too large to be read, if a collection is
-    /// removing it, or if one of its children is missing, because an interrupted job leaves such a
-    /// referrer. Also returns `None` if the referrer was stored without a lease within the last
-    /// day, because its subject may be stored later. This does not apply if the record of the
-    /// referrer or of the subject was lost.
+    /// removing it, or if one of its children is missing or its record lists no children, because a
+    /// job that failed or was killed leaves such a referrer. Also returns `None` if the referrer
+    /// was stored without a lease within the last day, because its subject may be stored later.
+    /// This does not apply if the record of the referrer or of the subject was lost.
     async fn unlinked(&self, stat: &Stat) -> Result<Option<Found>> {
         if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
             return Ok(None);
@@ -154,13 +154,17 @@ impl Checker<'_> {
         let Some(subject) = document.subject().cloned() else {
             return Ok(None);
         };
+        let children: BTreeSet<Digest> = document.children().map(|child| child.digest).collect();
+        let lists_nothing = |one: &BlobRecord| one.children.is_empty() && !children.is_empty();
+        if record.as_ref().is_some_and(lists_nothing) {
+            return Ok(None);
+        }
         let is_lost = |digest: &Digest| self.made.contains(digest);
         let expires = record.and_then(|record| record.expires_at);
         let is_young = expires.is_some_and(|expires| expires > SystemTime::now());
         if is_young && !is_lost(&referrer.digest) && !is_lost(&subject.digest) {
             return Ok(None);
         }
-        let children: BTreeSet<Digest> = document.children().map(|child| child.digest).collect();
         for child in children {
             if self.store.content.stat(&child).await?.is_none() {
                 return Ok(None);

@@ -66,10 +66,14 @@ impl<'a> Available<'a> {
     pub async fn children(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = dispatch::children(&*self.store.content, descriptor).await?;
         let media_type = &descriptor.media_type;
-        let absent = match media_type.is_manifest() {
+        let mut absent = match media_type.is_manifest() {
             true => self.absent(&descriptor.digest).await?,
             false => BTreeSet::new(),
         };
+        // A configuration is never left out on purpose.
+        if let Some(config) = listed.first() {
+            absent.remove(&config.digest);
+        }
         let mut kept = Vec::with_capacity(listed.len());
         for child in listed {
             let why = match media_type.is_index() {

@@ -3,7 +3,7 @@
 
 mod available;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -17,7 +17,7 @@ use crate::dispatch::{self, Handler, Next, dispatch};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::media_type::MediaType;
 use crate::records::blob::decode;
-use crate::records::{Batch, Blobs, Expect, Notes, Table, each, retry};
+use crate::records::{Batch, BlobRecord, Blobs, Expect, Notes, Table, each, retry};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -40,8 +40,10 @@ pub struct Completeness {
 }
 
 /// Returns which parts of the image below `root` are in the store. Layers that registries do not
-/// distribute, and children that were left out on purpose when their manifest was stored, do not
-/// count as missing.
+/// distribute, and layers that were left out on purpose when their manifest was stored, do not
+/// count as missing. A snapshotter keeps the tars of such layers, or a pull discarded them. A
+/// configuration is never left out on purpose. If an index records a manifest as absent, no job has
+/// completed the manifest for this index. Then only layers whose tars are kept count as left out.
 ///
 /// # Errors
 /// `Corrupt` for a damaged document or record, or for a blob of another size than its descriptor
@@ -66,10 +68,27 @@ enum Part {
     Missing,
     /// A blob that lists nothing.
     Leaf,
-    /// An index, which needs one of these children.
-    Index(Vec<Digest>),
-    /// A manifest, which needs all of these children.
-    Manifest(Vec<Digest>),
+    /// An index, which needs one of its children.
+    Index(Listed),
+    /// A manifest, which needs all of its children. If an index records the manifest as stored, it
+    /// does not need those that are recorded as absent.
+    Manifest(Listed),
+}
+
+/// The children of a document.
+struct Listed {
+    children: Vec<Digest>,
+    /// The children that the record of the document states as absent.
+    absent: BTreeSet<Digest>,
+}
+
+impl Listed {
+    fn new(children: &[Descriptor], absent: BTreeSet<Digest>) -> Self {
+        Listed {
+            children: children.iter().map(|child| child.digest).collect(),
+            absent,
+        }
+    }
 }
 
 /// Finds the parts of an image.
@@ -97,26 +116,39 @@ impl Finder<'_> {
             return Ok((Part::Leaf, Vec::new()));
         }
         let mut children = dispatch::children(&*self.store.content, descriptor).await?;
+        let record = self.record(descriptor).await?;
         if descriptor.media_type.is_index() {
-            return Ok((Part::Index(digests(&children)), children));
+            let absent = record.map(|record| record.absent).unwrap_or_default();
+            return Ok((Part::Index(Listed::new(&children, absent)), children));
         }
-        let record = self.store.blobs().load(&descriptor.digest).await?;
-        let absent = record.map(|(record, _)| record.absent).unwrap_or_default();
-        children.retain(|child| {
-            !absent.contains(&child.digest) && !child.media_type.is_non_distributable()
-        });
-        Ok((Part::Manifest(digests(&children)), children))
+        let mut absent = BTreeSet::new();
+        if let Some(record) = record {
+            let config = children.first().map(|config| config.digest);
+            children.retain(|child| !record.is_tar(&child.digest));
+            absent = record.absent;
+            absent.retain(|child| Some(*child) != config);
+        }
+        children.retain(|child| !child.media_type.is_non_distributable());
+        Ok((Part::Manifest(Listed::new(&children, absent)), children))
     }
-}
 
-fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
-    descriptors.iter().map(|one| one.digest).collect()
+    /// Returns the record of a document. Returns `None` if there is none, or for an index whose
+    /// record does not parse, because an index can be judged without its record.
+    async fn record(&self, document: &Descriptor) -> Result<Option<BlobRecord>> {
+        match self.store.blobs().load(&document.digest).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt && document.media_type.is_index() => {
+                Ok(None)
+            }
+            found => Ok(found?.map(|(record, _)| record)),
+        }
+    }
 }
 
 /// Finds what is missing. Judges children before the documents that list them. The function does
 /// not recurse, because shared indexes can form a chain that is longer than the nesting limit.
 fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
+    let recorded = recorded(&parts, root);
     let mut left_out = BTreeSet::new();
     let mut steps = vec![(root, false)];
     while let Some((digest, children_are_judged)) = steps.pop() {
@@ -126,13 +158,19 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
         let first = match parts.get(&digest) {
             None | Some(Part::Missing) => Some(digest),
             Some(Part::Leaf) => None,
-            Some(Part::Index(children) | Part::Manifest(children)) if !children_are_judged => {
+            Some(Part::Index(listed) | Part::Manifest(listed)) if !children_are_judged => {
                 steps.push((digest, true));
-                steps.extend(children.iter().map(|child| (*child, false)));
+                steps.extend(listed.children.iter().map(|child| (*child, false)));
                 continue;
             }
-            Some(Part::Manifest(children)) => children.iter().find_map(|child| missing[child]),
-            Some(Part::Index(children)) => {
+            Some(Part::Manifest(Listed { children, absent })) => {
+                let is_recorded = recorded.contains(&digest);
+                let mut needed = children
+                    .iter()
+                    .filter(|child| !is_recorded || !absent.contains(child));
+                needed.find_map(|child| missing[child])
+            }
+            Some(Part::Index(Listed { children, .. })) => {
                 let incomplete = children.iter().filter(|child| missing[*child].is_some());
                 let incomplete: Vec<Digest> = incomplete.copied().collect();
                 left_out.extend(&incomplete);
@@ -146,6 +184,19 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
         missing: missing[&root],
         left_out,
     }
+}
+
+/// Returns the documents that are recorded as stored: `root`, and the children of recorded indexes,
+/// except those that are recorded as absent.
+fn recorded(parts: &HashMap<Digest, Part>, root: Digest) -> HashSet<Digest> {
+    let (mut found, mut waiting) = (HashSet::from([root]), vec![root]);
+    while let Some(digest) = waiting.pop() {
+        if let Some(Part::Index(Listed { children, absent })) = parts.get(&digest) {
+            let stored = children.iter().filter(|child| !absent.contains(child));
+            waiting.extend(stored.filter(|child| found.insert(**child)));
+        }
+    }
+    found
 }
 
 /// Corrects the records of all indexes, when it is first called for a store. Skips an index if a

@@ -21,7 +21,9 @@ impl LeaseGuard {
     /// child that is not in the store is recorded as absent. A child of an index is also recorded
     /// as absent if the store lacks a blob that the child needs. Then these rules apply to each
     /// document that `root` lists and that is not recorded as absent, and so on. The documents
-    /// below a document whose record lists children are not read.
+    /// below a document whose record lists children are not read. A manifest whose record lists no
+    /// children gets none if the store lacks one of them, unless registries do not distribute this
+    /// child. A job may have failed to store the child, so it was not left out on purpose.
     ///
     /// # Errors
     /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a
@@ -105,22 +107,28 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document, and records which of its children are in the store. A manifest of an index
-    /// counts only if it is complete. Returns these children, and the children that were lost since
-    /// they were recorded as stored.
+    /// Reads a document, and records which of its children are in the store, unless it is an
+    /// incomplete manifest whose children no job has recorded. A manifest of an index counts only
+    /// if it is complete. Returns these children, and the children that were lost since they were
+    /// recorded as stored.
     async fn read(&self, own: &Descriptor, record: &BlobRecord) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
         if own.media_type.is_index() {
             blob.absent = incomplete_children(&self.store, own).await?;
         }
+        let is_unrecorded = own.media_type.is_manifest() && record.children.is_empty();
+        let mut lacks_child = false;
         for child in &children {
             blob.children.push(child.digest);
             if self.store.content.stat(&child.digest).await?.is_none() {
                 blob.absent.insert(child.digest);
+                lacks_child |= child.data.is_none() && !child.media_type.is_non_distributable();
             }
         }
-        pin::pin(&self.store, Some(&self.id), &blob).await?;
+        if !(is_unrecorded && lacks_child) {
+            pin::pin(&self.store, Some(&self.id), &blob).await?;
+        }
         let was_stored =
             |child: &Digest| record.children.contains(child) && !record.absent.contains(child);
         let child = |descriptor: Descriptor| Child {

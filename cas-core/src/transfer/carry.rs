@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 use super::artifact_client::ArtifactClient;
+use super::documents::{Document, blob_refs, descriptors};
 use super::referrers::Referrers;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
@@ -18,33 +19,42 @@ use crate::progress::Progress;
 /// Moves one referrer.
 #[async_trait]
 pub(super) trait Carrier: Send + Sync {
-    /// Moves a referrer and everything below it. Returns the documents that were moved, including
-    /// the referrer.
-    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>>;
+    /// Moves a referrer and everything below it, but does not record what the documents list.
+    /// Returns the documents that were moved, including the referrer.
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Document>>;
 
     /// Returns the content from which the documents can be read after they were moved.
     fn content(&self) -> &dyn ContentStore;
 }
 
-/// A subject with the referrers that were moved with it.
+/// What was moved with an image.
+#[derive(Default)]
 pub(super) struct Carried {
-    pub(super) subject: Descriptor,
-    pub(super) referrers: Vec<Digest>,
+    /// Each subject with the referrers that were moved with it.
+    links: Vec<(Descriptor, Vec<Digest>)>,
+    /// The referrers, and the documents below them.
+    documents: Vec<Document>,
 }
 
-/// Records the referrers that were moved with each subject.
-pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<()> {
+/// Records what the moved documents list, and the referrers that were moved with each subject.
+pub(super) async fn record(guard: &LeaseGuard, carried: Carried) -> Result<()> {
+    // The children are recorded only now, when all referrers have arrived. So `fsck` can tell that
+    // a referrer without recorded children is left over from a job that failed, and was not lost.
+    if !carried.documents.is_empty() {
+        let documents = blob_refs(carried.documents);
+        guard.record_children(documents).await?;
+    }
     // A referrer can itself be a subject. Its own referrers are recorded first, so that the
     // referrer already keeps them when the record of its subject begins to keep the referrer.
-    for Carried { subject, referrers } in carried.into_iter().rev() {
+    for (subject, referrers) in carried.links.into_iter().rev() {
         guard.record_referrers(&subject, &referrers).await?;
     }
     Ok(())
 }
 
 /// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. If a listed
-/// referrer or a part of it is absent, the referrer is left out with a warning. Returns each
-/// subject for which at least one referrer was moved.
+/// referrer or a part of it is absent, the referrer is left out with a warning. Returns what was
+/// moved.
 ///
 /// # Errors
 /// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
@@ -56,12 +66,12 @@ pub(super) async fn carry(
     carrier: &dyn Carrier,
     documents: Vec<Descriptor>,
     progress: &dyn Progress,
-) -> Result<Vec<Carried>> {
+) -> Result<Carried> {
     let client = ArtifactClient::new(lister);
     let mut known: HashSet<Digest> = documents.iter().map(|one| one.digest).collect();
     let most = known.len() + limit::REFERRERS;
     let mut absent = HashSet::new();
-    let (mut subjects, mut carried, mut depth) = (documents, Vec::new(), 0);
+    let (mut subjects, mut carried, mut depth) = (documents, Carried::default(), 0);
     let mut asked = HashSet::new();
     while !subjects.is_empty() {
         depth += 1;
@@ -87,7 +97,11 @@ pub(super) async fn carry(
                             ));
                             absent.insert(referrer.digest);
                         }
-                        documents => next.extend(documents?),
+                        documents => {
+                            let documents = documents?;
+                            next.extend(descriptors(&documents));
+                            carried.documents.extend(documents);
+                        }
                     }
                 }
                 if absent.contains(&referrer.digest) {
@@ -98,7 +112,7 @@ pub(super) async fn carry(
                 referrers.push(referrer.digest);
             }
             if !referrers.is_empty() {
-                carried.push(Carried { subject, referrers });
+                carried.links.push((subject, referrers));
             }
         }
         subjects = next;

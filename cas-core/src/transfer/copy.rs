@@ -83,7 +83,9 @@ async fn copy_content(
     let blobs = CopyBlobs::new(from, to, guard, options, root, wanted.as_ref()).await?;
     blobs.copy(root).await?;
     blobs.check_found(wanted.as_ref(), root)?;
-    let subjects = blobs.write_documents(root).await?;
+    let documents = blobs.write_documents(root).await?;
+    let subjects = descriptors(&documents);
+    guard.record_children(blob_refs(documents)).await?;
     let copier = ReferrerCopier {
         from,
         to,
@@ -104,7 +106,7 @@ struct ReferrerCopier<'a> {
 
 #[async_trait]
 impl Carrier for ReferrerCopier<'_> {
-    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Document>> {
         let (from, to, guard, options) = (self.from, self.to, self.guard, self.options);
         let blobs = CopyBlobs::new(from, to, guard, options, referrer, None).await?;
         blobs.copy(referrer).await?;
@@ -174,8 +176,9 @@ impl<'a> CopyBlobs<'a> {
         dispatch(self, Some(&limiter), std::slice::from_ref(root)).await
     }
 
-    /// Writes the documents at and below `root`, and records what they list. Returns the documents.
-    async fn write_documents(self, root: &Descriptor) -> Result<Vec<Descriptor>> {
+    /// Writes the documents at and below `root`, but does not record what they list. Returns the
+    /// documents.
+    async fn write_documents(self, root: &Descriptor) -> Result<Vec<Document>> {
         let documents = self.documents.children_first(root.digest);
         for Document { descriptor, .. } in &documents {
             let data = dispatch::read(&*self.from.content, descriptor).await?;
@@ -184,9 +187,7 @@ impl<'a> CopyBlobs<'a> {
         }
         // Blobs that `to` had already may not be synced yet.
         self.to.content.flush().await?;
-        let written = descriptors(&documents);
-        self.guard.record_children(blob_refs(documents)).await?;
-        Ok(written)
+        Ok(documents)
     }
 
     /// Collects a document with everything that it lists. Returns the children to copy.

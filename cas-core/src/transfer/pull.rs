@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::carry::{self, Carrier};
-use super::documents::{Documents, blob_refs, descriptors};
+use super::documents::{self, Documents, blob_refs, descriptors};
 use super::fetch::Fetch;
 use super::options::PullOptions;
 use super::remote::Fetcher;
@@ -126,7 +126,7 @@ async fn pull_content(
 /// Fetches referrers, with all of their platforms.
 #[async_trait]
 impl Carrier for Fetch<'_> {
-    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<documents::Document>> {
         let pull = Pull {
             fetch: *self,
             unpacker: None,
@@ -140,10 +140,7 @@ impl Carrier for Fetch<'_> {
         let limiter = Semaphore::new(self.limits.blobs());
         dispatch(&pull, Some(&limiter), std::slice::from_ref(referrer)).await?;
         self.store.content.flush().await?;
-        let documents = pull.documents.children_first(referrer.digest);
-        let found = descriptors(&documents);
-        self.guard.record_children(blob_refs(documents)).await?;
-        Ok(found)
+        Ok(pull.documents.children_first(referrer.digest))
     }
 
     fn content(&self) -> &dyn ContentStore {

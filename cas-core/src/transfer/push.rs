@@ -120,9 +120,8 @@ impl Push<'_> {
 /// Pushes referrers under their digests.
 #[async_trait]
 impl Carrier for Push<'_> {
-    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
-        let documents = self.tree(referrer, DocumentName::Digest).await?;
-        Ok(descriptors(&documents))
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Document>> {
+        self.tree(referrer, DocumentName::Digest).await
     }
 
     fn content(&self) -> &dyn ContentStore {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cas_core::blob;
+use cas_core::check::{CheckOptions, check};
 use cas_core::content::ContentExt;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::labels::gc_ref_referrer;
@@ -299,6 +300,31 @@ async fn a_list_that_lies_is_an_error_and_writes_no_name() {
         collect_later(&to).await;
         assert!(to.content.list(None, 1).await.unwrap().is_empty());
     }
+}
+
+/// A collection removes what the failed pull has stored. Until then, it does not count as damage.
+#[tokio::test]
+async fn referrers_that_a_failed_pull_has_stored_are_left_over_and_not_unlinked() {
+    let scene = Scene::new().await;
+    let stray = artifact(&scene.store, "a/b", &scene.root).await;
+    let lister = Lister::default().with(&scene.manifest, &[&scene.sbom, &stray]);
+    let to = store();
+    let error = scene.pull(&to, &lister).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(to.present(&scene.sbom).await.unwrap());
+    let options = PullOptions::default().with_platforms(Platforms::All);
+    let name = "copy".parse().unwrap();
+    pull(&to, &scene.repository(), name, &options)
+        .await
+        .unwrap();
+    let report = check(&to, &[], &CheckOptions::default()).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    let lister = Lister::default()
+        .with(&scene.manifest, &[&scene.sbom])
+        .with(&scene.sbom, &[&scene.signature]);
+    scene.pull(&to, &lister).await.unwrap();
+    assert_eq!(collect_later(&to).await, 2, "the stray and its layer");
+    scene.is_kept_in(&to, "copy").await;
 }
 
 #[tokio::test]
