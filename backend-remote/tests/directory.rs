@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::SystemTime;
 
 use backend_remote::{DirOpener, RemoteStore};
@@ -149,6 +149,54 @@ fn long_keys_are_accepted_and_options_refused() {
     for refused in refused {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
+}
+
+/// Programs can set times of modification.
+#[test]
+fn a_changed_part_is_noticed_although_its_time_of_modification_is_set_back() {
+    const PART: usize = 8 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let uploads = home.path().join("uploads");
+    let store = wait(RemoteStore::open_dir(home.path())).unwrap();
+    for is_swapped in [false, true] {
+        let bytes = [vec![u8::from(is_swapped); PART], vec![2; PART]].concat();
+        let digest = wait(store.put(Bytes::from(bytes))).unwrap();
+        let stat = wait(store.stat(&digest)).unwrap().unwrap();
+        let is_unchanged = || wait(store.is_unchanged(&stat)).unwrap();
+        assert!(is_unchanged());
+        let part = |number| uploads.join(format!("{:020}.{number:08}", stat.version.0));
+        if is_swapped {
+            fs::rename(part(0), uploads.join("aside")).unwrap();
+            fs::rename(part(1), part(0)).unwrap();
+            fs::rename(uploads.join("aside"), part(1)).unwrap();
+        } else {
+            let modified = part(0).metadata().unwrap().modified().unwrap();
+            let file = fs::File::options().write(true).open(part(0)).unwrap();
+            file.write_all_at(b"!", 0).unwrap();
+            file.set_modified(modified).unwrap();
+        }
+        assert!(!is_unchanged(), "{is_swapped}");
+    }
+}
+
+/// Older releases compared only times of modification, which programs can set.
+#[test]
+fn a_blob_of_an_older_release_does_not_count_as_unchanged() {
+    let home = tempfile::tempdir().unwrap();
+    let store = wait(RemoteStore::open_dir(home.path())).unwrap();
+    let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
+    let stat = wait(store.stat(&digest)).unwrap().unwrap();
+    assert!(wait(store.is_unchanged(&stat)).unwrap());
+    drop(store);
+    let cell = home.path().join("blobs/sha256").join(digest.hex());
+    let whole = fs::read_to_string(&cell).unwrap();
+    let (start, rest) = whole.split_once(",\"etags\":\"").unwrap();
+    let (_, end) = rest.split_once('"').unwrap();
+    fs::write(&cell, format!("{start}{end}")).unwrap();
+    let store = wait(RemoteStore::open_dir(home.path())).unwrap();
+    assert_eq!(wait(store.stat(&digest)).unwrap(), Some(stat));
+    assert!(!wait(store.is_unchanged(&stat)).unwrap());
+    assert_eq!(wait(store.hash(&digest)).unwrap(), Some(digest));
 }
 
 /// Parts that a killed process sent are found and removed. Parts of blobs, and of the ingests of

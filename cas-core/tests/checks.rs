@@ -14,14 +14,15 @@ use cas_core::content::{Expected, IngestStatus, Stat, Writer};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
 use cas_core::labels::GC_FLAT;
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, BlobRecord, Expect, Lease, Notes, Resource, Table};
-use cas_core::transfer::{Fetcher, StoreFetcher};
-use cas_core::{ContentExt, Digest, ErrorKind, MediaType, Result, Store};
+use cas_core::transfer::{CopyOptions, Fetcher, StoreFetcher, copy};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, Result, Store, blob};
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{image, index, named, parts, put, store};
+use support::{config, image, index, manifest, named, parts, put, store};
 
 async fn repaired(store: &Store) -> Result<Report> {
     let options = CheckOptions {
@@ -228,6 +229,99 @@ async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
             after.version, before.version,
             "{flaw:?}: it was not replaced"
         );
+    }
+}
+
+/// Puts an image with a layer that is so large that it is not always hashed, and names the image.
+/// Returns the image and the layer.
+async fn large(store: &Store) -> (Image, Descriptor) {
+    let layer = put(store, MediaType::OCI_LAYER, &vec![7; 2 << 20]).await;
+    let config = config(store, "linux/amd64", &[layer.digest]).await;
+    let target = manifest(store, config, std::slice::from_ref(&layer)).await;
+    let image = Image::new("app:1".parse().unwrap(), target);
+    (store.images.create(image).await.unwrap(), layer)
+}
+
+/// Finds the damage of a layer in one of several ways.
+async fn find_damage(way: &str, damaged: &Store, image: &Image, layer: &Descriptor) {
+    match way {
+        "a check" => {
+            let options = CheckOptions {
+                read_data: ReadData::All,
+                ..CheckOptions::default()
+            };
+            let report = check(damaged, &[], &options).await.unwrap();
+            let is_it = |found: &Finding| found.problem == Problem::BlobDamaged;
+            assert!(report.findings.iter().any(is_it), "{report:?}");
+        }
+        "a reader" => {
+            let reader = blob::read_verified(damaged, &layer.digest).await;
+            let mut reader = reader.unwrap().unwrap();
+            let error = loop {
+                match reader.next().await {
+                    Ok(piece) => assert!(piece.is_some(), "the damage was not found"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+        "a copy" => {
+            let copied = copy(damaged, &store(), image, &CopyOptions::default()).await;
+            assert_eq!(copied.unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        _ => {}
+    }
+}
+
+/// The damage changed no timestamp. Until it is found, the record of the blob is relied on.
+#[tokio::test]
+async fn damage_that_was_found_is_replaced_although_the_blob_seems_to_be_unchanged() {
+    for way in ["nothing", "a check", "a reader", "a copy"] {
+        let (plain, other) = (store(), store());
+        let (image, layer) = large(&plain).await;
+        large(&other).await;
+        let stat = async || plain.content.stat(&layer.digest).await.unwrap().unwrap();
+        let before = stat().await;
+        let verified = |record: Option<BlobRecord>| {
+            let mut record = record.expect("every blob has a record");
+            record.verified = Some(before.version);
+            Ok(record)
+        };
+        plain.blobs().update(&layer.digest, verified).await.unwrap();
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((layer.digest, Flaw::First));
+        content.unchanged = true;
+        let damaged = content.of(&plain);
+        find_damage(way, &damaged, &image, &layer).await;
+        copy(&other, &damaged, &image, &CopyOptions::default())
+            .await
+            .unwrap();
+        let is_replaced = stat().await.version != before.version;
+        assert_eq!(is_replaced, way != "nothing", "found by {way}");
+    }
+}
+
+/// The damage changed no timestamp.
+#[tokio::test]
+async fn a_small_blob_is_hashed_although_it_seems_to_be_unchanged() {
+    let plain = store();
+    let (image, _) = large(&plain).await;
+    for blob in [&image.target, &parts(&plain, &image.target).await[0]] {
+        let before = plain.content.stat(&blob.digest).await.unwrap().unwrap();
+        let verified = |record: Option<BlobRecord>| {
+            let mut record = record.expect("every blob has a record");
+            record.verified = Some(before.version);
+            Ok(record)
+        };
+        plain.blobs().update(&blob.digest, verified).await.unwrap();
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((blob.digest, Flaw::Last));
+        content.unchanged = true;
+        let damaged = content.of(&plain);
+        let guard = LeaseGuard::begin(&damaged, "test").await.unwrap();
+        let intact = guard.pin_intact(BlobRef::existing(blob.digest)).await;
+        assert!(!intact.unwrap(), "{}", blob.media_type);
+        guard.finish().await.unwrap();
     }
 }
 

@@ -7,6 +7,7 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::{UNCOMPRESSED, diff_id};
 use cas_core::lease::set_labels;
 use cas_core::media_type::DiffCompression;
+use cas_core::records::BlobRecord;
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
@@ -161,6 +162,36 @@ async fn a_copy_is_complete_and_can_be_repeated() {
         let expected = edges(&from, blob).await;
         assert!(expected.is_some());
         assert_eq!(edges(&to, blob).await, expected, "{blob:?}");
+    }
+}
+
+/// The rest of a damaged record may still parse.
+#[tokio::test]
+async fn a_copy_corrects_a_record_that_lists_other_children_than_the_document() {
+    let (from, to) = (store(), store());
+    let (image, documents) = made(&from).await;
+    let again = async || {
+        copy(&from, &to, &image, &CopyOptions::default())
+            .await
+            .unwrap();
+    };
+    again().await;
+    for document in documents.iter().chain([&image.target]) {
+        let listed = async || {
+            let (record, _) = to.blobs().load(&document.digest).await.unwrap().unwrap();
+            (record.children, record.absent)
+        };
+        let expected = listed().await;
+        for other in [Digest::sha256(b"other"), expected.0[expected.0.len() - 1]] {
+            let damage = |found: Option<BlobRecord>| {
+                let mut record = found.unwrap();
+                record.children[0] = other;
+                Ok(record)
+            };
+            to.blobs().update(&document.digest, damage).await.unwrap();
+            again().await;
+            assert_eq!(listed().await, expected, "{}", document.media_type);
+        }
     }
 }
 

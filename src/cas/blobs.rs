@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cas_core::blob::{self, BlobInfo, BlobList};
 use cas_core::content::VerifiedReader;
 use cas_core::gc::{self, RemoveOptions, Removed};
-use cas_core::{ContentExt, Digest, Error, Labels, Result, lease};
+use cas_core::{Digest, Error, Labels, Result, lease};
 use cas_layer::import::{self, IngestBlob, Ingested, IngestedImage};
 
 use super::Cas;
@@ -62,7 +62,7 @@ impl Cas {
     /// # Errors
     /// `NotFound` if the store does not have the blob; errors of the store.
     pub async fn read_blob(&self, blob: &Digest) -> Result<VerifiedReader> {
-        let reader = self.opened()?.content.read_verified(blob).await?;
+        let reader = blob::read_verified(self.opened()?, blob).await?;
         reader.ok_or_else(|| absent("read blob", blob))
     }
 

@@ -5,10 +5,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cas::blocking::Cas;
+use cas::records::BlobRecord;
 use cas::{Algorithm, Digest};
 use serde_json::{Value, json};
+use testkit::archive::Tar;
 
-use crate::common::{cas, ok};
+use crate::common::{cas, fails, ok};
 use crate::scene::{CONFIG, Files, INDEX, LAYER, MANIFEST, Place, config, hello, host};
 
 /// Puts something else in the place of a blob with these bytes.
@@ -161,4 +164,58 @@ fn every_import_and_copy_of_the_right_bytes_heals_every_kind_of_blob() {
             copy
         });
     }
+}
+
+/// Flips a bit of a blob, and records that the damaged bytes were verified, as if the damage had
+/// changed no time.
+fn rot(place: &Place, path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let digest = Digest::sha256(&bytes);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+    let open = Cas::open(place.path("root")).unwrap();
+    let store = open.store();
+    cas::backend::pool::wait(async {
+        let stat = store.content.stat(&digest).await.unwrap().unwrap();
+        let verified = |record: Option<BlobRecord>| {
+            let mut record = record.unwrap();
+            record.verified = Some(stat.version);
+            Ok(record)
+        };
+        store.blobs().update(&digest, verified).await.unwrap();
+    });
+}
+
+#[test]
+fn damage_that_changes_no_time_is_healed_once_it_was_found() {
+    let large = Tar::new().file("large", vec![7; 3 << 20]).end();
+    let mut files = Files::layout();
+    let mut named = files.image(&host(), &large);
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": "app:1"});
+    files.lists(&named);
+    let (place, other) = (Place::new(), Place::new());
+    let layout = files.write(&place.path("layout"));
+    let import = || ok(place.cas().arg("import").arg(&layout));
+    import();
+    let digest = Digest::sha256(&large);
+    let path = place.path("root/store/blobs/sha256").join(digest.hex());
+    let digest = digest.to_string();
+    let archive = place.path("archive").display().to_string();
+    let out = place.path("out").display().to_string();
+    let to = format!("{}#", other.path("root").display());
+    for finds in [
+        vec!["fsck", "--read-data"],
+        vec!["unpack", "app:1", &out],
+        vec!["export", "app:1", "-o", &archive],
+        vec!["blob", "cat", &digest],
+        vec!["copy", "app:1", &to],
+    ] {
+        rot(&place, &path);
+        fails(place.cas().args(&finds), 4);
+        import();
+        assert!(fs::read(&path).unwrap() == large, "{finds:?}");
+    }
+    ok(place.cas().args(["fsck", "--read-data"]));
 }

@@ -87,6 +87,12 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
+    /// Returns whether the blob exists and has this version.
+    pub(crate) async fn has_version(&self, digest: &Digest, version: u64) -> Result<bool> {
+        let found = self.pointer(digest).await?;
+        Ok(found.is_some_and(|(pointer, _)| pointer.version == version))
+    }
+
     /// As [`Blobs::pointer`], but first removes a damaged cell. A caller that has the bytes of the
     /// blob calls this.
     pub(crate) async fn pointer_to_replace(
@@ -140,7 +146,9 @@ impl Blobs {
 
     /// Returns whether this version of the blob has all its parts, and no program has written a
     /// part again. Compares the ETags of the parts with the pointer. If the pointer has no ETags,
-    /// checks that no part is younger than the cell, because a publish writes the cell last.
+    /// checks that no part is younger than the cell, because a publish writes the cell last. In a
+    /// directory, programs can set these times. So a pointer of an older release, which did not
+    /// store what takes the place of ETags there, does not show that nothing has changed.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
         let found = self.pointer(digest).await?;
@@ -160,6 +168,9 @@ impl Blobs {
         if let Some(expected) = pointer.etags {
             let found = etags_digest(parts.iter().map(|part| part.etag.as_deref()));
             return Ok(found == Some(expected));
+        }
+        if prefix.folder().is_some() {
+            return Ok(false);
         }
         let cell = prefix.stat(&cell_path(digest)).await?;
         let written = cell.and_then(|cell| cell.modified);

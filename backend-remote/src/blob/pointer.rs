@@ -20,8 +20,9 @@ pub(crate) struct Pointer {
     /// Length of every part but the last, in bytes.
     #[serde(rename = "part")]
     part_size: u64,
-    /// The result of [`etags_digest`] for the written parts. `None` if the service did not return
-    /// all ETags, and in the pointers of older releases.
+    /// The result of [`etags_digest`] for the written parts. In a directory, the inode and the time
+    /// of change of a part take the place of its ETag. `None` if the service did not return all
+    /// ETags, and in the pointers of older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) etags: Option<Digest>,
 }

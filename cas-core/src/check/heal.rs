@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::{Checker, Problem, QUARANTINE, Use};
+use crate::blob::note_damaged;
 use crate::content::{ContentExt, Durability, Expected, OwnIngest, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -36,6 +37,9 @@ impl Checker<'_> {
         let within = within
             .map(|image| format!(" (image {image})"))
             .unwrap_or_default();
+        if problem == Problem::BlobDamaged {
+            note_damaged(self.store, digest).await;
+        }
         let fetched = self.fetch(blob).await?;
         let detail = match &fetched {
             Some(Ok(())) => format!("{why}{within}; the blob was fetched again"),
@@ -66,8 +70,8 @@ impl Checker<'_> {
             Err(error) => return Ok(Some(Err(error))),
         };
         // Damage may change the bytes of a file but not its times, so the blob keeps its version.
-        // The record states that this version was verified. Without this call, the pull would rely
-        // on the record, and would not fetch the blob.
+        // Another job that read the blob before the damage may still record this version as
+        // verified. Without this call, the pull would rely on the record, and not fetch the blob.
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, Read};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::BlobReader;
 use super::hashing::Hashing;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pool;
 
 /// Maximum number of bytes in one read from the store.
@@ -50,6 +51,17 @@ impl VerifiedReader {
         }
     }
 
+    /// Returns the same reader. If it finds that the bytes are damaged, it first waits for `note`,
+    /// and then returns the error.
+    #[must_use]
+    pub(crate) fn on_damage(mut self, note: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.pieces = match self.pieces {
+            State::Reading(pieces) => State::Reading(noting(pieces, note)),
+            ended => ended,
+        };
+        self
+    }
+
     /// Returns the digest of the blob.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -68,7 +80,7 @@ impl VerifiedReader {
     /// `FailedPrecondition` after an earlier error.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if !self.buffered.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.buffered)));
+            return Ok(Some(mem::take(&mut self.buffered)));
         }
         poll_fn(|context| self.poll_piece(context)).await
     }
@@ -134,6 +146,25 @@ fn pieces(reader: Arc<dyn BlobReader>, digest: Digest) -> BoxStream<'static, Res
     pieces.boxed()
 }
 
+/// Returns the same pieces. If one of them is the error `Corrupt`, first waits for `note`.
+fn noting(
+    pieces: BoxStream<'static, Result<Bytes>>,
+    note: impl Future<Output = ()> + Send + 'static,
+) -> BoxStream<'static, Result<Bytes>> {
+    let mut note = Some(note);
+    let noted = pieces.then(move |piece| {
+        let is_damaged = |error: &Error| error.kind() == ErrorKind::Corrupt;
+        let note = note.take_if(|_| piece.as_ref().is_err_and(is_damaged));
+        async move {
+            if let Some(note) = note {
+                note.await;
+            }
+            piece
+        }
+    });
+    noted.boxed()
+}
+
 fn check(reader: &dyn BlobReader, read: u64, found: &Digest, digest: &Digest) -> Result<()> {
     let size = reader.size();
     if read != size {
@@ -159,7 +190,6 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::error::ErrorKind;
 
     /// The bytes of a blob, and the size that the store states. In a damaged store, the two differ.
     struct Stored(Bytes, u64);

@@ -288,16 +288,18 @@ impl LeaseGuard {
     }
 
     /// Ends the lease. Returns the outcome of the job. If the outcome is a `Full` error, discards
-    /// the ingests of the pinned blobs that are not stored, to free their space.
+    /// the ingests of the pinned blobs that are not stored, to free their space. If damaged bytes
+    /// may have caused the error, the next job that has the right bytes hashes the stored bytes of
+    /// the pinned blobs, and replaces them if they are damaged.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].
     pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
-        if let Err(error) = &outcome
-            && error.kind() == ErrorKind::Full
-        {
+        let failed = outcome.as_ref().err().map(|error| error.kind());
+        if failed == Some(ErrorKind::Full) {
             self.discard_ingests().await;
         }
+        self.distrust_after(failed).await;
         let ended = self.end().await;
         let done = outcome?;
         ended.map(|()| done)

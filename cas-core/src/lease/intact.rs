@@ -3,7 +3,8 @@
 //! A job does not store a blob again if the store has an intact copy. If the stored copy is
 //! damaged, the job replaces it. The stored bytes are hashed to find out whether they are damaged.
 //! They are not hashed if the record of the blob names their version as verified and
-//! `ContentStore::is_unchanged` returns true.
+//! `ContentStore::is_unchanged` returns true. Small blobs, such as documents and configurations,
+//! are always hashed.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;
@@ -11,8 +12,12 @@ use crate::error::Result;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// Returns whether the stored bytes have their digest. Bytes that were verified before are not
-/// hashed again if `ContentStore::is_unchanged` returns true.
+/// Number of bytes up to which a blob is always hashed. Reading so few bytes takes hardly longer
+/// than finding out whether anything has changed them.
+const SMALL: u64 = 1 << 20;
+
+/// Returns whether the stored bytes have their digest. Bytes that were verified before, and are
+/// more than [`SMALL`], are not hashed again if `ContentStore::is_unchanged` returns true.
 ///
 /// # Errors
 /// Errors of the store.
@@ -22,7 +27,10 @@ pub(crate) async fn is_intact(
     record: Option<&BlobRecord>,
 ) -> Result<bool> {
     let verified = record.and_then(|record| record.verified);
-    if verified == Some(stat.version) && store.content.is_unchanged(stat).await? {
+    if stat.size > SMALL
+        && verified == Some(stat.version)
+        && store.content.is_unchanged(stat).await?
+    {
         return Ok(true);
     }
     store.content.is_intact(&stat.digest).await

@@ -40,7 +40,8 @@ pub struct BlobRef {
     pub size: Option<u64>,
     /// Its media type.
     pub media_type: Option<MediaType>,
-    /// Its children, if it is a document (an index or a manifest).
+    /// Its children, if it is a document (an index or a manifest). They replace the children in a
+    /// record that was damaged, and lists others.
     pub children: Vec<Digest>,
     /// The children to record as absent; see [`BlobRecord::absent`].
     pub absent: BTreeSet<Digest>,
@@ -223,12 +224,14 @@ fn add_pin(record: &mut BlobRecord, lease: Option<&str>, owner: Option<&Owner>, 
     if record.media_type.is_none() {
         record.media_type.clone_from(&blob.media_type);
     }
-    if record.children.is_empty() {
-        record.children.clone_from(&blob.children);
-        record.absent.clone_from(&blob.absent);
-    } else if !blob.children.is_empty() {
-        // A child that was stored since is no longer absent.
-        record.absent.retain(|child| blob.absent.contains(child));
+    if !blob.children.is_empty() {
+        // A child that an earlier job recorded as stored stays stored.
+        let listed = std::mem::replace(&mut record.children, blob.children.clone());
+        let stored: BTreeSet<Digest> = listed
+            .into_iter()
+            .filter(|child| !record.absent.contains(child))
+            .collect();
+        record.absent = blob.absent.difference(&stored).copied().collect();
     }
     record.verified = blob.verified.or(record.verified);
     record.updated_at = later(record.updated_at);

@@ -45,14 +45,20 @@ impl ReadGuard {
         }
     }
 
-    /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires.
+    /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires. If
+    /// damaged bytes may have caused the error of the job, the next job that has the right bytes
+    /// hashes the stored bytes of the pinned blobs, and replaces them if they are damaged.
     ///
     /// # Errors
     /// The error of the job if the job failed; otherwise as [`LeaseGuard::finish`], except `Denied`
     /// and `Full`.
     pub async fn finish_with<T>(self, outcome: Result<T>) -> Result<T> {
         let ended = match self.0 {
-            Some(guard) => if_writable(guard.finish().await).map(drop),
+            Some(guard) => {
+                let failed = outcome.as_ref().err().map(|error| error.kind());
+                guard.distrust_after(failed).await;
+                if_writable(guard.finish().await).map(drop)
+            }
             None => Ok(()),
         };
         let done = outcome?;

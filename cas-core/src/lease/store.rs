@@ -59,8 +59,9 @@ impl Store {
     }
 
     /// Records the media type and the children of a blob that is in the store. If the record of the
-    /// blob already has a media type or children, these stay. Does not check that the store has the
-    /// blob. Garbage collections keep the blob for at least a day.
+    /// blob already has a media type, it stays. If the record lists children, `children` replaces
+    /// them, unless it is empty. Does not check that the store has the blob. Garbage collections
+    /// keep the blob for at least a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
@@ -69,8 +70,8 @@ impl Store {
         self.record(&BlobRef::of(descriptor, children)).await
     }
 
-    /// Records what `blob` states about a blob that is in the store. If the record already has a
-    /// media type or children, these stay. Garbage collections keep the blob for at least a day.
+    /// Records what `blob` states about a blob that is in the store, as [`Store::describe`] does.
+    /// Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// As [`Store::describe`].

@@ -4,10 +4,11 @@
 use super::guard::{Known, LeaseGuard};
 use super::intact::is_intact;
 use super::pin::{self, BlobRef, Pinned};
+use crate::blob::note_damaged;
 use crate::capability::Capability;
 use crate::content::{Stat, Writer};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 impl LeaseGuard {
     /// Pins a blob whose bytes the caller has. The blob need not be stored yet. Returns whether its
@@ -68,6 +69,21 @@ impl LeaseGuard {
         let pinned = self.lock();
         let known = pinned.get(&stat.digest);
         known.is_some_and(|known| known.damaged == Some(stat.version))
+    }
+
+    /// If a job has failed with an error that damaged bytes can cause, records that no pinned blob
+    /// is verified any more. Damage may have changed no time. The next job that has the right bytes
+    /// then hashes the stored bytes. `failed` is the kind of the error.
+    pub(super) async fn distrust_after(&self, failed: Option<ErrorKind>) {
+        // A damaged layer may look as if it were too large or of an unknown format.
+        use ErrorKind::{Corrupt, OutOfRange, Unsupported};
+        if !matches!(failed, Some(Corrupt | OutOfRange | Unsupported)) {
+            return;
+        }
+        let pinned: Vec<Digest> = self.lock().keys().copied().collect();
+        for digest in pinned {
+            note_damaged(&self.store, &digest).await;
+        }
     }
 
     /// If the stored copy of a blob is known to be damaged, verifies the bytes of `writer` and
