@@ -93,6 +93,32 @@ fn changes() -> Vec<(&'static str, Tar)> {
             "links that go up",
             Tar::new().file("up/a/up/x", "n").file("a/up/.wh.file", ""),
         ),
+        (
+            "a whiteout through a link that leads through an absent directory",
+            Tar::new()
+                .symlink("beside", "absent/../a/b")
+                .file("beside/.wh.one", ""),
+        ),
+        (
+            "an opaque directory behind a link that leads through a file",
+            Tar::new()
+                .symlink("beyond", "file/../a/b")
+                .file("beyond/.wh..wh..opq", ""),
+        ),
+        (
+            "a whiteout through links that are a loop only if a directory exists",
+            Tar::new()
+                .symlink("to-absent", "absent")
+                .symlink("loop", "to-absent/../loop")
+                .file("loop/absent/.wh.x", ""),
+        ),
+        (
+            "a file behind a link that leads through the directory of a whiteout",
+            Tar::new()
+                .file("hollow/.wh.x", "")
+                .symlink("through", "hollow/../a")
+                .file("through/new", "n"),
+        ),
         ("a parent that is a file", Tar::new().file("file/new", "n")),
         (
             "a file for a directory",

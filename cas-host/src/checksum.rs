@@ -4,18 +4,24 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
 
+use rustix::fs::SeekFrom;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::copy_data::seek;
 use crate::{Pace, fill};
 
 /// Size in bytes of the buffer that files are read into.
 const BUFFER: usize = 256 << 10;
+/// A piece of a file that its checksum leaves out.
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Reads files and returns their checksums. May have a maximum rate.
 pub(crate) struct Sums {
     buffer: Box<[u8]>,
     pace: Pace,
+    with_zeros: bool,
 }
 
 impl Sums {
@@ -25,11 +31,54 @@ impl Sums {
         Sums {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             pace: Pace::new(per_second),
+            with_zeros: false,
         }
     }
 
-    /// Reads a file to its end. Returns its checksum, with 1 in place of 0.
-    pub(crate) fn of(&mut self, mut file: File) -> io::Result<u64> {
+    /// Returns a value whose checksums are of all bytes of a file, holes and zeros included.
+    pub(crate) fn with_zeros(self) -> Self {
+        Sums {
+            with_zeros: true,
+            ..self
+        }
+    }
+
+    /// Reads a file to its end, but not its holes. Returns its checksum, with 1 in place of 0.
+    ///
+    /// The file is divided into pieces of 4096 bytes. Pieces that have only zeros are left out, so
+    /// a hole and stored zeros give the same checksum. If pieces were left out before a piece, its
+    /// offset is added to the checksum. The checksum does not depend on zeros at the end, so the
+    /// caller must compare the sizes of files, too.
+    pub(crate) fn of(&mut self, file: File) -> io::Result<u64> {
+        if self.with_zeros {
+            return self.of_all(file);
+        }
+        let (mut sum, mut summed) = (Xxh3Default::new(), 0);
+        let mut at = 0;
+        while let Some(data) = seek(file.as_fd(), SeekFrom::Data(at), u64::MAX)? {
+            let Some(hole) = seek(file.as_fd(), SeekFrom::Hole(data), u64::MAX)? else {
+                break;
+            };
+            let piece = ZEROS.len() as u64;
+            at = data - data % piece;
+            let end = hole.next_multiple_of(piece);
+            while at < end {
+                let most = usize::try_from(end - at).map_or(BUFFER, |rest| rest.min(BUFFER));
+                let read = fill(&file, &mut self.buffer[..most], at)?;
+                if read == 0 {
+                    break;
+                }
+                self.pace.count(read as u64);
+                add(&mut sum, &mut summed, &self.buffer[..read], at);
+                at += read as u64;
+            }
+            at = end;
+        }
+        Ok(sum.digest().max(1))
+    }
+
+    /// Reads a file to its end. Returns the checksum of all its bytes, with 1 in place of 0.
+    fn of_all(&mut self, mut file: File) -> io::Result<u64> {
         let mut sum = Xxh3Default::new();
         loop {
             match file.read(&mut self.buffer) {
@@ -42,6 +91,22 @@ impl Sums {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Adds bytes of a file to its checksum, except pieces that have only zeros. `summed` is the end of
+/// the bytes that the checksum has.
+fn add(sum: &mut Xxh3Default, summed: &mut u64, bytes: &[u8], mut at: u64) {
+    for piece in bytes.chunks(ZEROS.len()) {
+        let end = at + piece.len() as u64;
+        if *piece != ZEROS[..piece.len()] {
+            if *summed != at {
+                sum.update(&at.to_le_bytes());
+            }
+            sum.update(piece);
+            *summed = end;
+        }
+        at = end;
     }
 }
 
@@ -70,6 +135,7 @@ pub fn sum_of_range(file: &File, range: Range<u64>, pace: &mut Pace) -> io::Resu
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
 
     use super::*;
 
@@ -86,6 +152,50 @@ mod tests {
         assert_eq!(of(b""), 0x2d06_8005_38d3_94c2);
         assert_eq!(of(b"root"), 0x0a5c_f7b9_9ae7_6577);
         assert_eq!(of(&[7; 300_003]), 0xe9cf_f0c2_8d57_0889);
+    }
+
+    #[test]
+    fn a_hole_and_zeros_have_the_same_checksum_wherever_they_are() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        let length = 3 * BUFFER as u64 + 5;
+        let sum = || Sums::new(None).of(File::open(&path).unwrap()).unwrap();
+        let mut found = vec![of(b"")];
+        for at in [0, 4095, 4096, 100_000, BUFFER as u64, length - 3] {
+            let file = File::create(&path).unwrap();
+            file.set_len(length).unwrap();
+            file.write_all_at(b"abc", at).unwrap();
+            let sparse = sum();
+            fs::write(&path, fs::read(&path).unwrap()).unwrap();
+            assert_eq!(sum(), sparse, "at {at}");
+            assert!(!found.contains(&sparse), "at {at}");
+            found.push(sparse);
+        }
+    }
+
+    /// The manifests of earlier releases contain such checksums.
+    #[test]
+    fn a_checksum_with_zeros_is_of_all_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        File::create(&path).unwrap().set_len(300_003).unwrap();
+        let file = || File::open(&path).unwrap();
+        let all = Sums::new(None).with_zeros().of(file()).unwrap();
+        let range = sum_of_range(&file(), 0..300_003, &mut Pace::new(None)).unwrap();
+        assert_eq!(all, range);
+        assert_ne!(all, Sums::new(None).of(file()).unwrap());
+    }
+
+    /// If the holes were read, the test would take minutes.
+    #[test]
+    fn holes_are_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        let file = File::create(&path).unwrap();
+        file.set_len(1 << 42).unwrap();
+        file.write_all_at(b"abc", 1 << 41).unwrap();
+        let found = Sums::new(None).of(File::open(&path).unwrap()).unwrap();
+        assert_ne!(found, of(b""));
     }
 
     #[test]

@@ -123,7 +123,8 @@ fn copy_through_memory(
     Ok(end - start)
 }
 
-fn seek(file: BorrowedFd<'_>, to: SeekFrom, size: u64) -> Result<Option<u64>, Errno> {
+/// Returns the offset of the next data or hole, or `None` if there is none before `size`.
+pub(crate) fn seek(file: BorrowedFd<'_>, to: SeekFrom, size: u64) -> Result<Option<u64>, Errno> {
     match calls::seek(file, to) {
         Ok(at) if at < size => Ok(Some(at)),
         Ok(_) | Err(Errno::NXIO) => Ok(None),

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
+#[path = "readers/odd.rs"]
+mod odd;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -355,9 +357,14 @@ fn peers(archive: &Path) -> Vec<Command> {
     .collect()
 }
 
+fn all() -> impl Iterator<Item = (&'static str, Tar, Read)> {
+    let all = [prefixes(), sparse(), others(), odd::all()];
+    all.into_iter().flatten()
+}
+
 #[test]
 fn what_readers_understand_differently_is_refused_or_warned_about() {
-    for (what, tar, expected) in [prefixes(), sparse(), others()].into_iter().flatten() {
+    for (what, tar, expected) in all() {
         let read = match read_all(&tar.file("after", "").end()) {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
@@ -382,7 +389,7 @@ fn what_readers_understand_differently_is_refused_or_warned_about() {
 fn what_is_read_without_a_warning_is_read_alike_by_others() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
     let archive = scratch.path().join("archive.tar");
-    for (what, tar, expected) in [prefixes(), sparse(), others()].into_iter().flatten() {
+    for (what, tar, expected) in all() {
         let As(path) = expected else { continue };
         // Python reads the times of GNU's header as a prefix, and the link's target does not exist.
         let other = ["GNU, times", "a hard link with a size"].contains(&what);
@@ -408,6 +415,15 @@ fn what_is_read_without_a_warning_is_read_alike_by_others() {
             fs::remove_dir_all(&place).unwrap();
         }
     }
+}
+
+#[test]
+fn a_global_header_at_the_end_gives_a_warning() {
+    let tar = Tar::new().file("x", "");
+    let tar = tar.extension(b'g', record("comment", "c"));
+    let (members, warnings) = read_all(&tar.end()).unwrap();
+    assert_eq!(members.len(), 1);
+    assert!(warnings[0].contains("the last member"), "{warnings:?}");
 }
 
 #[test]

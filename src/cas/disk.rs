@@ -192,7 +192,7 @@ impl Cas {
         let Some(snapshotter) = snapshotter.filter(|_| self.check_writable().is_ok()) else {
             return Ok(None);
         };
-        let chain_ids = unpack::verified_chain_ids(&self.store, manifest).await?;
+        let chain_ids = unpack::verified_chain_ids(&self.store, &**snapshotter, manifest).await?;
         let Some(top) = chain_ids.and_then(|chain_ids| chain_ids.last().copied()) else {
             return Ok(None);
         };

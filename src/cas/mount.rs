@@ -170,7 +170,8 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Mounted> {
         let snapshotter = self.snapshotter()?;
-        if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
+        let verified = unpack::verified_chain_ids(&self.store, &**snapshotter, manifest);
+        if let Some(chain_ids) = verified.await? {
             let parent = chain_ids.last().copied();
             match Mounted::make(snapshotter, new, parent).await {
                 // The image is not unpacked yet, or its snapshots were collected or lack files.

@@ -274,10 +274,11 @@ impl Layer {
                 self.warn_of_unset(owners::OWNER);
             }
             let applied = self.apply_member(&entry, reader);
-            applied.during("apply", Excerpt(&entry.path))?;
+            // If the member failed, it may succeed on top of the layers below.
             if self.needs_parents() {
                 return Ok(());
             }
+            applied.during("apply", Excerpt(&entry.path))?;
         }
         self.applied.entries = self.cost.entries();
         self.dirs.flush()?;

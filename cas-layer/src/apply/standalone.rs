@@ -12,10 +12,11 @@
 //!   the layers below.
 //!
 //! A layer *needs its parents* if its effects depend on the layers below it. This is the case if
-//! the layer has a hard link to a file of these layers, or removes a directory that it added
-//! itself. A layer also needs its parents if its effects take more than [`MAX_RECORDED`] bytes. A
-//! layer that needs its parents must be applied on top of them. Layers made by common tools rarely
-//! need their parents.
+//! the layer has a hard link to a file of these layers, removes a directory that it added itself,
+//! or has a path that leads into a directory of whiteouts and with `..` out of it. A layer also
+//! needs its parents if a path leads through too many links, or if its effects take more than
+//! [`MAX_RECORDED`] bytes. A layer that needs its parents must be applied on top of them. Layers
+//! made by common tools rarely need their parents.
 
 use cas_core::{Error, Result};
 
@@ -138,6 +139,12 @@ impl Layer {
         self.standalone.is_some() && self.seen.contains(&Fact::Purged(dir.inode))
     }
 
+    /// Returns whether a directory of a standalone layer contains only whiteouts. It then exists
+    /// only if the layers below have it.
+    pub(super) fn is_only_for_whiteouts(&self, dir: &Dir) -> bool {
+        self.standalone.is_some() && !self.seen.contains(&Fact::Kept(dir.inode))
+    }
+
     /// Returns whether a standalone layer hides what the layers below may have at the name.
     pub(super) fn hides(&self, dir: &Dir, name: &[u8]) -> bool {
         self.standalone.is_some()
@@ -212,4 +219,44 @@ fn named(dir: &Dir, name: &[u8]) -> Vec<u8> {
     let mut path = dir.path.clone();
     push(&mut path, name);
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::archive::Tar;
+
+    use crate::apply::Tree;
+    use crate::tar::Reader;
+
+    /// Whether the directory `c` exists depends on the layers below.
+    #[test]
+    fn a_layer_whose_paths_leave_a_directory_of_whiteouts_needs_its_parents() {
+        let link = |tar: Tar| tar.symlink("b", "c/../q");
+        let whiteout = || Tar::new().file("c/.wh.k", "");
+        let cases = [
+            (link(Tar::new()).file("b/.wh.x", ""), true),
+            (link(Tar::new()).file("b/.wh..wh..opq", ""), true),
+            (link(whiteout()).file("b/y", ""), true),
+            (link(whiteout()).hardlink("y", "b/x"), true),
+            (
+                Tar::new()
+                    .symlink("a", "c")
+                    .symlink("b", "a/../b")
+                    .file("b/.wh.x", ""),
+                true,
+            ),
+            (link(Tar::new()).file("b/y", ""), false),
+            (link(Tar::new().dir("c")).file("b/.wh.x", ""), false),
+            (link(Tar::new().file("c/y", "")).file("b/.wh.x", ""), false),
+            (whiteout().symlink("b", "c").file("b/.wh.x", ""), false),
+        ];
+        for (n, (tar, needs_parents)) in cases.into_iter().enumerate() {
+            let archive = tar.end();
+            let place = tempfile::tempdir().unwrap();
+            let tree = Tree::open(place.path()).unwrap();
+            let applied = tree.apply_standalone(&mut Reader::new(&archive[..]));
+            let (_, effects) = applied.unwrap();
+            assert_eq!(effects.is_none(), needs_parents, "case {n}");
+        }
+    }
 }

@@ -111,6 +111,10 @@ impl Layer {
         let found = |dir, count| Ok(Some((Place { dir, new: false }, count)));
         let levels = ahead.iter().take_while(|&&name| name == b"..").count();
         if levels > 0 {
+            // The layers below decide whether this directory exists, so that a path can leave it.
+            if self.is_only_for_whiteouts(&here.dir) {
+                self.require_parents();
+            }
             let dir = self.above(&here.dir, levels)?;
             return found(dir, levels);
         }
@@ -197,10 +201,10 @@ impl Layer {
     fn follow(&mut self, walk: &mut Walk, dir: &Rc<Dir>, name: &[u8]) -> Result<Option<Rc<Dir>>> {
         let link = dir.child(name)?;
         if let Some(known) = self.dirs.link(&link) {
-            walk.count_links(known.links)?;
+            self.count_links(walk, known.links)?;
             return self.real(&known.to).map(Some);
         }
-        walk.count_links(1)?;
+        self.count_links(walk, 1)?;
         let before = walk.links - 1;
         let target = os(calls::readlinkat(&dir.fd, name))?.into_bytes();
         let from = match target.first() {
@@ -212,6 +216,13 @@ impl Layer {
             self.dirs.remember_link(link, walk.links - before, to);
         }
         Ok(found)
+    }
+
+    /// Counts links that were followed. The layers below a standalone layer may have something else
+    /// at the names that led there.
+    fn count_links(&mut self, walk: &mut Walk, links: usize) -> Result<()> {
+        walk.links += links;
+        check_links(walk.links).inspect_err(|_| self.require_parents())
     }
 
     /// Opens the directory that is `levels` levels above another. The root is its own parent.
@@ -230,13 +241,6 @@ impl Layer {
         }
         self.cost.count_lookups(depth(path))?;
         self.dirs.open(path)
-    }
-}
-
-impl Walk {
-    fn count_links(&mut self, links: usize) -> Result<()> {
-        self.links += links;
-        check_links(self.links)
     }
 }
 

@@ -30,10 +30,11 @@ enum Format {
 
 impl Header {
     /// Returns the header of a block if its checksum is valid, over unsigned bytes or, as some old
-    /// writers computed it, over signed bytes.
+    /// writers computed it, over signed bytes. Other readers refuse a checksum in base 256.
     pub(super) fn new(block: [u8; BLOCK]) -> Result<Self> {
         let header = Header(block);
-        let stored = header.number(148..156, "checksum")?;
+        let field = &block[148..156];
+        let stored = octal(field).ok_or_else(|| malformed("checksum", field))?;
         // The checksum itself counts as spaces.
         let counted = [&block[..148], &[b' '; 8], &block[156..]];
         let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
@@ -138,12 +139,20 @@ impl Header {
         size.ok_or_else(|| malformed("size", field))
     }
 
-    /// Returns whether the field of the size has bytes other than NULs and spaces after its first
-    /// NUL. Returns false for a size in base 256.
-    pub(super) fn has_more_than_a_size(&self) -> bool {
-        let field = &self.0[124..136];
-        let rest = field.iter().skip_while(|&&byte| byte != 0);
-        field[0] & 0x80 == 0 && rest.into_iter().any(|byte| ![0, b' '].contains(byte))
+    /// Returns whether some readers refuse a numeric field, or find another number in it: see
+    /// [`is_odd`]. Some readers also check the numbers of a device if the member is not a device.
+    pub(super) fn has_odd_number(&self) -> bool {
+        let fields = [100..108, 108..116, 116..124, 124..136, 136..148, 148..156];
+        let devices = [329..337, 337..345].map(|field| &self.0[field]);
+        fields.into_iter().any(|field| is_odd(&self.0[field]))
+            || devices
+                .iter()
+                .any(|field| is_odd(field) || number(field).is_none())
+    }
+
+    /// Returns whether the name ends with a slash, before extensions give the member another name.
+    pub(super) fn has_slash(&self) -> bool {
+        text(&self.0[0..100]).ends_with(b"/")
     }
 
     /// Returns a numeric field, octal or base-256. An empty field is zero.
@@ -182,6 +191,16 @@ pub(super) fn number(field: &[u8]) -> Option<i64> {
         Some(first) if first & 0x80 != 0 => base256(field),
         _ => octal(field),
     }
+}
+
+/// Returns whether a field in octal digits has only spaces, or has bytes other than NULs and spaces
+/// after its first NUL. Some readers end a number at this NUL, even at the beginning of the field.
+pub(super) fn is_odd(field: &[u8]) -> bool {
+    let digits = text(field);
+    let is_padding = |byte: &u8| [0, b' '].contains(byte);
+    let is_blank = !digits.is_empty() && digits.iter().all(is_padding);
+    let is_octal = field.first().is_some_and(|first| first & 0x80 == 0);
+    is_octal && (is_blank || !field[digits.len()..].iter().all(is_padding))
 }
 
 fn base256(field: &[u8]) -> Option<i64> {
@@ -226,6 +245,23 @@ mod tests {
             number(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"),
             Some(i64::MAX)
         );
+        for odd in [
+            &b"\x0000017\0"[..],
+            b"17\x0017\0\0\0",
+            b"        ",
+            b" \0\0\0",
+        ] {
+            assert!(is_odd(odd), "{}", odd.escape_ascii());
+        }
+        for usual in [
+            &b"0000644\0"[..],
+            b"   644 \0",
+            b"644\0 \0",
+            b"\0\0\0\0",
+            b"\x80\0\x01",
+        ] {
+            assert!(!is_odd(usual), "{}", usual.escape_ascii());
+        }
         for bad in [
             &b"0000648\0"[..],
             b"-000644\0",

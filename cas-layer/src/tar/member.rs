@@ -26,7 +26,9 @@ impl<R: BufRead> Reader<R> {
             )));
         }
         let mut pax = waiting.pax.unwrap_or_default();
-        pax.odd.inspect(|odd| self.warn(odd));
+        for odd in &pax.odd {
+            self.warn(odd);
+        }
         let sparse_name = pax.sparse.name.take();
         if let (Some(name), Some(path)) = (&sparse_name, &pax.path)
             && name != path
@@ -57,6 +59,12 @@ impl<R: BufRead> Reader<R> {
             b'7' => {
                 self.warn("a contiguous file is read as a regular file; some readers refuse it");
             }
+            0 if path.ends_with(b"/") != header.has_slash() => {
+                self.warn(
+                    "of two names of a member in the old format, one ends with a slash, as the \
+                     name of a directory; some readers use the other one",
+                );
+            }
             _ => {}
         }
         let named = |error: Error| error.subject(Excerpt(&path));
@@ -77,6 +85,9 @@ impl<R: BufRead> Reader<R> {
             return Err(named(Error::corrupt(
                 "the member has a sparse map, but is not a regular file; create the archive again",
             )));
+        }
+        if let Some(map) = &map {
+            self.warn_of_sparse(header, map);
         }
         let (size, regions) = match map {
             Some(map) => (map.size, Some(map.regions)),
@@ -102,6 +113,20 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
+    /// Warns of a sparse file that some readers refuse or read differently.
+    fn warn_of_sparse(&mut self, header: &Header, map: &Map) {
+        let last = map.regions.last();
+        if last.map(|last| last.offset + last.length) != Some(map.size) {
+            self.warn(
+                "the map of a sparse file does not reach the end of the file; some readers end the \
+                 file with the map, or refuse it",
+            );
+        }
+        if header.type_flag() == 0 {
+            self.warn("a sparse file has the old type of a file; some readers refuse it");
+        }
+    }
+
     /// Returns the number of bytes stored for a member. The same number locates the next header.
     /// For a file, a size in a pax record takes precedence over the size in the header.
     ///
@@ -121,11 +146,6 @@ impl<R: BufRead> Reader<R> {
             return Ok(0);
         }
         let declared = header.size()?;
-        if header.has_more_than_a_size() {
-            self.warn(
-                "a size in a header has other bytes after the number; some readers refuse it",
-            );
-        }
         let size = pax.unwrap_or(declared);
         if ![0, OCTAL, size].contains(&declared) {
             self.warn(

@@ -10,8 +10,12 @@
 //! as these engines do. Most of these properties cause a warning. Examples:
 //!
 //! - The stream ends after a complete member, without padding or end blocks.
-//! - A global pax header sets metadata, which is ignored. A global header that sets a path, a link,
-//!   a size or anything about sparse files is refused.
+//! - A global pax header sets metadata, which is ignored. A global header with a record of a path,
+//!   a link, a size or a sparse file is refused, even if the record is empty.
+//! - A numeric field has a NUL before its number, or other bytes after the number. In the size of a
+//!   file, and in the map of an old GNU sparse file, a NUL before a number is refused.
+//! - The map of a sparse file does not reach the end of the file. Two different maps or sizes of a
+//!   sparse file are refused.
 //! - A header has a prefix, but its format does not define one.
 //! - The name of a file ends with a slash.
 //! - A member that is not a file has a size, which is ignored.
@@ -122,6 +126,7 @@ impl<R: BufRead> Reader<R> {
 
     fn next_member(&mut self, mut stated: Option<&mut Stated>) -> Result<Option<Entry>> {
         let mut waiting = Extensions::default();
+        let mut follows_global = false;
         while let Some(header) = self.header(&waiting)? {
             match header.type_flag() {
                 b'x' => {
@@ -140,6 +145,7 @@ impl<R: BufRead> Reader<R> {
                         );
                     }
                     self.global(&header)?;
+                    follows_global = true;
                     if let Some(stated) = &mut stated {
                         stated.follows_global = true;
                     }
@@ -168,6 +174,9 @@ impl<R: BufRead> Reader<R> {
                     return Ok(Some(member));
                 }
             }
+        }
+        if follows_global {
+            self.warn("a global pax header is the last member; some readers refuse it");
         }
         Ok(None)
     }
@@ -198,7 +207,14 @@ impl<R: BufRead> Reader<R> {
             return self.end(waiting);
         };
         if block != [0; BLOCK] {
-            return Header::new(block).map(Some);
+            let header = Header::new(block)?;
+            if header.has_odd_number() {
+                self.warn(
+                    "a numeric field in a header is not a number with only spaces before it, and \
+                     only spaces and NULs after it; some readers refuse it, or find another number",
+                );
+            }
+            return Ok(Some(header));
         }
         match self.block()? {
             None => self.warn("the archive has one end block instead of two"),
@@ -333,6 +349,9 @@ impl<R: BufRead> Reader<R> {
                 "a global pax header has a record of a path, a link, a size or a sparse file; \
                  create the archive again without this header",
             ));
+        }
+        for odd in &pax.odd {
+            self.warn(odd);
         }
         if pax.sets_metadata() {
             self.warn("a global pax header is ignored, as container engines ignore it");

@@ -12,8 +12,11 @@ use super::message::shown;
 pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// The warnings about records that container engines and other readers understand differently.
-const EMPTY: &str = "a pax record of a path, a link or a size is empty; it is ignored, but some \
-                     readers use it";
+const EMPTY: &str = "a pax record of a path, a link, a size, an owner, a group or a time is empty; \
+                     it is ignored, but some readers use it";
+const ODD_SIZE: &str = "the pax records of a sparse file have a size that its version of the \
+                        format does not use; some readers take the map for bytes of the file, or \
+                        do not make the file sparse";
 const STAR: &str = "a pax record marks a file as sparse in the format of star; the file is read as \
                     a regular file, but some readers make it sparse";
 
@@ -33,8 +36,10 @@ pub(super) struct Pax {
     /// The names of these attributes.
     refused: BTreeSet<Vec<u8>>,
     pub(super) sparse: Sparse,
-    /// A warning, if some readers understand the records differently.
-    pub(super) odd: Option<&'static str>,
+    /// Whether there is a record of a path, a link or a size, even an empty one.
+    has_layout: bool,
+    /// Warnings about records that some readers understand differently.
+    pub(super) odd: BTreeSet<&'static str>,
 }
 
 /// The `GNU.sparse.*` records.
@@ -45,8 +50,12 @@ pub(super) struct Sparse {
     pub(super) in_body: bool,
     minor: Option<u8>,
     pub(super) size: Option<u64>,
+    /// Whether the record of the size is the one of the versions before 1.0.
+    has_old_size: bool,
     pub(super) count: Option<u64>,
     pub(super) map: Option<Vec<Region>>,
+    /// Whether one record has the whole map.
+    has_whole_map: bool,
     offset: Option<u64>,
 }
 
@@ -72,14 +81,18 @@ impl Pax {
             ));
         }
         pax.sparse.check()?;
+        if pax.sparse.is_some() && pax.sparse.has_odd_size(pax.size) {
+            pax.odd.insert(ODD_SIZE);
+        }
         pax.left_out = pax.refused.iter().map(|name| shown(name)).collect();
         check_xattrs(pax.xattrs.iter().map(|(n, v)| (&n[..], &v[..])))?;
         Ok(pax)
     }
 
-    /// Returns whether a record changes the paths, the link targets or the bytes of members.
+    /// Returns whether a record may change the paths, the link targets or the bytes of members.
+    /// Some readers use even an empty record.
     pub(super) fn affects_layout(&self) -> bool {
-        self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
+        self.has_layout || self.sparse.is_some()
     }
 
     /// Returns whether a record changes the metadata of members.
@@ -94,8 +107,10 @@ impl Pax {
         }
         // POSIX: an empty value deletes the record.
         let some = !value.is_empty();
-        if !some && matches!(key, b"path" | b"linkpath" | b"size") {
-            self.odd = Some(EMPTY);
+        let is_layout = matches!(key, b"path" | b"linkpath" | b"size");
+        self.has_layout |= is_layout;
+        if !some && (is_layout || matches!(key, b"uid" | b"gid" | b"mtime")) {
+            self.odd.insert(EMPTY);
         }
         match key {
             b"path" => self.path = some.then(|| name(key, value)).transpose()?,
@@ -104,8 +119,8 @@ impl Pax {
             b"uid" => self.uid = some.then(|| decimal(key, value)).transpose()?,
             b"gid" => self.gid = some.then(|| decimal(key, value)).transpose()?,
             b"mtime" => self.mtime = some.then(|| time(value)).transpose()?,
-            b"SCHILY.realsize" => self.odd = Some(STAR),
-            b"SCHILY.filetype" if value == b"sparse" => self.odd = Some(STAR),
+            b"SCHILY.realsize" => _ = self.odd.insert(STAR),
+            b"SCHILY.filetype" if value == b"sparse" => _ = self.odd.insert(STAR),
             _ => {
                 if let Some(field) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.set(field, key, value)?;
@@ -159,6 +174,12 @@ impl Sparse {
             || self.map.is_some()
     }
 
+    /// Returns whether the version of the format does not use the record of the full size, or the
+    /// record `stored`, which gives the number of stored bytes.
+    fn has_odd_size(&self, stored: Option<u64>) -> bool {
+        self.in_body == self.has_old_size || (self.in_body && stored.is_some())
+    }
+
     /// Refuses combinations that some readers take for a sparse file and others do not.
     fn check(&self) -> Result<()> {
         let whole = match (&self.map, self.in_body) {
@@ -182,9 +203,15 @@ impl Sparse {
             b"minor" if value == b"0" || value == b"1" => self.minor = Some(value[0]),
             b"major" | b"minor" => return Err(bad(key, value)),
             b"name" => self.name = Some(name(key, value)?),
-            b"size" | b"realsize" => self.size = Some(decimal(key, value)?),
-            b"numblocks" => self.count = Some(decimal(key, value)?),
+            b"size" | b"realsize" => {
+                self.has_old_size |= field == b"size";
+                set_once(&mut self.size, key, value)?;
+            }
+            b"numblocks" => set_once(&mut self.count, key, value)?,
             b"offset" => {
+                if self.has_whole_map {
+                    return Err(given_twice(key));
+                }
                 if self.offset.replace(decimal(key, value)?).is_some() {
                     return Err(bad(key, value));
                 }
@@ -194,7 +221,10 @@ impl Sparse {
                 self.push(offset, decimal(key, value)?)?;
             }
             b"map" => {
-                self.map = Some(Vec::new());
+                if self.map.replace(Vec::new()).is_some() {
+                    return Err(given_twice(key));
+                }
+                self.has_whole_map = true;
                 let mut numbers = value.split(|&byte| byte == b',');
                 while let Some(offset) = numbers.next().filter(|_| !value.is_empty()) {
                     let length = numbers.next().ok_or_else(|| bad(key, value))?;
@@ -209,6 +239,23 @@ impl Sparse {
     fn push(&mut self, offset: u64, length: u64) -> Result<()> {
         push(self.map.get_or_insert_default(), offset, length)
     }
+}
+
+/// Sets the number of a record. Of two numbers, some readers use the first, and others the last.
+fn set_once(slot: &mut Option<u64>, key: &[u8], value: &[u8]) -> Result<()> {
+    let number = decimal(key, value)?;
+    match slot.replace(number) {
+        Some(other) if other != number => Err(given_twice(key)),
+        _ => Ok(()),
+    }
+}
+
+fn given_twice(key: &[u8]) -> Error {
+    Error::corrupt(format!(
+        "the pax records of the sparse file give its size, its map or its number of regions twice, \
+         the second time as {}; create the archive again",
+        shown(key)
+    ))
 }
 
 /// Adds a region to a map, up to the limit.

@@ -3,7 +3,7 @@
 use cas_core::{Error, Result, limit};
 
 use super::entry::Region;
-use super::header::{BLOCK, Header, number};
+use super::header::{BLOCK, Header, is_odd, number};
 use super::pax::{decimal, push};
 
 /// A map as the archive declares it, and the size of the file including holes.
@@ -55,7 +55,7 @@ pub(super) fn old_gnu(
     header: &Header,
     mut next: impl FnMut() -> Result<[u8; BLOCK]>,
 ) -> Result<Map> {
-    let size = number(&header.0[483..495]).and_then(|size| u64::try_from(size).ok());
+    let size = only_number(&header.0[483..495]);
     let size = size.ok_or_else(|| {
         Error::corrupt(
             "the size of the sparse file is not a valid number; create the archive again",
@@ -70,16 +70,20 @@ pub(super) fn old_gnu(
     Ok(Map { regions, size })
 }
 
+/// Returns the number in a field. Returns `None` if there is none, or if some readers find another
+/// number or none in the field. They would give the file other bytes.
+fn only_number(field: &[u8]) -> Option<u64> {
+    let found = number(field).filter(|_| field[0] != 0 && !is_odd(field))?;
+    u64::try_from(found).ok()
+}
+
 /// Reads a table of offsets and lengths. Returns `false` if a slot is empty, which ends the map.
 fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
     for slot in slots.chunks_exact(24) {
-        if slot[0] == 0 && slot[12] == 0 {
+        if slot == [0; 24] {
             return Ok(false);
         }
-        let numbers = number(&slot[..12]).zip(number(&slot[12..]));
-        let Some((Ok(offset), Ok(length))) =
-            numbers.map(|(offset, length)| (u64::try_from(offset), u64::try_from(length)))
-        else {
+        let Some((offset, length)) = only_number(&slot[..12]).zip(only_number(&slot[12..])) else {
             return Err(Error::corrupt(
                 "a sparse region is not a pair of valid numbers; create the archive again",
             ));

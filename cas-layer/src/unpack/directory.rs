@@ -11,17 +11,17 @@ use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
 use super::new_directory::new_directory;
-use super::{LayersFrom, layers_with_diff_ids, parts};
+use super::{LayersFrom, check_types, layers_with_diff_ids, parts};
 use crate::apply::Tree;
-use crate::flow::{self, LayerSource};
+use crate::flow::{self, Accept, LayerSource};
 
 /// Who may enter the directory that an image is unpacked into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
     /// The users that the mode of the root directory in the image lets in. If no layer states this
-    /// mode, all users may enter a new directory, and an existing directory keeps its mode. If all
-    /// users can reach device nodes, or programs that are set-id or have capabilities, the progress
-    /// receives a warning.
+    /// mode, all users may enter a new directory, and an existing directory keeps its mode. If
+    /// other users can reach device nodes, or programs that are set-id or have capabilities, the
+    /// progress receives a warning.
     #[default]
     AsImage,
     /// Only the user that unpacks.
@@ -111,6 +111,7 @@ async fn unpack(
     progress: &Arc<dyn Progress>,
 ) -> Result<NewDirectory> {
     let layers = layers_with_diff_ids(from.store, manifest).await?;
+    check_types(&layers, Accept::Tars)?;
     let waiter = Waiter::new();
     let sources = from.open(&layers, &waiter).await?;
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
@@ -147,7 +148,7 @@ fn fill(
     Ok(new)
 }
 
-/// Warns if all users can reach device nodes or privileged programs of the image.
+/// Warns if other users can reach device nodes or privileged programs of the image.
 fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
     let exposed = match cas_host::exposed(path) {
         Ok(None) => return,
@@ -155,16 +156,17 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
         Err(error) => {
             return progress.warn(&format!(
                 "cannot find out whether other users can reach device nodes or privileged \
-                 programs in {}: {error}; to be safe, close the directory with `chmod 700`",
+                 programs in {}: {error}; to be safe, make the directory yours with `chown` and close \
+                 it with `chmod 700`",
                 path.display()
             ));
         }
     };
     let (count, first) = (exposed.count, exposed.first.display());
     progress.warn(&format!(
-        "every user can reach device nodes or privileged programs, for example {first} ({count} in \
-         total); close the directory with `chmod 700`, or unpack the image with \
-         `cas unpack --private`"
+        "other users can reach device nodes or privileged programs, for example {first} ({count} \
+         in total); make the directory yours with `chown` and close it with `chmod 700`, or unpack \
+         the image with `cas unpack --private`"
     ));
 }
 

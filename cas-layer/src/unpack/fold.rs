@@ -8,7 +8,7 @@ use cas_core::progress::Progress;
 use cas_core::{Manifest, Result, pool};
 
 use super::cancel::Waiter;
-use super::{LayersFrom, layers_with_diff_ids, parts};
+use super::{LayersFrom, check_types, layers_with_diff_ids, parts};
 use crate::flow::{self, Accept, Confine};
 
 /// Calls `read` for each layer, lowest first. `read` receives a value that it may change, and the
@@ -62,6 +62,7 @@ where
     F: FnMut(&mut T, &mut dyn BufRead) -> Result<()> + Send + 'static,
 {
     let layers = layers_with_diff_ids(from.store, manifest).await?;
+    check_types(&layers, Accept::Tars)?;
     let waiter = Waiter::new();
     let sources = from.open(&layers, &waiter).await?;
     let (reporter, name) = (Arc::clone(progress), item.to_owned());

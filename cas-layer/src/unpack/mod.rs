@@ -36,8 +36,9 @@ mod unpacking;
 
 use std::io::Read;
 
-use cas_core::image::{self, UNCOMPRESSED};
+use cas_core::image::{self, UNCOMPRESSED, not_a_tar};
 use cas_core::lease::{self, BlobRef};
+use cas_core::platform::EROFS;
 use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
@@ -58,7 +59,7 @@ pub use self::blob::Blob;
 use self::blob::CheckedBlob;
 use self::cancel::Waiter;
 use crate::codec::Compression;
-use crate::flow::LayerSource;
+use crate::flow::{Accept, LayerSource};
 
 /// A layer that is in the store.
 struct StoredLayer {
@@ -104,11 +105,16 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
 /// damaged, or does not match the manifest; `OutOfRange` if the configuration is too large to be
-/// read; `Unsupported` if the image is an artifact or lists a blob that is not a layer, or if the
-/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`; errors of the
-/// store.
-pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
+/// read; `Unsupported` if the image is an artifact or lists a blob that is not a layer, if the
+/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`, or if a layer
+/// is an EROFS image by its type, and `snapshotter` only supports tars; errors of the store.
+pub async fn verified_chain_ids(
+    store: &Store,
+    snapshotter: &dyn Snapshotter,
+    manifest: &Manifest,
+) -> Result<Option<Vec<Digest>>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
+    check_types(&layers, accepted_by(snapshotter))?;
     for (layer, diff_id) in &layers {
         if is_unverified(store, layer, diff_id).await? {
             return Ok(None);
@@ -125,6 +131,27 @@ async fn layers_with_diff_ids(
 ) -> Result<Vec<(Descriptor, Digest)>> {
     let config = image::image_config(store.content.as_ref(), &manifest.config).await?;
     image::layers(manifest, &config)
+}
+
+/// Returns which layers a snapshotter can have: only tars, or also EROFS images.
+fn accepted_by(snapshotter: &dyn Snapshotter) -> Accept {
+    match snapshotter.os_features().contains(&EROFS) {
+        true => Accept::TarsAndImages,
+        false => Accept::Tars,
+    }
+}
+
+/// Checks the types of layers before any layer is fetched or read. Only the type counts, so that
+/// the outcome does not depend on what is stored already.
+///
+/// # Errors
+/// `Unsupported` for a layer that is an EROFS image by its type, if only tars are accepted.
+fn check_types(layers: &[(Descriptor, Digest)], accept: Accept) -> Result<()> {
+    let mut layers = layers.iter().map(|(layer, _)| layer);
+    match layers.find(|layer| layer.media_type.is_erofs()) {
+        Some(image) if accept == Accept::Tars => Err(not_a_tar(image).operation("unpack")),
+        _ => Ok(()),
+    }
 }
 
 /// Where the layers of an image are read from.

@@ -6,10 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
-use cas_core::image::not_a_tar;
 use cas_core::labels::{self, LEASE, VERIFIED_LAYER};
 use cas_core::lease::{self, BlobRef, LeaseGuard};
-use cas_core::platform::EROFS;
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind, chain_ids};
 use cas_core::transfer::{ImageQuota, Quota};
@@ -22,7 +20,10 @@ use super::jobs::Jobs;
 use super::kept_layer::{self, KeptLayer};
 use super::on_demand::{LayerTable, Recorded, TableSource};
 use super::standalone::StandaloneLayer;
-use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
+use super::{
+    StoredLayer, accepted_by, check_types, is_unverified, layers_with_diff_ids, on_demand, parts,
+    record_diff_id,
+};
 use crate::apply::ImageCost;
 use crate::flow::{self, Accept, Confine};
 
@@ -242,7 +243,7 @@ impl<'a> Unpacking<'a> {
             self.guard.pin_all(&parts(manifest)).await?;
         }
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
-        self.check_types()?;
+        check_types(&self.layers, self.accept())?;
         self.manifest_id = on_demand::manifest_id(manifest)?;
         self.chain = if !self.tables.is_empty() {
             on_demand::chain_with(&self.layers, &self.tables)
@@ -455,25 +456,7 @@ impl<'a> Unpacking<'a> {
 
     /// Returns which layers the snapshotter can have: only tars, or also EROFS images.
     pub(super) fn accept(&self) -> Accept {
-        match self.target.snapshotter.os_features().contains(&EROFS) {
-            true => Accept::TarsAndImages,
-            false => Accept::Tars,
-        }
-    }
-
-    /// Checks, before any layer is fetched or read, that the snapshotter can have the layers.
-    ///
-    /// # Errors
-    /// `Unsupported` for a layer that is an EROFS image by its type, if the snapshotter can only
-    /// have tars.
-    fn check_types(&self) -> Result<()> {
-        let mut layers = self.layers.iter();
-        match layers.find(|(layer, _)| layer.media_type.is_erofs()) {
-            Some((layer, _)) if self.accept() == Accept::Tars => {
-                Err(not_a_tar(layer).operation("unpack"))
-            }
-            _ => Ok(()),
-        }
+        accepted_by(&**self.target.snapshotter)
     }
 
     fn name(&self) -> &'static str {

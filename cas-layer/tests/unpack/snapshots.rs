@@ -9,7 +9,7 @@ use cas_core::media_type::DiffCompression;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{ContentExt, Digest, Labels, Manifest, MediaType, Snapshotter};
-use cas_layer::unpack::{Target, to_snapshots, verified_chain_ids};
+use cas_layer::unpack::{Entrance, Target, to_directory, to_snapshots, verified_chain_ids};
 use snapshot_native::NativeSnapshotter;
 
 use super::{LAYERS, expected, image, image_of, silent, store, tar_of, tree};
@@ -176,8 +176,8 @@ async fn layers_are_verified_although_their_snapshots_exist() {
             .unwrap();
         let error = unpack(&wrong).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{place}");
-        let chain = verified_chain_ids(&store, &wrong).await.unwrap();
-        assert_eq!(chain, None, "{place}");
+        let chain = verified_chain_ids(&store, &*snapshotter, &wrong).await;
+        assert_eq!(chain.unwrap(), None, "{place}");
     }
     // The same layers in another compression are the same layers.
     for kind in &kinds {
@@ -186,6 +186,40 @@ async fn layers_are_verified_although_their_snapshots_exist() {
         assert_eq!(unpack(&same).await.unwrap(), top, "{kind}");
     }
     assert_eq!(committed(&*snapshotter).await, made);
+}
+
+/// Only the type counts: not the bytes, and not what another image has left in the root.
+#[tokio::test]
+async fn a_tar_with_the_type_of_an_erofs_image_is_refused_although_its_snapshot_exists() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let tars: Vec<Vec<u8>> = LAYERS.iter().map(tar_of).collect();
+    let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
+    let typed = async |kind: MediaType| {
+        let layers = tars.iter().map(|tar| (kind.clone(), gzip(tar)));
+        image_of(&store, layers.collect(), &diff_ids).await
+    };
+    let good = typed(MediaType::OCI_LAYER_GZIP).await;
+    let top = to_snapshots(&store, target(&snapshotter, &root), &good, &silent()).await;
+    let chain = verified_chain_ids(&store, &*snapshotter, &good).await;
+    assert_eq!(chain.unwrap().unwrap().last().copied(), top.unwrap());
+    let wrong = typed(MediaType::from("application/vnd.erofs.layer.v1+gzip")).await;
+    let directory = root.path().join("plain");
+    let unpacked = to_snapshots(&store, target(&snapshotter, &root), &wrong, &silent()).await;
+    let chain = verified_chain_ids(&store, &*snapshotter, &wrong).await;
+    for outcome in [
+        unpacked.map(|_| ()),
+        chain.map(|_| ()),
+        to_directory(&store, &wrong, &directory, Entrance::AsImage, &silent()).await,
+    ] {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(
+            error.to_string().contains("found an EROFS image of type"),
+            "{error}"
+        );
+    }
+    assert!(!directory.exists());
 }
 
 #[tokio::test]

@@ -245,11 +245,13 @@ impl Cas {
         manifest: &Manifest,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
-        if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
+        let snapshotter = self.snapshotter()?;
+        let verified = unpack::verified_chain_ids(&self.store, &**snapshotter, manifest);
+        if let Some(chain_ids) = verified.await? {
             let Some(top) = chain_ids.last() else {
                 return Ok(());
             };
-            if self.snapshotter()?.stat(&top.to_string()).await?.is_some() {
+            if snapshotter.stat(&top.to_string()).await?.is_some() {
                 return Ok(());
             }
         }
