@@ -65,6 +65,16 @@ fn open_scratch() -> tempfile::TempDir {
     scratch
 }
 
+/// Returns whether the user 65534 can reach a file.
+fn reached(path: &Path) -> bool {
+    let mut other = Command::new("setpriv");
+    other
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg("stat")
+        .arg(path);
+    other.output().unwrap().status.success()
+}
+
 #[test]
 fn an_unpack_says_once_what_others_can_reach_and_private_closes_it() {
     if !can(&["setpriv"]) {
@@ -83,24 +93,7 @@ fn an_unpack_says_once_what_others_can_reach_and_private_closes_it() {
     assert!(said.contains(open.to_str().unwrap()), "{said}");
     assert!(said.contains("--private"), "{said}");
     assert_eq!(mode(&open), 0o755);
-    let reached = |target: &Path| {
-        let mut other = Command::new("setpriv");
-        other.args([
-            "--reuid",
-            "65534",
-            "--regid",
-            "65534",
-            "--clear-groups",
-            "stat",
-        ]);
-        other
-            .arg(target.join("su"))
-            .output()
-            .unwrap()
-            .status
-            .success()
-    };
-    assert!(reached(&open));
+    assert!(reached(&open.join("su")));
 
     fs::create_dir(&made).unwrap();
     fs::set_permissions(&made, Permissions::from_mode(0o777)).unwrap();
@@ -108,7 +101,29 @@ fn an_unpack_says_once_what_others_can_reach_and_private_closes_it() {
         assert_eq!(unpack(&root, target, &["--private"]), "");
         assert_eq!(mode(target), 0o700);
         assert_eq!(mode(&target.join("su")), 0o4755);
-        assert!(!reached(target));
+        assert!(!reached(&target.join("su")));
+    }
+}
+
+#[test]
+fn the_owner_of_a_directory_is_another_user() {
+    if !can(&["setpriv"]) {
+        return;
+    }
+    let scratch = open_scratch();
+    let target = scratch.path().join("tree");
+    for (directory, program) in [("./", "su"), ("d/", "d/su")] {
+        let directory = Header::new(b'5', directory).mode(0o700).owner(65534, 0);
+        let program_of_root = Header::new(b'0', program).mode(0o4755);
+        let files = Tar::new().member(directory, "").member(program_of_root, "");
+        let root = imported(scratch.path(), 0o755, files);
+        let said = unpack(&root, &target, &[]);
+        assert!(said.contains("(1 in total)"), "{program}: {said}");
+        assert!(reached(&target.join(program)), "{program}");
+        fs::remove_dir_all(&target).unwrap();
+        assert_eq!(unpack(&root, &target, &["--private"]), "", "{program}");
+        assert!(!reached(&target.join(program)), "{program}");
+        fs::remove_dir_all(&target).unwrap();
     }
 }
 

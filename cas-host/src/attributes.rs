@@ -54,15 +54,21 @@ impl Attributes<'_> {
 
     /// Returns the names and values of the attributes whose names `wanted` accepts.
     fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<Attribute>, Errno> {
+        let names = self.names(wanted)?.into_iter();
+        let read = |name: Vec<u8>| self.value(&name).map(|value| (name, value));
+        names.map(read).collect()
+    }
+
+    /// Returns the names of the attributes whose names `wanted` accepts, in any order. Returns an
+    /// empty list if the file system does not support extended attributes.
+    pub(crate) fn names(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             names => names?,
         };
         let names = names.split(|byte| *byte == 0);
         let names = names.filter(|name| !name.is_empty() && wanted(name));
-        names
-            .map(|name| Ok((name.to_vec(), self.value(name)?)))
-            .collect()
+        Ok(names.map(<[u8]>::to_vec).collect())
     }
 
     fn list(&self) -> Result<Vec<u8>, Errno> {
@@ -72,7 +78,8 @@ impl Attributes<'_> {
         })
     }
 
-    fn value(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    /// Returns the value of an attribute.
+    pub(crate) fn value(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
         read_all(|buffer| match self {
             Attributes::Open(fd) => calls::fgetxattr(fd, name, buffer),
             Attributes::Named(path) => calls::lgetxattr(path, name, buffer),

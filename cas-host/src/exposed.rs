@@ -16,6 +16,8 @@ use rustix::path::Arg;
 use crate::calls::{self, undisturbed};
 use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
+/// The permission of the owner to run a program.
+const OWNER: u32 = 0o100;
 /// The permission of all users to search a directory or run a program.
 const ALL: u32 = 0o001;
 /// The permission of a group to search a directory or run a program. If the file has an ACL, this
@@ -43,10 +45,10 @@ pub struct Exposed {
 /// reach. Returns their number and the path of one of them, or `None` if there are none or if other
 /// users cannot reach `path`.
 ///
-/// A privileged program is set-id or has capabilities, and other users can run it. A device node
-/// counts whatever its own permissions are. On a mount with the option `nodev`, device nodes do not
-/// count. On a mount with the option `nosuid`, programs do not count. Does not search file systems
-/// that are mounted below `path`.
+/// Other users are all except root and the user of this process. A privileged program is set-id or
+/// has capabilities, and other users can run it. A device node counts whatever its own permissions
+/// are. On a mount with the option `nodev`, device nodes do not count. On a mount with the option
+/// `nosuid`, programs do not count. Does not search file systems that are mounted below `path`.
 ///
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.
@@ -54,7 +56,8 @@ pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
     let path = undisturbed(|| path.canonicalize())?;
     for above in path.ancestors() {
         let found = undisturbed(|| above.metadata())?;
-        if !is_open(found.mode(), found.gid(), || has_attribute(above, ACL)) {
+        let has_acl = || has_attribute(above, ACL);
+        if !is_foreign(found.uid()) && !is_open(found.mode(), found.gid(), has_acl) {
             return Ok(None);
         }
     }
@@ -83,15 +86,24 @@ struct Search {
 
 impl Search {
     fn counts(&self, at: At<'_>) -> bool {
-        let has = |bits: u32| at.stat.st_mode & bits == bits;
         match at.file_type() {
             FileType::CharacterDevice | FileType::BlockDevice => self.devices,
-            FileType::RegularFile if self.programs => {
-                is_open_to_others(at) && (has(SET_UID) || has(SET_GID) || has_capabilities(at))
-            }
+            FileType::RegularFile => self.programs && is_privileged(at),
             _ => false,
         }
     }
+}
+
+/// Returns whether a file is a program that gives rights to other users when they run it.
+fn is_privileged(at: At<'_>) -> bool {
+    let has = |bits: u32| at.stat.st_mode & bits == bits;
+    if is_open_to_others(at) {
+        return has(SET_UID) || has(SET_GID) || has_capabilities(at);
+    }
+    // A set-user-ID program gives its owner no rights. The owner can let themselves run the
+    // program, and the program keeps its capabilities. If the owner is not a member of the group,
+    // such a change takes the mark of a set-group-ID program away.
+    is_foreign(at.stat.st_uid) && (has(SET_GID | OWNER) || has_capabilities(at))
 }
 
 /// Returns whether a program has capabilities. Returns false if the attribute cannot be read.
@@ -103,15 +115,22 @@ fn has_attribute(path: impl Arg + Copy, name: &CStr) -> bool {
     calls::lgetxattr(path, name, &mut []).is_ok()
 }
 
-/// Returns whether other users can search this directory or run this program.
+/// Returns whether the permissions of this directory or program let others than its owner search or
+/// run it.
 fn is_open_to_others(at: At<'_>) -> bool {
     is_open(at.stat.st_mode, at.stat.st_gid, || {
         has_attribute(&*proc_path_of(at.dir, at.name.to_bytes()), ACL)
     })
 }
 
-/// Returns whether the permissions of a file let other users search or run it: all users, a group
-/// other than the group of this process, or users and groups that an ACL names.
+/// Returns whether this user is neither root nor the user of this process. A directory of such a
+/// user is open to that user whatever its mode is, because the owner can change the mode.
+fn is_foreign(user: u32) -> bool {
+    user != 0 && user != rustix::process::geteuid().as_raw()
+}
+
+/// Returns whether the permissions of a file let others than its owner search or run it: all users,
+/// a group other than the group of this process, or users and groups that an ACL names.
 fn is_open(mode: u32, group: u32, has_acl: impl FnOnce() -> bool) -> bool {
     let is_other = || group != rustix::process::getegid().as_raw();
     mode & ALL != 0 || mode & GROUP != 0 && (is_other() || has_acl())
@@ -135,7 +154,7 @@ impl Visit for Search {
 
     /// Skips a directory that others cannot enter.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
-        match is_open_to_others(at) {
+        match is_foreign(at.stat.st_uid) || is_open_to_others(at) {
             false => Err(Errno::NOENT),
             true => open_below(at),
         }
@@ -257,6 +276,52 @@ mod tests {
         let no_flags = rustix::fs::XattrFlags::empty();
         calls::lsetxattr(&root, ACL, &acl, no_flags).unwrap();
         assert_eq!(exposed(&root).unwrap().unwrap().count, 1);
+    }
+
+    #[test]
+    fn an_owner_other_than_root_is_another_user() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+        close(temp.path(), 0o755);
+        let root = temp.path().join("root");
+        let give = |path: &Path| std::os::unix::fs::chown(path, Some(4321), None).unwrap();
+        let count = || exposed(&root).unwrap().map_or(0, |exposed| exposed.count);
+        file(root.join("dir/uid"), 0o4755);
+        let dir = root.join("dir");
+        for (above, closed) in [
+            (temp.path(), 0o700),
+            (root.as_path(), 0o700),
+            (dir.as_path(), 0),
+        ] {
+            close(above, closed);
+            assert_eq!(count(), 0, "{above:?}");
+            give(above);
+            assert_eq!(count(), 1, "{above:?}");
+        }
+        // Version 2, effective: CAP_SETUID.
+        let capability = [&[1, 0, 0, 2, 0x80][..], &[0; 15]].concat();
+        for (mode, capable, expected) in [
+            (0o4700, false, 0),
+            (0o2600, false, 0),
+            (0o2700, false, 0),
+            (0o2710, false, 1),
+            (0o600, true, 1),
+        ] {
+            let program = root.join("program");
+            file(program.clone(), mode);
+            assert_eq!(count(), 1, "{mode:o} of root");
+            give(&program);
+            if capable {
+                let no_flags = rustix::fs::XattrFlags::empty();
+                calls::lsetxattr(&program, CAPABILITIES, &capability, no_flags).unwrap();
+            }
+            // The change of the owner has removed the marks.
+            close(&program, mode);
+            assert_eq!(count(), 1 + expected, "{mode:o}");
+            fs::remove_file(program).unwrap();
+        }
     }
 
     #[test]

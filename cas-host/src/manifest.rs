@@ -1,21 +1,23 @@
 //! The manifest of a snapshot's tree. It has the attributes of each entry, and a checksum of the
 //! bytes of each file, as they were when the manifest was written, before the snapshot was
-//! committed. Damage can therefore be found later. A manifest does not contain the extended
-//! attributes of files.
+//! committed. Damage can therefore be found later. The root directory of the tree is an entry, too.
 //!
 //! ```text
-//! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
-//! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
+//! MANIFEST     `version 2`, one line for each entry, in no particular order, and `end COUNT`
+//! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE XATTRS MORE PATH
 //! ```
-//! COUNT is the number of entries. MODE is octal, and MORE is hexadecimal. SIZE is `-` for a
-//! directory. SECONDS.NANOSECONDS is the time of the last modification. For a file, MORE is a
-//! checksum of its bytes. For a symbolic link, MORE is a hash of its target. For a directory, MORE
-//! is a hash of its extended attributes. MORE is 0 for other entries, for a directory without
-//! extended attributes, and for a file that cannot be read. In PATH, each space, each backslash and
-//! each byte that is not printable ASCII is written as `\xHH`.
+//! COUNT is the number of entries. MODE is octal, XATTRS and MORE are hexadecimal. SIZE is `-` for
+//! a directory. SECONDS.NANOSECONDS is the time of the last modification. XATTRS is a hash of the
+//! extended attributes that a layer can set, or 0 if there are none. For a file, MORE is a checksum
+//! of its bytes. For a symbolic link, MORE is a hash of its target. MORE is 0 for other entries,
+//! and for a file that cannot be read. In PATH, each space, each backslash and each byte that is
+//! not printable ASCII is written as `\xHH`. The root directory has the PATH `/` and the time 0.
+//!
+//! Manifests of earlier releases do not have the first line, XATTRS and the root directory. In
+//! them, the MORE of a directory is a hash of all its extended attributes, or 0 if it had none, and
+//! the checksum of a file also covers its holes and zeros.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -27,6 +29,7 @@ use cas_core::error::Result;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::attributes::Attributes;
 use crate::calls;
 use crate::checksum::Sums;
 use crate::tree::{At, Visit, open_below, walk};
@@ -36,6 +39,27 @@ const DESCRIBED: usize = 5;
 /// The MORE of an entry without a checksum or a hash. In a manifest, this value matches whatever
 /// the entry has now. A checksum is never 0.
 const UNREAD: u64 = 0;
+/// The first line of a manifest of [`Format::Second`].
+const SECOND: &str = "version 2";
+/// The beginnings of the names of extended attributes that a layer can set. The host sets and
+/// changes others itself, such as the labels of SELinux.
+const OF_LAYERS: [&[u8]; 4] = [
+    b"user.",
+    b"trusted.",
+    b"system.posix_acl_",
+    b"security.capability",
+];
+/// The end of the name of an attribute that does not count. Overlayfs removes this attribute itself
+/// if a directory is still mounted after its commit. It does not change what a layer shows.
+const IMPURE: &[u8] = b".overlay.impure";
+
+/// The format of a manifest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// The format of earlier releases.
+    First,
+    Second,
+}
 
 /// Writes the manifest of everything below `dir`.
 ///
@@ -44,7 +68,8 @@ const UNREAD: u64 = 0;
 pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, manifest);
     let mut count: u64 = 0;
-    each(dir, Some(Sums::new(None)), |entry| {
+    writeln!(out, "{SECOND}")?;
+    each(dir, Format::Second, Some(Sums::new(None)), |entry| {
         count += 1;
         let Entry { line, more, path } = entry;
         writeln!(out, "{line} {more:x} {path}")
@@ -65,12 +90,16 @@ pub(crate) fn compare(
     sums: Option<Sums>,
 ) -> Result<Option<String>> {
     let hashes = RandomState::new();
-    let Some(mut expected) = read(manifest, &hashes)? else {
+    let Some((format, mut expected)) = read(manifest, &hashes)? else {
         return Ok(None);
     };
     let mut differences = Differences::default();
     let reads = sums.is_some();
-    each(dir, sums, |entry| {
+    let sums = match format {
+        Format::First => sums.map(Sums::with_zeros),
+        Format::Second => sums,
+    };
+    each(dir, format, sums, |entry| {
         let Entry { line, more, path } = entry;
         match expected.remove(&hashes.hash_one(path)) {
             None => differences.add(path, "was not committed"),
@@ -125,15 +154,20 @@ impl Differences {
 /// The hash of the part of a line before MORE, and MORE.
 type Known = (u64, u64);
 
-/// Reads a manifest. Returns a map from the hash of the path of each entry to the two numbers of
-/// [`Known`], or `None` if the manifest is incomplete or damaged.
-fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
-    let mut entries = HashMap::new();
-    for line in lines(manifest)? {
+/// Reads a manifest. Returns its format, and a map from the hash of the path of each entry to the
+/// two numbers of [`Known`]. Returns `None` if the manifest is incomplete or damaged, or has a
+/// format of a later release.
+fn read(manifest: &File, hashes: &RandomState) -> Result<Option<(Format, HashMap<u64, Known>)>> {
+    let (mut format, mut entries) = (Format::First, HashMap::new());
+    for (number, line) in lines(manifest)?.enumerate() {
         let line = line?;
+        if number == 0 && line == SECOND {
+            format = Format::Second;
+            continue;
+        }
         if let Some(count) = line.strip_prefix("end ") {
             let complete = count.parse() == Ok(entries.len());
-            return Ok(complete.then_some(entries));
+            return Ok(complete.then_some((format, entries)));
         }
         let Some(Entry { line, more, path }) = Entry::parse(&line) else {
             return Ok(None);
@@ -178,22 +212,29 @@ fn is_file(line: &str) -> bool {
     line.starts_with('f')
 }
 
-/// Calls `visit` with each entry below `dir`. Files are read if `sums` is given.
+/// Calls `visit` with each entry of the tree `dir` that a manifest of this format has. Files are
+/// read if `sums` is given.
 fn each(
     dir: impl AsFd,
+    format: Format,
     sums: Option<Sums>,
     visit: impl FnMut(Entry<'_>) -> io::Result<()>,
 ) -> Result<()> {
     let mut lister = Lister {
         visit,
+        format,
         sums,
         linked: HashMap::new(),
         path: String::new(),
         line: String::new(),
-        more: 0,
+        attributes: 0,
         failed: None,
     };
-    let walked = walk(dir, &mut lister);
+    let walked = match format {
+        Format::First => Ok(()),
+        Format::Second => lister.root(dir.as_fd()),
+    };
+    let walked = walked.and_then(|()| walk(&dir, &mut lister));
     match lister.failed {
         Some(error) => Err(error.into()),
         None => walked,
@@ -202,19 +243,37 @@ fn each(
 
 struct Lister<F> {
     visit: F,
+    format: Format,
     sums: Option<Sums>,
     /// The checksums of files with several names, by device and inode.
     linked: HashMap<(u64, u64), u64>,
     /// The escaped path of the current directory.
     path: String,
     line: String,
-    /// The hash of the attributes of the directory that was opened last.
-    more: u64,
+    /// The hash of the extended attributes of the directory that was opened last.
+    attributes: u64,
     failed: Option<io::Error>,
 }
 
 impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
-    fn list(&mut self, at: At<'_>, more: u64) -> Result<(), Errno> {
+    /// Visits the root directory of the tree. Its name is empty, so its path is `/`. Its time is
+    /// left out, because a repair of a single file in it changes the time.
+    fn root(&mut self, dir: BorrowedFd<'_>) -> Result<()> {
+        let visited = calls::fstat(dir).and_then(|mut stat| {
+            (stat.st_mtime, stat.st_mtime_nsec) = (0, 0);
+            let at = At {
+                dir,
+                name: c"",
+                stat: &stat,
+            };
+            self.list(at, attributes(&Attributes::Open(dir), is_of_layers)?, 0)
+        });
+        self.path.clear();
+        Ok(visited.map_err(io::Error::from)?)
+    }
+
+    /// `attributes` is the hash of the extended attributes of the entry.
+    fn list(&mut self, at: At<'_>, attributes: u64, more: u64) -> Result<(), Errno> {
         let stat = at.stat;
         let (kind, size) = match at.file_type() {
             FileType::Directory => ('d', None),
@@ -237,6 +296,9 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
             stat.st_mtime_nsec,
             stat.st_rdev,
         );
+        if self.format == Format::Second {
+            let _ = write!(self.line, " {attributes:x}");
+        }
         let length = self.path.len();
         self.push(at);
         let visited = (self.visit)(Entry {
@@ -302,17 +364,29 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
             FileType::RegularFile => self.sum(at)?,
             _ => 0,
         };
-        Ok(self.list(at, more)?)
+        let attributes = match self.format {
+            Format::First => 0,
+            Format::Second => attributes(&Attributes::named(at.dir, at.name)?, is_of_layers)?,
+        };
+        Ok(self.list(at, attributes, more)?)
     }
 
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         let dir = open_below(at)?;
-        self.more = attributes(&dir)?;
+        let wanted: fn(&[u8]) -> bool = match self.format {
+            Format::First => |_| true,
+            Format::Second => is_of_layers,
+        };
+        self.attributes = attributes(&Attributes::Open(dir.as_fd()), wanted)?;
         Ok(dir)
     }
 
     fn enter(&mut self, at: At<'_>) -> io::Result<()> {
-        Ok(self.list(at, self.more)?)
+        let more = match self.format {
+            Format::First => self.attributes,
+            Format::Second => 0,
+        };
+        Ok(self.list(at, self.attributes, more)?)
     }
 
     fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
@@ -327,30 +401,27 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
     }
 }
 
-/// Returns a hash of the extended attributes of a directory, or 0 if it has none.
-fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
-    let mut names = vec![0; 64 << 10];
-    let length = match calls::flistxattr(dir, &mut names) {
-        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(0),
-        length => length?,
-    };
-    let mut names: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).collect();
+/// Returns whether a layer can set an extended attribute of this name.
+fn is_of_layers(name: &[u8]) -> bool {
+    OF_LAYERS.iter().any(|prefix| name.starts_with(prefix)) && !name.ends_with(IMPURE)
+}
+
+/// Returns a hash of the extended attributes whose names `wanted` accepts, or 0 if there are none.
+fn attributes(of: &Attributes<'_>, wanted: fn(&[u8]) -> bool) -> Result<u64, Errno> {
+    let mut names = of.names(wanted)?;
     names.sort_unstable();
     let mut all = Vec::new();
-    let mut value = vec![0; 64 << 10];
-    for name in names.into_iter().filter(|name| !name.is_empty()) {
-        let Ok(name) = CString::new(name) else {
-            continue;
+    for name in &names {
+        let value = match of.value(name) {
+            Err(Errno::NODATA | Errno::ACCESS | Errno::PERM) => Vec::new(),
+            value => value?,
         };
-        let length = match calls::fgetxattr(dir, name.as_c_str(), &mut value) {
-            Err(Errno::NODATA | Errno::ACCESS | Errno::PERM) => 0,
-            length => length?,
-        };
-        all.extend_from_slice(name.as_bytes_with_nul());
-        all.extend_from_slice(&value[..length]);
-        all.push(0);
+        for part in [name, &value] {
+            all.extend_from_slice(part);
+            all.push(0);
+        }
     }
-    Ok(hash(&all))
+    Ok(if names.is_empty() { 0 } else { hash(&all) })
 }
 
 /// Returns the first 64 bits of the SHA-256 of `data`. Manifests of all releases contain such
@@ -361,131 +432,4 @@ fn hash(data: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::path::Path;
-
-    use super::*;
-
-    fn make(dir: &Path) {
-        fs::create_dir_all(dir.join("etc/a b")).unwrap();
-        fs::write(dir.join("etc/passwd"), "root").unwrap();
-        fs::write(dir.join("etc/a b/new\nline\\"), "x").unwrap();
-        symlink("passwd", dir.join("etc/link")).unwrap();
-    }
-
-    /// Returns the differences after `change`.
-    fn after(change: impl FnOnce(&Path)) -> Option<String> {
-        let temp = tempfile::tempdir().unwrap();
-        let tree = temp.path().join("tree");
-        make(&tree);
-        let dir = File::open(&tree).unwrap();
-        write(&dir, File::create(temp.path().join("manifest")).unwrap()).unwrap();
-        change(&tree);
-        let manifest = File::open(temp.path().join("manifest")).unwrap();
-        let found = compare(&dir, &manifest, None).unwrap();
-        let read = compare(&dir, &manifest, Some(Sums::new(None))).unwrap();
-        assert!(found.is_none() || found == read, "{found:?}, but {read:?}");
-        read
-    }
-
-    #[test]
-    fn an_unchanged_tree_has_no_differences() {
-        assert_eq!(after(|_| {}), None);
-        // Another order of the entries does not count.
-        let moved = |tree: &Path| {
-            let before = fs::metadata(tree.join("etc")).unwrap().modified().unwrap();
-            fs::rename(tree.join("etc/passwd"), tree.join("etc/moved")).unwrap();
-            fs::rename(tree.join("etc/moved"), tree.join("etc/passwd")).unwrap();
-            File::open(tree.join("etc"))
-                .unwrap()
-                .set_modified(before)
-                .unwrap();
-        };
-        assert_eq!(after(moved), None);
-    }
-
-    #[test]
-    fn every_change_is_named() {
-        let passwd = |tree: &Path| tree.join("etc/passwd");
-        let emptied = after(|tree| fs::write(passwd(tree), "").unwrap()).unwrap();
-        assert_eq!(emptied, "/etc/passwd was changed");
-        let flipped = after(|tree| fs::write(passwd(tree), "toor").unwrap()).unwrap();
-        assert_eq!(flipped, "/etc/passwd was changed");
-        let opened = |tree: &Path| {
-            fs::set_permissions(passwd(tree), fs::Permissions::from_mode(0o606)).unwrap();
-        };
-        assert_eq!(after(opened).unwrap(), "/etc/passwd was changed");
-        let removed = after(|tree| fs::remove_file(passwd(tree)).unwrap()).unwrap();
-        assert!(removed.contains("/etc/passwd is missing"), "{removed}");
-        let added = after(|tree| fs::write(tree.join("etc/x"), "").unwrap()).unwrap();
-        assert!(added.contains("/etc/x was not committed"), "{added}");
-        let retargeted = |tree: &Path| {
-            fs::remove_file(tree.join("etc/link")).unwrap();
-            symlink("shadow", tree.join("etc/link")).unwrap();
-        };
-        assert!(after(retargeted).unwrap().contains("/etc/link was changed"));
-        let strange = after(|tree| fs::write(tree.join("etc/a b/new\nline\\"), "yy").unwrap());
-        assert_eq!(strange.unwrap(), r"/etc/a\x20b/new\x0aline\x5c was changed");
-        let many = after(|tree| {
-            for name in 0..9 {
-                fs::write(tree.join(name.to_string()), "").unwrap();
-            }
-        });
-        assert!(many.as_ref().unwrap().ends_with("and 4 more"), "{many:?}");
-    }
-
-    /// Only a comparison of the bytes finds such a change. It reports each name of the file.
-    #[test]
-    fn other_bytes_with_the_old_time_and_size_are_found() {
-        let temp = tempfile::tempdir().unwrap();
-        make(temp.path());
-        let passwd = temp.path().join("etc/passwd");
-        fs::hard_link(&passwd, temp.path().join("etc/other")).unwrap();
-        let manifest = tempfile::tempfile().unwrap();
-        let dir = File::open(temp.path()).unwrap();
-        write(&dir, manifest.try_clone().unwrap()).unwrap();
-        let before = fs::metadata(&passwd).unwrap().modified().unwrap();
-        fs::write(&passwd, "rood").unwrap();
-        File::open(&passwd).unwrap().set_modified(before).unwrap();
-        assert_eq!(compare(&dir, &manifest, None).unwrap(), None);
-        let found = compare(&dir, &manifest, Some(Sums::new(None))).unwrap();
-        let found = found.unwrap();
-        for name in ["/etc/passwd", "/etc/other"] {
-            assert!(
-                found.contains(&format!("{name} has other bytes")),
-                "{found}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_manifest_without_an_end_says_nothing() {
-        let temp = tempfile::tempdir().unwrap();
-        make(temp.path());
-        let path = temp.path().join("manifest");
-        let dir = File::open(temp.path().join("etc")).unwrap();
-        write(&dir, File::create(&path).unwrap()).unwrap();
-        let whole = fs::read(&path).unwrap();
-        fs::write(temp.path().join("etc/passwd"), "").unwrap();
-        assert!(
-            compare(&dir, &File::open(&path).unwrap(), None)
-                .unwrap()
-                .is_some()
-        );
-        for end in 0..whole.len() - 1 {
-            fs::write(&path, &whole[..end]).unwrap();
-            assert_eq!(
-                compare(&dir, &File::open(&path).unwrap(), None).unwrap(),
-                None,
-                "{end}"
-            );
-        }
-        fs::write(&path, vec![0; whole.len()]).unwrap();
-        assert_eq!(
-            compare(&dir, &File::open(&path).unwrap(), None).unwrap(),
-            None
-        );
-    }
-}
+mod tests;

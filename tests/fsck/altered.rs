@@ -134,3 +134,116 @@ fn a_mount_shows_changed_files_until_a_check_has_found_and_healed_them() {
         }
     }
 }
+
+/// Changes of extended attributes and of the root directory, and what a check reports of them in a
+/// tree whose files are in this directory.
+const HIDDEN: [(&str, Change, &str); 8] = [
+    (
+        "capability",
+        |tree| {
+            set(
+                &tree.join("top/emptied"),
+                "security.capability",
+                &capability(),
+            )
+        },
+        "/top/emptied was changed",
+    ),
+    (
+        "new attribute",
+        |tree| set(&tree.join("top/grown"), "trusted.new", b"x"),
+        "/top/grown was changed",
+    ),
+    (
+        "other value",
+        |tree| set(&tree.join("top/kept"), "trusted.kept", b"other"),
+        "/top/kept was changed",
+    ),
+    (
+        "lost attribute",
+        |tree| rustix::fs::lremovexattr(&tree.join("top/kept"), "trusted.kept").unwrap(),
+        "/top/kept was changed",
+    ),
+    (
+        "opaque",
+        |tree| set(&tree.join("top"), "trusted.overlay.opaque", b"y"),
+        "/top was changed",
+    ),
+    (
+        "redirect",
+        |tree| set(&tree.join("top"), "trusted.overlay.redirect", b"/low"),
+        "/top was changed",
+    ),
+    (
+        "attribute of the root",
+        |tree| set(tree, "trusted.new", b"x"),
+        "/ was changed",
+    ),
+    (
+        "mode of the root",
+        |tree| fs::set_permissions(tree, Permissions::from_mode(0o700)).unwrap(),
+        "/ was changed",
+    ),
+];
+
+fn set(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+/// Version 2, effective: CAP_SETUID.
+fn capability() -> Vec<u8> {
+    [&[1, 0, 0, 2, 0x80][..], &[0; 15]].concat()
+}
+
+#[test]
+fn changed_attributes_and_a_changed_root_directory_are_found_and_healed() {
+    if !can(&["umount"]) {
+        return;
+    }
+    for snapshotter in ["native", "overlay"] {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let [root, image, plain, target] =
+            ["root", "image", "plain", "target"].map(|name| scratch.path().join(name));
+        fs::create_dir(&target).unwrap();
+        let kept = Tar::new()
+            .pax(&[("SCHILY.xattr.trusted.kept", &b"value"[..])])
+            .file("top/kept", "kept");
+        // Overlayfs marks the directory of the topmost layer as opaque.
+        let opaque = Tar::new().file("top/.wh..wh..opq", "").file("top/last", "");
+        layout(&image, vec![layer("low"), layer("top"), kept, opaque]);
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        ok(cas(&root)
+            .args(["import", "--unpack", "--name", "app:1"])
+            .arg(&image));
+        ok(cas(&root).args(["fsck", "--read-data"]));
+        ok(cas(&root).args(["unpack", "app:1"]).arg(&plain));
+        for (name, change, expected) in HIDDEN {
+            let trees = root.join("snapshots").join(snapshotter).join("snapshots");
+            let trees = fs::read_dir(trees).unwrap();
+            let mut trees = trees.map(|tree| tree.unwrap().path().join("fs"));
+            let is_changed = |tree: &PathBuf| {
+                let [emptied, kept] = ["emptied", "kept"].map(|file| tree.join("top").join(file));
+                match expected.contains("kept") {
+                    true => kept.exists(),
+                    false => emptied.exists() && !kept.exists(),
+                }
+            };
+            change(&trees.find(is_changed).unwrap());
+            let found = cas(&root).args(["fsck", "--json"]).output().unwrap();
+            assert_eq!(
+                found.status.code(),
+                Some(4),
+                "{snapshotter}, {name}: {found:?}"
+            );
+            let found = String::from_utf8(found.stdout).unwrap();
+            assert!(found.contains(expected), "{snapshotter}, {name}: {found}");
+            ok(cas(&root).args(["fsck", "--repair"]));
+            ok(cas(&root).args(["fsck", "--read-data"]));
+            ok(cas(&root).arg("gc"));
+        }
+        ok(cas(&root).args(["mount", "app:1"]).arg(&target));
+        let found = differences(&plain, &target);
+        ok(cas(&root).arg("umount").arg(&target));
+        assert_eq!(found, [""; 0], "{snapshotter}");
+    }
+}

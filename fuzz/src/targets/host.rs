@@ -25,7 +25,12 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "tree-manifest",
         run: manifest,
-        seeds: || tree_manifest().into_iter().collect(),
+        seeds: || {
+            let earlier = texts(&[
+                "d 755 0 0 - 1.0 0 5a0 /dir\nf 644 0 0 5 1.0 0 a5c /dir/a\\x20file\nend 2\n",
+            ]);
+            tree_manifest().into_iter().chain(earlier).collect()
+        },
         longest: 1000,
     },
 ];
