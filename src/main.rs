@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::process::ExitCode;
 
+use cas_core::Context;
+use cas_host::calls::undisturbed;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -29,8 +31,9 @@ fn main() -> ExitCode {
 /// Returns the async runtime. Its builder panics if it cannot open its files, so this function
 /// first checks that [`RUNTIME_FILES`] files can be opened.
 fn start_runtime() -> cas::Result<Runtime> {
-    let files = (0..RUNTIME_FILES).map(|_| File::open("/dev/null"));
-    files.collect::<io::Result<Vec<_>>>()?;
+    const ANY: &str = "/dev/null";
+    let files = (0..RUNTIME_FILES).map(|_| undisturbed(|| File::open(ANY)));
+    files.collect::<io::Result<Vec<_>>>().during("open", ANY)?;
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 

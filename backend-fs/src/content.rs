@@ -159,10 +159,15 @@ impl ContentStore for FsContent {
 
     async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
         let shared = Arc::clone(&self.0);
-        pool::run(move || match shared.ingest_dir() {
-            Ok(dir) => staging::key_files(dir, before, remove),
+        pool::run(move || {
             // Leftover files cannot be removed from a read-only store.
-            Err(_) => Ok(Vec::new()),
+            let Ok(dir) = shared.ingest_dir() else {
+                return Ok(Vec::new());
+            };
+            if remove {
+                shared.flush_for_ended()?;
+            }
+            staging::key_files(dir, before, remove)
         })
         .await
     }

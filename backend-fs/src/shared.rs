@@ -139,6 +139,20 @@ impl Shared {
         Ok(marker)
     }
 
+    /// Flushes the store if a process that wrote a marker has ended without a flush. This removes
+    /// its marker.
+    pub(crate) fn flush_for_ended(&self) -> Result<()> {
+        let Ok(cas_dir) = self.cas_dir() else {
+            return Ok(());
+        };
+        // The markers stay locked only in this statement, because the flush locks them, too.
+        let has_ended = Markers::find(cas_dir).map(|markers| markers.has_ended());
+        match has_ended.map_err(|error| self.explain(error))? {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
     /// Syncs all blobs that are published. This or another process has published some of them
     /// without a sync. Others are from processes that have published them, but not synced their
     /// names yet.

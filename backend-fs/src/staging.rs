@@ -91,7 +91,7 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
         };
         let key = if is_digest(name) {
             Some(name.to_owned())
-        } else if let Ok(file) = dir.open_file(&*entry, OFlags::RDONLY, 0) {
+        } else if let Ok(file) = dir.open_file(&*entry, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             read_key(&file)?.map(|(_, key)| key)
         } else {
             None

@@ -51,6 +51,11 @@ impl Markers {
         self.found.is_empty()
     }
 
+    /// Returns whether there is a marker whose writer has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.found.iter().any(|(_, lock)| lock.is_some())
+    }
+
     /// Removes `own` and the markers whose writers have ended. The caller has synced all blobs
     /// since it found the markers. Keeps the markers of other writers, because these writers may
     /// publish more blobs.

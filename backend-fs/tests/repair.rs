@@ -293,3 +293,25 @@ fn a_store_is_not_damaged_while_it_is_created() {
         });
     }
 }
+
+/// SQLite finds nothing wrong with such a database.
+#[test]
+fn a_database_of_records_without_its_table_is_made_again_with_all_names() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = FsStore::open(temp.path()).unwrap().images();
+    wait(images.create(image("a"))).unwrap();
+    drop(images);
+    let path = temp.path().join(".cas/records.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("DROP TABLE records").unwrap();
+    drop(database);
+    for repaired in [false, true] {
+        let found = examine(temp.path(), repaired);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].repaired, repaired, "{found:?}");
+        assert!(found[0].subject.ends_with("records.db"), "{found:?}");
+    }
+    assert_eq!(repair(temp.path()), []);
+    let images = FsStore::open(temp.path()).unwrap().images();
+    assert_eq!(names(&*images).len(), 1);
+}

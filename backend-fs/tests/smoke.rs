@@ -64,3 +64,26 @@ fn every_durability_publishes_and_groups_share_their_syncs() {
         0
     );
 }
+
+/// A collection removes it even if it removes nothing else.
+#[test]
+fn the_marker_of_a_killed_process_is_removed_after_a_sync() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let other = FsStore::open(temp.path()).unwrap().content();
+    let markers = temp.path().join(".cas/unsynced");
+    let count = || std::fs::read_dir(&markers).unwrap().count();
+    wait(async {
+        let mut writer = Writer::begin(&*other, "blob", Expected::ANY).await.unwrap();
+        writer.write("blob".into()).await.unwrap();
+        let batch = Batch::new();
+        writer.commit(&batch, Durability::Relaxed).await.unwrap();
+        assert_eq!(count(), 1);
+        std::fs::write(markers.join("of-a-killed-process"), "").unwrap();
+        for (remove, left) in [(false, 2), (true, 1)] {
+            let now = std::time::SystemTime::now();
+            content.leftovers(now, remove).await.unwrap();
+            assert_eq!(count(), left, "the running process keeps its marker");
+        }
+    });
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cas_core::{Error, Result};
 use cas_kv::{FileNames, OpenMode};
+use rustix::fs::OFlags;
 
 /// File names in the directory of a store.
 pub(crate) const NAMES: FileNames = FileNames {
@@ -16,26 +17,21 @@ pub(crate) const NAMES: FileNames = FileNames {
 
 /// Opens or creates the file, and locks it against other programs that use redb files. Returns the
 /// file. In read-only mode, other programs may still read the file. Does not follow a symbolic
-/// link, because another user may have placed it there.
+/// link, because another user may have placed it there, and does not wait if `path` is a pipe.
 ///
 /// # Errors
-/// `Corrupt` if the file is empty or is a directory; `Busy` if another program has it open; errors
-/// of the file system.
+/// `Corrupt` if the file is empty; `Busy` if another program has it open; errors of the file
+/// system.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
-    if path.is_dir() {
-        let advice =
-            "move it away, or let `cas fsck --repair` set it aside and make an empty database";
-        let found = format!("expected the file {name}, found a directory");
-        return Err(Error::corrupt(found).advice(advice));
-    }
     let (new, writable) = (mode == OpenMode::Create, mode.is_writable());
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
         .write(writable)
         .create_new(new)
         .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     if !new && file.metadata()?.len() == 0 {
         return Err(Error::corrupt(format!("{name} is empty"))

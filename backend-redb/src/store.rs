@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{KvStore, OpenMode, OwnedDir, Reserve, Reuse, Space};
+use cas_kv::{KvStore, OpenMode, OwnedDir, Reserve, Reuse, Space, check_places, examine_places};
 
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
@@ -43,9 +43,9 @@ impl RedbStore {
     /// `Busy` if the store is locked (the message has the pid of the process that locked it, if the
     /// pid is known); `FailedPrecondition` if `path` is a file, if the directory has no database
     /// but has files that no store creates, or if it has a database of another program or a store
-    /// of a newer format; `Corrupt` if the database is damaged or lost; `Full` if the disk has no
-    /// room to create the store, or becomes full while the store is opened; errors of the file
-    /// system.
+    /// of a newer format; `Corrupt` if the database is damaged or lost, or if something else is in
+    /// the place of the database or of the file `owner`; `Full` if the disk has no room to create
+    /// the store, or becomes full while the store is opened; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }
@@ -68,6 +68,7 @@ impl Deref for RedbStore {
 }
 
 fn open(path: &Path, cache: usize) -> Result<KvStore> {
+    check_places(path, NAMES)?;
     let dir = OwnedDir::claim(path, NAMES)?;
     let space = space(&dir)?;
     KvStore::open(dir, |path, mode| open_engine(path, mode, &space, cache))
@@ -84,6 +85,16 @@ fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     KvStore::examine(&dir, repair, |path, mode| {
         open_engine(path, mode, &space, CACHE)
     })
+}
+
+/// Examines the files of the store in the directory `path`, and then its database, unless something
+/// else is in the place of one of the files and is not to be repaired.
+fn examine_all(path: &Path, repair: bool) -> Result<Vec<Finding>> {
+    let mut findings = examine_places(path, NAMES, repair)?;
+    if findings.iter().all(|finding| finding.repaired) {
+        findings.extend(examine(path, repair)?);
+    }
+    Ok(findings)
 }
 
 fn space(dir: &OwnedDir) -> Result<Space> {
@@ -130,12 +141,12 @@ impl Opener for RedbOpener {
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
         location.check_options(&["cache"])?;
         let path = location.path()?;
-        let found = pool::run(move || {
-            examine(&path, repair)
+        pool::run(move || {
+            examine_all(&path, repair)
                 .map_err(|error| error.backend("redb"))
                 .during("examine store", path.display())
-        });
-        Ok(found.await?.into_iter().collect())
+        })
+        .await
     }
 }
 

@@ -87,18 +87,24 @@ impl ContentStore for RemoteStore {
     }
 
     async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
-        let (blobs, ingests) = (self.0.blobs.clone(), Arc::clone(&self.0.ingests));
+        let remote = Arc::clone(&self.0);
         runtime::run(async move {
-            let strays = match blobs.strays(before, &ingests).await {
+            let mut left = Vec::new();
+            #[cfg(feature = "s3")]
+            for folder in [crate::blob::FOLDER, crate::examine::RECORDS] {
+                left.extend(remote.cells.leftovers(folder, before, remove).await?);
+            }
+            let strays = match remote.blobs.strays(before, &remote.ingests).await {
                 // A damaged cell does not show which parts belong to its blob, so these parts would
                 // be taken for leftovers. A check reports the damaged cell.
-                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(left),
                 found => found?,
             };
             if remove {
-                blobs.remove_strays(&strays).await?;
+                remote.blobs.remove_strays(&strays).await?;
             }
-            Ok(strays.into_values().collect())
+            left.extend(strays.into_values());
+            Ok(left)
         })
         .await
     }

@@ -33,8 +33,9 @@ impl RemoteStore {
     /// to the store (the message has the pid of the process that has the store open, if the pid is
     /// known); `FailedPrecondition` if the directory contains files but is not a store, or if it is
     /// a store of another kind or of a newer format; `Corrupt` if the file `format` of a store is
-    /// missing or does not parse, or if a folder of records is missing; errors of the file system;
-    /// errors of the system if the threads of the store cannot be started.
+    /// missing or does not parse, if a folder of records is missing, or if something else is in the
+    /// place of a file or a folder of the store; errors of the file system; errors of the system if
+    /// the threads of the store cannot be started.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();
@@ -85,7 +86,7 @@ impl Opener for DirOpener {
         let root = path.clone();
         let mut findings = pool::run(move || folder_check::examine(&root, repair)).await?;
         // A check creates no store. A store without a part of its own files cannot be opened.
-        let is_open = path.join(format::PATH).try_exists()?;
+        let is_open = path.join(format::PATH).symlink_metadata().is_ok();
         if is_open && findings.iter().all(|finding| finding.repaired) {
             let store = RemoteStore::open_dir(path).await?;
             findings.extend(store.examine(repair).await?);

@@ -20,7 +20,8 @@ use crate::object_name::{escape, unescape};
 use crate::runtime;
 use crate::store::{Remote, RemoteStore};
 
-const RECORDS: &str = "records/";
+/// The folder of the cells of records.
+pub(crate) const RECORDS: &str = "records/";
 /// The check of a store parses the records of these tables.
 const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
 /// The prefix of the keys of notes that keep damaged records.
@@ -30,7 +31,8 @@ const PAGE: usize = 1000;
 
 impl RemoteStore {
     /// Finds the damaged objects in the folders of records and of blobs. Returns a finding for each
-    /// object, with one exception.
+    /// object, with one exception. In a directory, also finds what is in the place of an object and
+    /// is not a file. A repair sets it aside.
     ///
     /// A repair deletes such an object in the folder of blobs. The blob is then missing. In the
     /// folder of records, a repair makes the bytes of the object the value of the record. If the
@@ -97,6 +99,21 @@ impl Remote {
 
     async fn examine_record(&self, path: &str, repair: bool) -> Result<Option<Finding>> {
         let name = path.strip_prefix(RECORDS).unwrap_or(path);
+        if let Some(what) = self.cells.prefix().misplaced(path) {
+            if repair {
+                self.cells.prefix().delete(path).await?;
+            }
+            let outcome = match repair {
+                true => "what was found was set aside",
+                false => "a repair sets aside what was found",
+            };
+            return Ok(Some(Finding {
+                problem: Problem::DatabaseDamaged,
+                subject: path.to_owned(),
+                detail: format!("the record is lost: {}; {outcome}", what.without_advice()),
+                repaired: repair,
+            }));
+        }
         let Some(subject) = key(path) else {
             if repair {
                 self.move_to_note(path).await?;

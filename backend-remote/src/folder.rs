@@ -5,26 +5,29 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
-use cas_host::OwnerFile;
+use cas_host::{Dir, OwnerFile, Place};
 use tokio::sync::RwLock;
 
 /// The file that a process locks while it has the store open.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
 /// Names in a store whose file `format` was not written yet, or was lost.
 const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, RESERVE, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
-const RESERVE: &str = "reserve";
+pub(crate) const RESERVE: &str = "reserve";
 /// The beginning of the names that repairs give to damaged files `format`.
+#[cfg(feature = "s3")]
 pub(crate) const DAMAGED_FORMAT: &str = "format.damaged-";
+/// A part of the names that repairs and writes give to what they set aside.
+const ASIDE: &str = ".damaged-";
 /// Size of the reserve in bytes. A removal first writes new content of a record. This content fits
 /// into the space of the reserve, unless the record has very many labels.
 const RESERVE_SIZE: usize = 64 << 10;
@@ -100,14 +103,8 @@ impl Folder {
     /// Creates the folders that every store has. A later write then creates folders only for an
     /// object with a long name, which is split into folders.
     pub(crate) fn create_subfolders(&self) -> Result<()> {
-        let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
-        let tables = Table::ALL.map(table_folder);
-        for folder in blobs
-            .iter()
-            .chain(&tables)
-            .map(String::as_str)
-            .chain(["uploads", TEMP_DIR])
-        {
+        let folders = ["uploads", TEMP_DIR].map(str::to_owned);
+        for folder in subfolders().chain(folders) {
             fs::create_dir_all(self.root.join(folder))?;
         }
         for folder in ["blobs", "records", "", ".."] {
@@ -158,6 +155,40 @@ impl Folder {
         Ok(())
     }
 
+    /// Returns an error that names what is in the place of the file of an object, if that is not a
+    /// file. Returns `None` if there is a file or nothing. OpenDAL would wait for ever at a pipe,
+    /// and would follow a symbolic link.
+    pub(crate) fn misplaced(&self, path: &str) -> Option<Error> {
+        let dir = Dir::open(&self.root).ok()?;
+        let what = Place::File(path).misplaced(&dir).ok()??;
+        Some(what.error(&self.root.join(path)))
+    }
+
+    /// Moves what is in the place of the file of an object to the directory of the store, under
+    /// another name. If this process is killed, it has either the old or the new name.
+    pub(crate) async fn set_aside(&self, path: &str) -> Result<()> {
+        let (root, path) = (Arc::clone(&self.root), path.to_owned());
+        pool::run(move || set_aside(&root, &path).map(drop)).await
+    }
+
+    /// Returns what takes the place of the ETag of an object: the inode of its file, and the time
+    /// of the last change of this file, which only the kernel sets. Returns `None` if the file does
+    /// not exist.
+    pub(crate) async fn etag(&self, path: &str) -> Result<Option<String>> {
+        let path = self.root.join(path);
+        pool::run(move || match fs::metadata(&path) {
+            Ok(found) => Ok(Some(format!(
+                "{}-{}.{:09}",
+                found.ino(),
+                found.ctime(),
+                found.ctime_nsec()
+            ))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).during("stat", path.display()),
+        })
+        .await
+    }
+
     /// Syncs the folder in which `path` was written or deleted. If the name was split into folders,
     /// syncs all of them and the folder above.
     ///
@@ -188,6 +219,24 @@ impl Folder {
     }
 }
 
+/// Returns the folders of blobs and of records.
+pub(crate) fn subfolders() -> impl Iterator<Item = String> {
+    let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
+    blobs.into_iter().chain(Table::ALL.map(table_folder))
+}
+
+/// Moves an entry of the store in the directory `root` to this directory, durably, under a name
+/// that a check does not take for the name of an object. Returns the new name, or `None` if the
+/// entry does not exist.
+pub(crate) fn set_aside(root: &Path, path: &str) -> Result<Option<String>> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let (from, to) = (Dir::open(root.join(parent))?, Dir::open(root)?);
+    let aside = from.set_aside_into(&to, name)?;
+    from.sync()?;
+    to.sync()?;
+    Ok(aside)
+}
+
 /// Returns the folder of the records of a table.
 pub(crate) fn table_folder(table: Table) -> String {
     format!("records/{}", table.name())
@@ -205,7 +254,7 @@ fn refuse_foreign(root: &Path) -> Result<()> {
     }
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
-        let is_own = |name: &str| OWN_NAMES.contains(&name) || name.starts_with(DAMAGED_FORMAT);
+        let is_own = |name: &str| OWN_NAMES.contains(&name) || name.contains(ASIDE);
         if !name.to_str().is_some_and(is_own) {
             return Err(Error::precondition(format!(
                 "the directory is not empty and not a store: it contains {name:?}; choose \

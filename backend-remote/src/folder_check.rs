@@ -1,16 +1,28 @@
-//! Opens the directory of a `dir:` store. Finds and repairs two kinds of damage: a lost or damaged
-//! file `format`, and lost folders of records.
+//! Opens the directory of a `dir:` store. Finds and repairs three kinds of damage: something else
+//! in the place of a file or a folder of the store, a lost or damaged file `format`, and lost
+//! folders of records.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
 use cas_core::records::Table;
 use cas_core::{Context, Error, Result};
-use cas_host::{Dir, NewFile};
+use cas_host::{Dir, Misplaced, NewFile, Place, if_directory};
 
-use crate::folder::{Folder, table_folder};
+use crate::folder::{Folder, LOCK, RESERVE, TEMP_DIR, set_aside, subfolders, table_folder};
 use crate::format::{self, Format};
+
+/// The places in the directory of a store.
+const PLACES: [Place<'static>; 7] = [
+    Place::File(LOCK),
+    Place::File(format::PATH),
+    Place::File(RESERVE),
+    Place::Directory("blobs"),
+    Place::Directory("records"),
+    Place::Directory("uploads"),
+    Place::Directory(TEMP_DIR),
+];
 
 /// Locks the directory `root`, which is created if it does not exist, and makes its folders.
 /// Returns the directory, and the format of its store, or `None` if it has no file `format`.
@@ -18,9 +30,14 @@ use crate::format::{self, Format};
 /// # Errors
 /// Errors of [`Folder::claim`]; `FailedPrecondition` if the file `format` is of another kind or a
 /// newer version, or if it does not parse and the directory has no objects of a store; `Corrupt` if
-/// the store has lost its file `format` or a folder of records, or if the file does not parse;
-/// errors of the file system.
+/// the store has lost its file `format` or a folder of records, if the file does not parse, or if
+/// something else is in the place of a file or a folder; errors of the file system.
 pub(crate) fn open(root: &Path) -> Result<(Folder, Option<Format>)> {
+    let mut misplaced = misplaced(root)?.into_iter();
+    // The store works without the reserve.
+    if let Some((path, what)) = misplaced.find(|(path, _)| path != RESERVE) {
+        return Err(what.error(&root.join(path)));
+    }
     let folder = Folder::claim(root)?;
     let body = read_format(root)?;
     let damage = format_damage(root, body.as_deref())?;
@@ -40,14 +57,18 @@ pub(crate) fn open(root: &Path) -> Result<(Folder, Option<Format>)> {
     Ok((folder, format))
 }
 
-/// Checks the file `format` and the folders of records of the store in the directory `root`.
-/// Returns what was found. A repair sets a damaged file `format` aside, and makes what is missing.
-/// Finds nothing in a directory that does not have objects of a store.
+/// Checks the places, the file `format` and the folders of records of the store in the directory
+/// `root`. Returns what was found. A repair sets aside what is misplaced and a damaged file
+/// `format`, and makes what is missing. Finds nothing in a directory that does not have objects of
+/// a store. Without a repair, returns nothing else if something is misplaced.
 ///
 /// # Errors
 /// Errors of [`Folder::claim`] if something must be repaired; errors of the file system.
 pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
+    let mut findings = examine_places(root, repair)?;
+    if findings.iter().any(|finding| !finding.repaired) {
+        return Ok(findings);
+    }
     let body = read_format(root)?;
     let parsed = body.as_deref().map(format::parse);
     let mut format = parsed.and_then(Result::ok);
@@ -80,6 +101,60 @@ pub(crate) fn examine(root: &Path, repair: bool) -> Result<Vec<Finding>> {
         repaired: repair,
     }));
     Ok(findings)
+}
+
+/// Returns a finding for each misplaced entry. A repair sets these entries aside. Later steps make
+/// what is needed in their places.
+fn examine_places(root: &Path, repair: bool) -> Result<Vec<Finding>> {
+    let found = misplaced(root)?;
+    let mut asides = Vec::new();
+    if repair && !found.is_empty() {
+        let (lock, others): (Vec<_>, Vec<_>) = found.iter().partition(|(path, _)| path == LOCK);
+        for (path, _) in lock {
+            asides.push(set_aside(root, path)?);
+        }
+        let _lock = Folder::claim(root)?;
+        for (path, _) in others {
+            asides.push(set_aside(root, path)?);
+        }
+    }
+    let mut asides = asides.into_iter().flatten();
+    let finding = |(path, what): (String, Misplaced)| Finding {
+        problem: Problem::StoreDamaged,
+        subject: path,
+        detail: match asides.next() {
+            Some(aside) => format!("{what}; it was renamed to {aside}"),
+            None => format!("{what}; a repair renames it"),
+        },
+        repaired: repair,
+    };
+    Ok(found.into_iter().map(finding).collect())
+}
+
+/// Returns the paths in the store at which something else is in the place of a file or a folder,
+/// and what was found there. The lock comes first. Returns none in a directory that is not a store.
+fn misplaced(root: &Path) -> io::Result<Vec<(String, Misplaced)>> {
+    let mut found = Vec::new();
+    let Some(dir) = if_directory(Dir::open(root))? else {
+        return Ok(found);
+    };
+    if dir.stat(format::PATH)?.is_none() && dir.stat("records")?.is_none() {
+        return Ok(found);
+    }
+    for place in PLACES {
+        let what = place.misplaced(&dir)?;
+        found.extend(what.map(|what| (place.name().to_owned(), what)));
+    }
+    for path in subfolders() {
+        let (parent, name) = path.split_once('/').unwrap_or((".", &path));
+        let Some(parent) = if_directory(dir.open_dir(parent))? else {
+            continue;
+        };
+        if let Some(what) = Place::Directory(name).misplaced(&parent)? {
+            found.push((path, what));
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the folders of records that do not exist. Every store of the current format has them.

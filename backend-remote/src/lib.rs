@@ -18,7 +18,8 @@
 //! process protects the cell. A cell begins and ends with the same nonce. The nonce makes every
 //! ETag unique, identifies a write whose reply was lost, and reveals a read that spans a change.
 //! With conditional writes, a deletion first replaces the cell with a cell that has no value. If
-//! the service supports conditional deletes, the deletion then also removes the object.
+//! the service supports conditional deletes, the deletion then also removes the object. If a
+//! process is killed in between, a garbage collection removes the object after a day.
 //!
 //! Parts are written once, under a version of 64 random bits. A late deletion therefore never
 //! removes parts of a newer version of the blob. An ingest writes each part when the part is full.

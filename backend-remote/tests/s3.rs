@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use backend_remote::{RemoteStore, S3Opener};
+use cas_core::lease::UNLEASED_TTL;
 use cas_core::pool::wait;
 use cas_core::{ContentExt, Digest, ErrorKind, Opener, Result};
 
@@ -65,6 +67,61 @@ fn a_part_that_is_written_again_within_a_second_is_noticed() {
         let found = wait(content.is_unchanged(&stat)).unwrap();
         assert_eq!(found, unchanged, "{bytes}");
     }
+}
+
+/// A kill between the two requests of a deletion leaves the object of the deleted cell.
+#[test]
+fn objects_of_deleted_cells_are_removed_unless_they_are_new_or_replaced() {
+    let Some(host) = testkit::s3::service() else {
+        eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
+        return;
+    };
+    testkit::s3::make_bucket(host, "deleted");
+    let location = format!("s3://deleted/store?endpoint=http://{host}");
+    let store = wait(RemoteStore::open_s3(&location.parse().unwrap())).unwrap();
+    let ask = |method: &str, object: &str| {
+        testkit::s3::ask(host, method, &format!("/deleted/store/{object}"))
+    };
+    let format = ask("GET", "format");
+    if !format.contains("\"conditional_deletion\": true") {
+        eprintln!("SKIPPED: the service has no conditional deletes");
+        return;
+    }
+    let content = store.content();
+    let kept = wait(content.put("kept".into())).unwrap();
+    let nonce = "0123456789abcdef".repeat(2);
+    let deleted = format!("{nonce} -\n\n{nonce}");
+    // A cell with a value of this length is not a deleted one.
+    let short = format!("{nonce} +\n\n{nonce}");
+    let blob = format!("blobs/sha256/{}", Digest::sha256(b"gone").hex());
+    for (object, body) in [
+        (&*blob, &deleted),
+        ("records/images/gone", &deleted),
+        ("records/notes/short", &short),
+    ] {
+        let path = format!("/deleted/store/{object}");
+        let response = testkit::s3::send(host, "PUT", &path, body);
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    }
+    let now = SystemTime::now();
+    let (before, after) = (now - UNLEASED_TTL, now + UNLEASED_TTL);
+    assert_eq!(wait(content.leftovers(before, true)).unwrap(), [0; 0]);
+    for remove in [false, true] {
+        assert_eq!(wait(content.leftovers(after, remove)).unwrap(), [68, 68]);
+    }
+    assert_eq!(wait(content.leftovers(after, true)).unwrap(), [0; 0]);
+    for (object, status) in [
+        (&*blob, "404"),
+        ("records/images/gone", "404"),
+        ("records/notes/short", "200"),
+    ] {
+        let response = ask("GET", object);
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status}")),
+            "{response}"
+        );
+    }
+    assert_eq!(wait(content.hash(&kept)).unwrap(), Some(kept));
 }
 
 #[test]

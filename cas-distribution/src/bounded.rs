@@ -2,11 +2,14 @@
 //! allowed, or a directory with more entries, is an error.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use cas_core::{Error, Result, limit};
+
+/// Maximum number of attempts to look up a path.
+const TRIES: usize = 16;
 
 /// Returns the bytes of a file, or `None` if it is absent. `what` names the file in messages.
 ///
@@ -51,7 +54,49 @@ pub(crate) fn names(directory: &Path, unneeded: &str) -> Result<Option<Vec<OsStr
     Ok(Some(names))
 }
 
+/// Returns the metadata of a file or a directory, or `None` if it cannot be looked up.
+pub(crate) fn found(path: &Path) -> Option<Metadata> {
+    undisturbed(|| path.metadata()).ok()
+}
+
+/// Calls `look_up`, and returns its result. Calls it again if it fails because of a signal, or
+/// because what it finds on a network file system is stale, up to [`TRIES`] times in all.
+fn undisturbed<T>(mut look_up: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    use ErrorKind::{Interrupted, StaleNetworkFileHandle};
+    for _ in 1..TRIES {
+        match look_up() {
+            Err(error) if matches!(error.kind(), Interrupted | StaleNetworkFileHandle) => {}
+            done => return done,
+        }
+    }
+    look_up()
+}
+
 /// Returns whether the error means that a file or a directory does not exist.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use ErrorKind::{Interrupted, PermissionDenied, StaleNetworkFileHandle};
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_looked_up_again_if_others_disturb_it() {
+        let attempts = |errors: &[ErrorKind]| {
+            let mut made = 0;
+            let outcome = undisturbed(|| {
+                made += 1;
+                errors
+                    .get(made - 1)
+                    .map_or(Ok(()), |kind| Err((*kind).into()))
+            });
+            (outcome.is_ok(), made)
+        };
+        assert_eq!(attempts(&[Interrupted, StaleNetworkFileHandle]), (true, 3));
+        assert_eq!(attempts(&[StaleNetworkFileHandle; 99]), (false, TRIES));
+        assert_eq!(attempts(&[PermissionDenied]), (false, 1));
+    }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, ErrorKind, Result};
 
+use crate::bounded::found;
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::helper::{self, Helper};
@@ -54,7 +55,7 @@ pub(crate) struct Source {
 /// `NotFound` if `file` is absent; errors of [`Config::read`], but `Denied` only for `file`;
 /// `InvalidArgument` if an entry for these keys does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
-    if let Some(file) = file.filter(|file| !file.exists()) {
+    if let Some(file) = file.filter(|file| found(file).is_none()) {
         let error = Error::not_found("expected a file of logins, found nothing; check the path");
         return Err(error).during("read", file.display());
     }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::bounded::found;
 use crate::config::{Config, bytes, unparsed};
 use crate::helper::{Failure, Helper};
 use crate::keys::Keys;
@@ -69,7 +70,7 @@ pub(crate) async fn remove(file: &Path, keys: &Keys) -> Result<bool> {
             was_there |= erased.map_err(|why| failed(helper, &why, file))?;
         }
     }
-    if directory(file).is_dir() {
+    if found(directory(file)).is_some_and(|found| found.is_dir()) {
         edit(file, |auths| {
             let before = auths.len();
             auths.retain(|key, _| !keys.has(key));
@@ -95,7 +96,7 @@ pub(crate) async fn remove_all(file: &Path) -> Result<Vec<String>> {
             removed.push(key.to_owned());
         }
     }
-    if directory(file).is_dir() {
+    if found(directory(file)).is_some_and(|found| found.is_dir()) {
         edit(file, |auths| {
             removed.extend(auths.keys().cloned());
             auths.clear();

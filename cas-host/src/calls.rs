@@ -254,6 +254,11 @@ pub fn is_dir(path: &Path) -> bool {
     undisturbed(|| path.metadata()).is_ok_and(|found| found.is_dir())
 }
 
+/// Returns whether a path leads to a regular file. Returns false if the path cannot be looked up.
+pub fn is_file(path: &Path) -> bool {
+    undisturbed(|| path.metadata()).is_ok_and(|found| found.is_file())
+}
+
 /// Calls `visit` with the name and the type of each entry of an open directory, except `.` and
 /// `..`, in any order. Begins at the current position of `dir`. The type is `Unknown` if the
 /// directory does not store types.

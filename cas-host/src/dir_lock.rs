@@ -45,7 +45,8 @@ impl DirLock {
     /// # Errors
     /// Errors of the file system, for example if it cannot lock directories.
     pub(crate) fn wait(path: &Path) -> io::Result<Self> {
-        let opened = undisturbed(|| File::open(path))?;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = File::from(calls::open(path, flags, Mode::empty())?);
         calls::flock(&opened, FlockOperation::LockExclusive)?;
         Ok(DirLock(opened))
     }

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
+use cas_core::Error;
 use cas_core::check::{Finding, Problem};
 use rustix::fs::{AtFlags, FileType, FlockOperation};
 use rustix::io::Errno;
@@ -104,6 +106,14 @@ impl Place<'_> {
     }
 }
 
+impl Misplaced {
+    /// Returns the error for a misplaced entry at `path`, which a repair sets aside.
+    pub fn error(&self, path: &Path) -> Error {
+        Error::corrupt(format!("{self} at {}", path.display()))
+            .advice("run `cas fsck --repair`, which sets it aside")
+    }
+}
+
 /// Returns the directory in `opened`, which is the result of opening a directory. Returns `None` if
 /// the open failed because the directory is absent, or because an entry of another type has its
 /// name.
@@ -138,6 +148,8 @@ pub(crate) fn with_article(kind: FileType) -> &'static str {
         FileType::RegularFile => "a file",
         FileType::Directory => "a directory",
         FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
         _ => "a special file",
     }
 }

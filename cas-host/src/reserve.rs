@@ -6,9 +6,9 @@
 use cas_core::{ErrorKind, Result};
 use rustix::fs::{FallocateFlags, OFlags};
 
-use crate::Dir;
 use crate::calls;
 use crate::sync::syncfs;
+use crate::{Dir, Place};
 
 const NAME: &str = "reserve";
 /// Size of the file in bytes. It is enough for the log of a few removals. Each removal frees more
@@ -22,10 +22,14 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent, and enlarges it if it is too small: to 256 KiB, or less on
-    /// an almost full disk. Leaves no file on a full disk. Ignores errors.
+    /// Allocates the file if it is absent, and enlarges it if it is too small: to 256 KiB, or less
+    /// on an almost full disk. Leaves no file on a full disk. Does nothing if something else, such
+    /// as a pipe, is in the place of the file. Ignores errors.
     pub fn allocate(self) {
-        let flags = OFlags::WRONLY | OFlags::CREATE;
+        if !matches!(Place::File(NAME).misplaced(self.0), Ok(None)) {
+            return;
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
         let Ok(found) = self.0.stat(NAME) else {
             return;
         };
@@ -79,6 +83,7 @@ impl Reserve<'_> {
 #[cfg(test)]
 mod tests {
     use cas_core::Error;
+    use rustix::fs::{FileType, Mode, mknodat};
 
     use super::*;
 
@@ -91,6 +96,18 @@ mod tests {
             Reserve(&Dir::open(temp.path()).unwrap()).allocate();
             assert_eq!(file.metadata().unwrap().len(), SIZE, "{length}");
         }
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_the_reserve_is_not_waited_for_and_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(&dir, NAME, FileType::Fifo, mode, 0).unwrap();
+        Reserve(&dir).allocate();
+        let found = Place::File(NAME).misplaced(&dir).unwrap();
+        let found = found.map(|found| found.to_string());
+        assert_eq!(found.as_deref(), Some("expected a file, found a pipe"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod job;
 mod key;
 mod kv;
 mod owned_dir;
+mod places;
 mod reader;
 mod rebuild;
 mod records;
@@ -49,6 +50,7 @@ pub use engine::{BlobEntry, Engine, Failed, IngestEntry, Rows, Transaction, View
 pub use head::{Head, side_dir};
 pub use key::Key;
 pub use owned_dir::{FileNames, OwnedDir};
+pub use places::{check_places, examine_places};
 pub use space::{Reserve, Reuse, Space};
 pub use store::{KvStore, OpenMode};
 

@@ -7,12 +7,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result};
+use cas_host::calls::undisturbed;
 use cas_host::{Dir, OwnerFile};
 
 use crate::head::{Head, remove_any, side_dir};
 use crate::space::RESERVE;
 
-const OWNER: &str = "owner";
+/// The locked file with the pid of the owner.
+pub(crate) const OWNER: &str = "owner";
 
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +79,7 @@ impl OwnedDir {
     pub fn has_store(path: &Path, names: FileNames) -> io::Result<bool> {
         let database = path.join(names.database);
         let head = Head::of(&database);
-        Ok(database.try_exists()?
-            || path.join(RESERVE).try_exists()?
-            || head.path().try_exists()?)
+        Ok(exists(&database)? || exists(&path.join(RESERVE))? || exists(head.path())?)
     }
 
     /// Renames the new database to its final name, durably. Removes the head of a database that was
@@ -132,7 +132,7 @@ impl OwnedDir {
     /// Returns whether the database is absent although there was one. A reserve or a head shows
     /// that, because they are made only after a database was opened.
     pub(crate) fn has_lost_database(&self) -> io::Result<bool> {
-        Ok(!self.database().try_exists()? && Self::has_store(&self.path, self.names)?)
+        Ok(!exists(&self.database())? && Self::has_store(&self.path, self.names)?)
     }
 
     /// Returns whether the process can write to the directory.
@@ -151,6 +151,10 @@ impl OwnedDir {
     }
 }
 
+fn exists(path: &Path) -> io::Result<bool> {
+    undisturbed(|| path.try_exists())
+}
+
 /// Syncs the parent directory, which has the new entry. Does not sync the directories above it.
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.canonicalize()?.parent() {
@@ -164,7 +168,7 @@ fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
     let FileNames {
         engine, database, ..
     } = names;
-    if path.join(database).exists() {
+    if exists(&path.join(database))? {
         return Ok(());
     }
     // The names that an interrupted creation leaves, and the names next to a database that was

@@ -109,17 +109,20 @@ impl Space {
     }
 
     /// Creates the file with the bytes of the reserve, or enlarges it if it is too small, as far as
-    /// bytes fit on the disk. A new file has at least `least` bytes or is not created.
+    /// bytes fit on the disk. A new file has at least `least` bytes or is not created. Does nothing
+    /// if something else, such as a pipe, is in the place of the file.
     fn reserve_bytes(&self, least: u64) {
         let path = &self.0.path;
         let (wanted, found) = (self.0.reserve.bytes, path.symlink_metadata().ok());
+        let is_there = found.is_some();
         let length = found.as_ref().map_or(0, std::fs::Metadata::len);
-        if found.is_some() && length >= wanted {
+        // A check reports something else in the place of the file.
+        if found.is_some_and(|found| !found.is_file() || length >= wanted) {
             return;
         }
-        let opened = match found {
-            None => create(path),
-            Some(_) => open_no_follow(OpenOptions::new().write(true), path),
+        let opened = match is_there {
+            false => create(path),
+            true => open_no_follow(OpenOptions::new().write(true), path),
         };
         let Ok(file) = opened else {
             return;

@@ -10,7 +10,7 @@ use cas_host::{Dir, Reserve};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::error::classify;
+use crate::error::{classify, undisturbed};
 
 /// Maximum number of changes in a group, to bound the size of the log and the latency of the first
 /// batch. A batch with more changes is a group of its own.
@@ -146,8 +146,16 @@ impl Connections {
     }
 
     /// Runs `work` in a transaction. `work` receives the last revision that a record was given, and
-    /// advances it for each change. Returns the result of `work`.
-    fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
+    /// advances it for each change. Returns the result of `work`. If others disturb the
+    /// transaction, which is then rolled back, runs `work` in another transaction.
+    fn transact<T>(&self, work: impl Fn(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
+        undisturbed(|| self.transact_once(&work))
+    }
+
+    fn transact_once<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>,
+    ) -> Result<T> {
         // A panic drops the transaction, and the drop rolls it back.
         let mut connection = lock(&self.writer);
         let transaction = connection

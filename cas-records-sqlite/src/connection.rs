@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas_core::{Error, Result};
-use cas_host::Dir;
+use cas_host::{Dir, calls};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use rustix::fs::{IFlags, fstatfs, ioctl_setflags};
 
-use crate::error::classify;
+use crate::error::{classify, undisturbed};
 
 /// The format number of databases that this release writes. SQLite stores this number in a database
 /// as `user_version`. Format 1 has the same schema, but no records of the kind `notes`. A store of
@@ -40,18 +40,23 @@ const SCHEMA: &str = "
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     create_index(path, dir);
-    let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
-    let found = format(&writer)?;
+    let (writer, found) = undisturbed(|| {
+        let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
+        let found = format(&writer)?;
+        Ok((writer, found))
+    })?;
     // The files have their names now. SQLite syncs only the name of the log, and ignores a failure
     // of that sync.
     dir.sync()?;
-    let upgraded = match found {
-        None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
-        Some(found) if found == i64::from(VERSION) => Ok(()),
-        Some(_) => writer.pragma_update(None, "user_version", VERSION),
-    };
-    upgraded.map_err(classify)?;
-    Ok((connect(path, flags)?, writer))
+    undisturbed(|| {
+        let upgraded = match found {
+            None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
+            Some(found) if found == i64::from(VERSION) => Ok(()),
+            Some(_) => writer.pragma_update(None, "user_version", VERSION),
+        };
+        upgraded.map_err(classify)
+    })?;
+    Ok((undisturbed(|| connect(path, flags))?, writer))
 }
 
 /// On btrfs, creates the index of the log as a file that is overwritten in place. SQLite writes the
@@ -79,9 +84,12 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 
 /// Returns a connection that changes no records. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
-    if path.exists() {
-        let connection = open_read_only(path).map_err(classify)?;
-        if format(&connection)?.is_some() {
+    if exists(path)? {
+        let opened = undisturbed(|| {
+            let connection = open_read_only(path).map_err(classify)?;
+            Ok(format(&connection)?.is_some().then_some(connection))
+        });
+        if let Some(connection) = opened? {
             return Ok(connection);
         }
     }
@@ -97,11 +105,15 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 /// `Corrupt` if the file is not a database, or if it is so damaged that SQLite cannot read the
 /// format number; errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
-    if !path.try_exists()? {
+    if !exists(path)? {
         return Ok(None);
     }
-    let version = user_version(&open_read_only(path).map_err(classify)?)?;
+    let version = undisturbed(|| user_version(&open_read_only(path).map_err(classify)?))?;
     Ok(Some(version).filter(|version| *version != 0))
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    calls::undisturbed(|| path.try_exists())
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
@@ -130,7 +142,7 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     // index in memory. If the log is empty or absent and has no index, no process uses the
     // database: older versions of `cas` left a closed database like that.
     let size = |suffix: &str| {
-        let file = std::fs::metadata(beside(path, suffix));
+        let file = calls::undisturbed(|| std::fs::metadata(beside(path, suffix)));
         file.map(|file| file.len()).ok()
     };
     let live = size("-wal").is_some_and(|log| log > 0) || size("-shm").is_some();

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use cas_core::check::{Finding, Problem};
 use cas_core::{Context, ErrorKind, Result};
-use cas_host::{Dir, Lock, Place};
+use cas_host::{Dir, Lock, Place, calls};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::connection::VERSION;
 use crate::error::classify;
 use crate::places;
 
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
+
+/// The damage of a database that SQLite finds intact, but that lacks the tables of records.
+const OTHER_TABLES: &str = "the database does not have the tables of records";
 
 /// Examines the database at `path`, its log, the index of its log, and its lock. Returns a finding
 /// if the database is damaged. Also returns a finding for each of the log, the index and the lock
@@ -33,7 +37,7 @@ const SOUND: &str = "ok";
 /// of SQLite, except errors that only report the damage of the database.
 pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let (parent, name) = places::split(path)?;
-    if !parent.is_dir() {
+    if !calls::is_dir(parent) {
         return Ok(Vec::new());
     }
     let dir = Dir::open(parent).during("examine", parent.display())?;
@@ -118,7 +122,11 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let check = || -> rusqlite::Result<String> {
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))
+        let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+        match found == SOUND && !has_tables(&connection)? {
+            true => Ok(OTHER_TABLES.to_owned()),
+            false => Ok(found),
+        }
     };
     match check().map_err(classify) {
         Ok(text) if text == SOUND => Ok(None),
@@ -129,6 +137,28 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
         // Such a database cannot be repaired, and opening the store reports why.
         Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Returns whether a database has the tables that its format number states, with their columns and
+/// the row of the table `revisions`. A database without a format number gets the tables when it is
+/// opened, so it must not have other tables with their names. Returns true for a newer format.
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    let number = |query: &str| connection.query_row(query, (), |row| row.get::<_, i64>(0));
+    match number("PRAGMA user_version")? {
+        0 => Ok(number(
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('records', 'revisions')",
+        )? == 0),
+        version if (1..=VERSION.into()).contains(&version) => {
+            let columns = number(
+                "SELECT count(*) FROM pragma_table_info('records')
+                 WHERE name IN ('kind', 'key', 'value', 'revision')",
+            )?;
+            let last =
+                number("SELECT count(*) FROM pragma_table_info('revisions') WHERE name = 'last'")?;
+            Ok(columns == 4 && last == 1 && number("SELECT count(*) FROM revisions")? > 0)
+        }
+        _ => Ok(true),
     }
 }
 
@@ -163,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::SqliteRecords;
-    use crate::connection::{VERSION, stored_version};
+    use crate::connection::stored_version;
 
     #[test]
     fn a_sound_database_stays_and_a_damaged_one_is_set_aside() {
@@ -196,6 +226,50 @@ mod tests {
             drop(SqliteRecords::open(&path).unwrap());
             assert_eq!(examine(&path, true).unwrap(), []);
         }
+    }
+
+    #[test]
+    fn a_database_with_other_tables_is_refused_and_set_aside() {
+        for (number, change) in [
+            "DROP TABLE records",
+            "DROP TABLE revisions",
+            "DELETE FROM revisions",
+            "ALTER TABLE records DROP COLUMN revision",
+            "DROP TABLE records; CREATE TABLE records (theirs INTEGER); PRAGMA user_version = 0",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("records.db");
+            drop(filled(&path));
+            Connection::open(&path)
+                .unwrap()
+                .execute_batch(change)
+                .unwrap();
+            assert!(!examine(&path, false).unwrap()[0].repaired, "{change}");
+            if number == 0 {
+                let opened = SqliteRecords::open(&path);
+                let loaded = opened.and_then(|records| records.load_blocking(Table::Notes, "key"));
+                let error = loaded.err().unwrap();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                assert!(error.to_string().contains("fsck --repair"), "{error}");
+            }
+            assert!(examine(&path, true).unwrap()[0].repaired, "{change}");
+            drop(filled(&path));
+            assert_eq!(examine(&path, true).unwrap(), [], "{change}");
+        }
+    }
+
+    /// An opening completes it.
+    #[test]
+    fn a_database_that_has_no_tables_yet_is_sound() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("records.db");
+        fs::write(&path, "").unwrap();
+        assert_eq!(examine(&path, true).unwrap(), []);
+        drop(filled(&path));
+        assert_eq!(examine(&path, true).unwrap(), []);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use cas_core::background::{self, shield};
 use cas_core::labels::{GC_ROOT, MOUNTED_AT};
 use cas_core::snapshot::{Info, Mount};
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
+use cas_host::calls::undisturbed;
 use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
@@ -280,7 +281,8 @@ fn lacks_files(mount: &Mount, mounts: &[Mount]) -> bool {
         let shows = |one: &Mount| matches!(one, Mount::Erofs { shared, .. } if shared == path);
         mounts.iter().any(shows)
     };
-    let is_absent = |path: &PathBuf| matches!(path.try_exists(), Ok(false)) && !is_shared(path);
+    let is_absent =
+        |path: &PathBuf| matches!(undisturbed(|| path.try_exists()), Ok(false)) && !is_shared(path);
     match mount {
         Mount::Bind { source, .. } => is_absent(source),
         Mount::Overlay { lower, .. } => lower.iter().any(is_absent),
@@ -439,8 +441,8 @@ async fn remove(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
 /// `NotFound` if the directory does not exist; `InvalidArgument` if the path, or a part of it, is
 /// not a directory; errors of the file system.
 pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
-    let found = directory.canonicalize().and_then(|found| {
-        let is_directory = found.is_dir();
+    let found = undisturbed(|| directory.canonicalize()).and_then(|found| {
+        let is_directory = undisturbed(|| found.metadata())?.is_dir();
         is_directory
             .then_some(found)
             .ok_or_else(|| std::io::ErrorKind::NotADirectory.into())

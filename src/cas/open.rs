@@ -10,6 +10,7 @@ use cas_core::records::Records;
 use cas_core::{
     Error, ErrorKind, Location, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store,
 };
+use cas_host::calls::undisturbed;
 
 use super::Cas;
 use crate::root::{Engines, Keep, Root, parse_snapshotter};
@@ -260,7 +261,8 @@ impl Cas {
 fn check_there(location: &Location, registry: &Registry) -> Result<()> {
     for part in registry.parts(location)? {
         let place = Path::new(part.place());
-        if place.is_absolute() && !place.exists() {
+        let exists = || undisturbed(|| place.try_exists()).unwrap_or(false);
+        if place.is_absolute() && !exists() {
             let why = "nothing exists at the path of this store; check the path";
             return Err(Error::not_found(why).operation("open store").subject(part));
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cas::{Cas, Error, OpenOptions, Result};
+use cas_host::calls::{is_dir, is_file, undisturbed};
 
 use super::Context;
 
@@ -45,7 +46,7 @@ impl Place {
             if text.is_empty() {
                 return refused("the text is empty; expected URL#NAME, DIR#NAME or NAME");
             }
-            if Path::new(text).join("cas.toml").is_file() {
+            if is_file(&Path::new(text).join("cas.toml")) {
                 return refused(
                     "this could be the name of an image or the directory of a root; for the image, \
                      write NAME:TAG; for the root, write DIR#NAME, or ./DIR# to keep the name of \
@@ -85,9 +86,10 @@ impl At {
         if is_url(text) {
             return At::Store(text.to_owned());
         }
-        if is_path(text) || text.contains('/') || Path::new(text).is_dir() {
+        if is_path(text) || text.contains('/') || is_dir(Path::new(text)) {
             let path = Path::new(text);
-            return At::Root(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+            let found = undisturbed(|| path.canonicalize());
+            return At::Root(found.unwrap_or_else(|_| path.to_owned()));
         }
         At::Store(text.to_owned())
     }
@@ -124,7 +126,7 @@ impl At {
                 Cas::open_with(context.root()?, options.with_must_exist(!may_create)).await
             }
             At::Root(path) => {
-                if !may_create && !path.join("cas.toml").is_file() {
+                if !may_create && !is_file(&path.join("cas.toml")) {
                     let why = "not a root: expected a directory with cas.toml; for an archive or \
                                an image layout, use `cas import`";
                     let error = Error::not_found(why).operation("open root");

@@ -1,8 +1,14 @@
 //! The file `cas.toml`.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use cas_core::{Error, Result};
+use cas_core::{Context, Error, Result};
+use cas_host::calls::{self, undisturbed};
+use cas_host::{Dir, Place, no_directory};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use super::PULL_MODES;
@@ -10,6 +16,54 @@ use super::engines::{Engines, FORMAT};
 
 /// The name of the file in a root.
 pub(super) const NAME: &str = "cas.toml";
+
+/// Reads `cas.toml` of the root `path`. Returns `None` if there is none. A user may have moved the
+/// file elsewhere and left a symbolic link. Does not wait if a pipe is in its place.
+///
+/// # Errors
+/// `Corrupt` if something else, such as a directory, is in the place of the file; `InvalidArgument`
+/// if `path` is not a directory; errors of the file system.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    let read = || -> Result<Option<String>> {
+        let file = path.join(NAME);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = match calls::open(file.as_path(), flags, Mode::empty()) {
+            Err(Errno::NOENT) if undisturbed(|| file.symlink_metadata()).is_err() => {
+                return Ok(None);
+            }
+            // A symbolic link that leads nowhere, or a socket.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Err(misplaced(path)?),
+            Err(error) => return Err(no_directory(error.into(), path)),
+            Ok(opened) => opened,
+        };
+        let mut opened = File::from(opened);
+        if !undisturbed(|| opened.metadata())?.is_file() {
+            return Err(misplaced(path)?);
+        }
+        let mut text = String::new();
+        opened.read_to_string(&mut text)?;
+        Ok(Some(text))
+    };
+    read().during("open root", path.display())
+}
+
+/// Returns the error for something else in the place of `cas.toml`. A repair does not set it aside,
+/// because the settings cannot be made again.
+///
+/// # Errors
+/// Errors of the file system.
+fn misplaced(root: &Path) -> Result<Error> {
+    let what = Place::MovableFile(NAME).misplaced(&Dir::open(root)?)?;
+    let file = root.join(NAME);
+    let why = match what {
+        Some(what) => format!("{what} at {}", file.display()),
+        None => format!("{} was replaced during the read", file.display()),
+    };
+    Ok(Error::corrupt(why).advice(
+        "move it away, and restore cas.toml from a copy, or run `cas init` with the store and the \
+         snapshotter of this root",
+    ))
+}
 
 /// Parses `cas.toml` of the root `path`.
 ///

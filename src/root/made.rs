@@ -106,7 +106,7 @@ fn change(root: &Path, add: impl FnOnce(&mut Vec<String>)) -> Result<()> {
 
 /// Returns the list. It is empty in a root of an earlier release, and if its file cannot be read or
 /// does not parse.
-fn read(root: &Path) -> Vec<String> {
+pub(super) fn read(root: &Path) -> Vec<String> {
     let dir = Dir::open(root.join(DIRECTORY));
     let text = dir.and_then(|dir| dir.read(NAME, limit::DOCUMENT_READ));
     let text = text.ok().flatten().unwrap_or_default();

@@ -15,6 +15,7 @@
 
 mod engines;
 mod file;
+mod found;
 mod keep;
 mod lazy;
 mod made;
@@ -29,14 +30,13 @@ mod snapshotter;
 #[cfg(feature = "registry")]
 mod soci_config;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::{Context, Error, Location, Registry, Result};
 use cas_host::calls::{make_dirs, undisturbed};
-use cas_host::{Dir, Lock, find_foreign, make_private_dir, no_directory};
+use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use cas_records_sqlite::SqliteRecords;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -71,19 +71,20 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens a root. Makes a root with the default engines if there is none.
+    /// Opens a root. Makes a root with the default engines if there is none. If only `cas.toml` is
+    /// lost, makes it again with the engines whose files are in the root.
     ///
     /// # Errors
-    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format; if
-    /// `cas.toml` does not exist, as [`Root::init`]; errors of the file system.
+    /// `Corrupt` if `cas.toml` does not parse, if something else is in its place, or if it is lost
+    /// and the root has stores in other directories than `store`; `FailedPrecondition` if it has
+    /// another format; if `cas.toml` does not exist, as [`Root::init`]; errors of the file system.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
-        match fs::read_to_string(path.join(file::NAME)) {
-            Ok(text) => Self::new(path, file::parse(&text, path)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let engines = Engines::for_registry(registry);
+        match file::read(path)? {
+            Some(text) => Self::new(path, file::parse(&text, path)?),
+            None => {
+                let engines = found::engines(path, registry)?;
                 Self::init(path, engines, registry).map(|(root, _)| root)
             }
-            Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
         }
     }
 
@@ -96,10 +97,11 @@ impl Root {
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
-    /// `cas.toml` does not parse; `InvalidArgument` for a store with a secret in its URL, a store
-    /// that cannot be located, or engines that do not allow their `keep`; the error of the
-    /// preferred snapshotter if none works; errors of the file system. After an error of the file
-    /// system, the root may have been made. After any other error, it was not made.
+    /// `cas.toml` does not parse, or if something else is in its place; `InvalidArgument` for a
+    /// store with a secret in its URL, a store that cannot be located, or engines that do not allow
+    /// their `keep`; the error of the preferred snapshotter if none works; errors of the file
+    /// system. After an error of the file system, the root may have been made. After any other
+    /// error, it was not made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -111,11 +113,11 @@ impl Root {
         engines.check_keep(&place, registry)?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
-        if !undisturbed(|| path.join(file::NAME).try_exists())? {
+        if file::read(path)?.is_none() {
             refuse_foreign(&dir).during("init root", path.display())?;
         }
         let _lock = Lock::exclusive(&dir, LOCK).during("init root", path.display())?;
-        if let Ok(text) = fs::read_to_string(path.join(file::NAME)) {
+        if let Some(text) = file::read(path)? {
             let found = same_engines(engines, file::parse(&text, path)?);
             let found = found.during("init root", path.display())?;
             made::forget_lost(path)?;
@@ -134,7 +136,8 @@ impl Root {
 
     fn new(path: &Path, engines: Engines) -> Result<Self> {
         let path = std::path::absolute(path).during("open root", path.display())?;
-        let writable = match accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS) {
+        let check = || accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS);
+        let writable = match undisturbed(check) {
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => false,
             checked => checked
                 .map_err(io::Error::from)
@@ -177,7 +180,7 @@ impl Root {
     #[cfg(feature = "registry")]
     pub(crate) fn pull_modes(&self) -> Result<(PullModes, Vec<String>)> {
         let file = self.path.join(file::NAME);
-        let text = fs::read_to_string(&file).during("read", file.display())?;
+        let text = file::read(&self.path)?.unwrap_or_default();
         PullModes::from_toml(&text).map_err(|error| error.within(file.display()))
     }
 

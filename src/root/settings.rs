@@ -1,16 +1,13 @@
 //! The settings in `cas.toml` that clients of registries need.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cas_core::image::FullName;
 use cas_core::transfer::PullLimits;
-use cas_core::{Context, Error, Result, parse_size};
+use cas_core::{Error, Result, parse_size};
 use cas_distribution::{Host, Hosts, Mirrors, Options, Rules, Timeouts, Verifier, VerifierDir};
-use cas_host::no_directory;
 
 use super::engines::Engines;
 use super::{file, registries};
@@ -31,10 +28,9 @@ impl RemoteSettings {
     /// the format of `cas.toml`; errors of the file system.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref();
-        match fs::read_to_string(path.join(file::NAME)) {
-            Ok(text) => Ok(Self::of(path, file::parse(&text, path)?)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
+        match file::read(path)? {
+            Some(text) => Ok(Self::of(path, file::parse(&text, path)?)),
+            None => Ok(Self::default()),
         }
     }
 

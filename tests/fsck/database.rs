@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::common::{cas, fails, ok};
+use crate::misplaced::Kind;
 use crate::scene::{Scene, files, has, overwrite};
 
 /// The engines of this build that keep everything in one database.
@@ -340,5 +341,38 @@ fn a_database_of_which_nothing_is_left_is_replaced_by_an_empty_one() {
             .args(["import", "--name", "app:1"])
             .arg(scene.scratch.path().join("demo.tar")));
         scene.works();
+    }
+}
+
+/// A database that is set aside is lost, but the other files are made again.
+#[test]
+fn what_is_in_the_place_of_a_file_of_redb_is_named_and_set_aside() {
+    if !DATABASES.contains(&"redb") {
+        return;
+    }
+    for (name, loses) in [("owner", false), ("cas.redb", true)] {
+        for kind in Kind::NOT_FILES {
+            let scene = Scene::new("redb");
+            let place = scene.root.join("store").join(name);
+            fs::remove_file(&place).unwrap();
+            kind.make(&place, &scene.scratch.path().join("demo.tar"));
+            let said = fails(cas(&scene.root).arg("images"), 4);
+            for part in [place.to_str().unwrap(), ", found a", "fsck --repair"] {
+                assert!(said.contains(part), "{kind:?}: {said}");
+            }
+            let (code, found) = scene.fsck(&[]);
+            assert!(
+                code == 4 && has(&found, "store-damaged", name),
+                "{found:#?}"
+            );
+            let (code, repaired) = scene.fsck(&["--repair"]);
+            assert!(has(&repaired, "store-damaged", name), "{repaired:#?}");
+            assert_eq!(code, if loses { 4 } else { 0 }, "{kind:?}: {repaired:#?}");
+            assert_eq!(aside(&scene).len(), 1, "{kind:?}");
+            assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{kind:?}");
+            if !loses {
+                scene.works();
+            }
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use cas::Digest;
+
 use crate::common::{append, can, cas, fails, ok};
+use crate::misplaced::Kind;
 use crate::scene::{Scene, files, has, overwrite};
 
 /// Returns the object that lists the parts of the largest layer.
@@ -156,5 +159,142 @@ fn parts_of_a_killed_upload_are_found_and_removed() {
         ok(cas(&scene.root).args(removal));
         assert_eq!(files(&scene.root.join("store/uploads")).len(), before);
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+    }
+}
+
+/// Returns the first part of a blob.
+fn part(scene: &Scene, digest: &Digest) -> PathBuf {
+    let cell = fs::read(scene.root.join("store/blobs/sha256").join(digest.hex())).unwrap();
+    let cell = String::from_utf8(cell).unwrap();
+    let version = cell.split("\"version\":").nth(1).unwrap();
+    let version: String = version.chars().take_while(char::is_ascii_digit).collect();
+    scene
+        .root
+        .join(format!("store/uploads/{version:0>20}.00000000"))
+}
+
+/// Removes a file or a directory, if there is one.
+fn remove(place: &Path) {
+    let _ = fs::remove_file(place);
+    let _ = fs::remove_dir_all(place);
+}
+
+#[test]
+fn a_missing_part_is_found_and_its_blob_fetched_again() {
+    let scene = Scene::new("dir");
+    let config = scene.manifest.config.digest;
+    for digest in [scene.manifest_digest, config, scene.layer()] {
+        fs::remove_file(part(&scene, &digest)).unwrap();
+        if digest == scene.manifest_digest {
+            let said = fails(cas(&scene.root).args(["tree", "app:1"]), 4);
+            assert!(said.contains("one of its parts is missing"), "{said}");
+        }
+        scene.heals("blob-damaged", digest.hex());
+    }
+}
+
+#[test]
+fn what_is_in_the_place_of_a_part_or_a_cell_is_found_and_set_aside() {
+    let scene = Scene::new("dir");
+    let other = scene.scratch.path().join("demo.tar");
+    for kind in Kind::NOT_FILES {
+        for digest in [scene.manifest_digest, scene.layer()] {
+            let cell = scene.root.join("store/blobs/sha256").join(digest.hex());
+            for place in [part(&scene, &digest), cell] {
+                for imports in [true, false] {
+                    remove(&place);
+                    kind.make(&place, &other);
+                    if imports {
+                        ok(&mut import(&scene));
+                        ok(cas(&scene.root).arg("gc"));
+                        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{kind:?}");
+                    } else {
+                        scene.heals("blob-damaged", digest.hex());
+                    }
+                }
+            }
+        }
+    }
+    // A directory may have files of somebody else.
+    let cell = scene
+        .root
+        .join("store/blobs/sha256")
+        .join(scene.layer().hex());
+    let aside = format!("{}.damaged-1", cell.file_name().unwrap().to_str().unwrap());
+    assert!(fs::symlink_metadata(scene.root.join("store").join(aside)).is_ok());
+}
+
+#[test]
+fn what_is_in_the_place_of_a_record_is_named_and_set_aside() {
+    let scene = Scene::new("dir");
+    let images = scene.root.join("store/records/images");
+    let other = scene.scratch.path().join("demo.tar");
+    for kind in [Kind::Pipe, Kind::Link, Kind::Dangling, Kind::Loop] {
+        let record = files(&images).pop().unwrap();
+        remove(&record);
+        kind.make(&record, &other);
+        let said = fails(cas(&scene.root).arg("images"), 4);
+        let name = record.file_name().unwrap().to_str().unwrap();
+        assert!(
+            said.contains(name) && said.contains("fsck --repair"),
+            "{said}"
+        );
+        assert!(
+            has(&scene.fsck(&[]).1, "database-damaged", name),
+            "{kind:?}"
+        );
+        let (_, repaired) = scene.fsck(&["--repair"]);
+        assert!(has(&repaired, "database-damaged", name), "{repaired:#?}");
+        // The image has lost its name, and nothing else.
+        assert!(has(&repaired, "name-missing", ""), "{repaired:#?}");
+        ok(cas(&scene.root).arg("gc"));
+        ok(cas(&scene.root).args(["tag", &scene.manifest_digest.to_string(), "app:1"]));
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{kind:?}");
+    }
+    scene.works();
+}
+
+#[test]
+fn what_is_in_the_place_of_a_file_or_a_folder_is_named_and_set_aside() {
+    let scene = Scene::new("dir");
+    let other = scene.scratch.path().join("demo.tar");
+    for name in [
+        "lock",
+        "format",
+        "blobs",
+        "blobs/sha512",
+        "uploads",
+        "beside",
+        "records/notes",
+    ] {
+        for kind in Kind::NOT_FILES {
+            let is_file = matches!(name, "lock" | "format");
+            if !is_file && matches!(kind, Kind::Directory) {
+                continue;
+            }
+            let place = scene.root.join("store").join(name);
+            remove(&place);
+            kind.make(&place, &other);
+            let said = fails(cas(&scene.root).arg("images"), 4);
+            assert!(said.contains(name) && said.contains(", found a"), "{said}");
+            assert!(said.contains("fsck --repair"), "{said}");
+            let (code, found) = scene.fsck(&[]);
+            assert!(
+                code == 4 && has(&found, "store-damaged", name),
+                "{found:#?}"
+            );
+            let (_, repaired) = scene.repair_from_source();
+            assert!(
+                has(&repaired, "store-damaged", name),
+                "{name} {kind:?}: {repaired:#?}"
+            );
+            ok(cas(&scene.root).arg("gc"));
+            assert_eq!(
+                scene.fsck(&["--read-data"]),
+                (0, Vec::new()),
+                "{name} {kind:?}"
+            );
+            scene.works();
+        }
     }
 }

@@ -4,32 +4,53 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::common::{can, cas, fails, mounting_snapshotters, ok};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::common::{append, can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has, without_leftovers};
 
-/// What is in the place of a directory.
+/// What is in the place of a directory or a file.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     File,
+    Directory,
     Link,
     Dangling,
+    /// A link to itself.
+    Loop,
     Pipe,
+    Socket,
 }
 
 impl Kind {
+    /// All kinds but files.
+    pub(crate) const NOT_FILES: [Kind; 6] = [
+        Kind::Directory,
+        Kind::Link,
+        Kind::Dangling,
+        Kind::Loop,
+        Kind::Pipe,
+        Kind::Socket,
+    ];
+
     /// Makes it at `place`. A link leads to `other`.
-    fn make(self, place: &Path, other: &Path) {
+    pub(crate) fn make(self, place: &Path, other: &Path) {
         match self {
             Kind::File => fs::write(place, "text").unwrap(),
             Kind::Link => symlink(other, place).unwrap(),
+            Kind::Directory => fs::create_dir_all(place.join("theirs")).unwrap(),
             Kind::Dangling => symlink("/nowhere", place).unwrap(),
-            Kind::Pipe => {
-                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
-                rustix::fs::mknodat(rustix::fs::CWD, place, kind, mode, 0).unwrap();
-            }
+            Kind::Loop => symlink(place.file_name().unwrap(), place).unwrap(),
+            Kind::Pipe => node(place, FileType::Fifo),
+            Kind::Socket => node(place, FileType::Socket),
         }
     }
+}
+
+fn node(place: &Path, kind: FileType) {
+    mknodat(CWD, place, kind, Mode::RUSR, 0).unwrap();
 }
 
 /// Returns the directories of the snapshots, the lowest layer first.
@@ -195,4 +216,113 @@ fn no_command_waits_at_a_pipe() {
         }
     }
     scene.works();
+}
+
+/// The reserves, the settings of the root, and the files of each store.
+#[test]
+fn no_command_waits_at_a_pipe_in_the_root() {
+    let places: &[(&'static str, &[&str])] = &[
+        (
+            "fs",
+            &[
+                "cas.toml",
+                "local/reserve",
+                "store/.cas/reserve",
+                "store/index.json",
+            ],
+        ),
+        #[cfg(feature = "redb")]
+        (
+            "redb",
+            &[
+                "store/reserve",
+                "store/owner",
+                "store/cas.redb",
+                "store/cas.redb.head",
+            ],
+        ),
+        #[cfg(feature = "remote")]
+        ("dir", &["store/reserve", "store/lock", "store/format"]),
+    ];
+    for (store, places) in places {
+        let scene = Scene::new(*store);
+        for name in *places {
+            let place = scene.root.join(name);
+            let kept = fs::read(&place).unwrap();
+            fs::remove_file(&place).unwrap();
+            Kind::Pipe.make(&place, &place);
+            for arguments in [&["images"][..], &["gc"], &["fsck"], &["fsck", "--repair"]] {
+                // A command that waits is killed.
+                let mut command = Command::new("timeout");
+                append(command.args(["-s", "KILL", "60"]), cas(&scene.root).args(arguments));
+                let code = command.output().unwrap().status.code();
+                assert!(
+                    matches!(code, Some(0 | 4)),
+                    "{name} {arguments:?}: {code:?}"
+                );
+            }
+            if *name == "cas.toml" {
+                fs::remove_file(&place).unwrap();
+                fs::write(&place, kept).unwrap();
+            }
+            ok(cas(&scene.root)
+                .args(["import", "--name", "app:1"])
+                .arg(scene.scratch.path().join("demo.tar")));
+            assert_eq!(
+                scene.fsck(&["--read-data"]),
+                (0, Vec::new()),
+                "{store} {name}"
+            );
+        }
+    }
+}
+
+/// The settings are not made again, so the user must do something.
+#[test]
+fn what_is_in_the_place_of_the_settings_is_named_and_left() {
+    let scene = Scene::new("fs");
+    let place = scene.root.join("cas.toml");
+    let moved = scene.scratch.path().join("moved.toml");
+    fs::rename(&place, &moved).unwrap();
+    for kind in [
+        Kind::Directory,
+        Kind::Dangling,
+        Kind::Loop,
+        Kind::Pipe,
+        Kind::Socket,
+    ] {
+        kind.make(&place, &moved);
+        for arguments in [&["images"][..], &["init"], &["fsck"], &["fsck", "--repair"]] {
+            let said = fails(cas(&scene.root).args(arguments), 4);
+            assert!(said.contains("/cas.toml"), "{kind:?}: {said}");
+            assert!(
+                said.contains("expected a file, found a"),
+                "{kind:?}: {said}"
+            );
+            assert!(said.contains("move it away"), "{kind:?}: {said}");
+        }
+        let removed = match kind {
+            Kind::Directory => fs::remove_dir_all(&place),
+            _ => fs::remove_file(&place),
+        };
+        removed.unwrap();
+    }
+    Kind::Link.make(&place, &moved);
+    scene.works();
+}
+
+#[test]
+fn a_root_that_has_lost_its_settings_keeps_its_engines() {
+    for store in crate::common::ENGINES {
+        let scene = Scene::new(store);
+        let settings = scene.root.join("cas.toml");
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::remove_file(&settings).unwrap();
+        assert!(
+            ok(cas(&scene.root).arg("images")).contains("app:1"),
+            "{store}"
+        );
+        assert_eq!(fs::read_to_string(&settings).unwrap(), text, "{store}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{store}");
+    }
 }

@@ -23,7 +23,9 @@ use cas::{Digest, ErrorKind};
 use common::disk::Disk;
 use common::layout::{layout, layout_of};
 use common::tree::differences;
-use common::{can, cas, failing, fails, mounting_snapshotters, ok, real_image, small_archive};
+use common::{
+    append, can, cas, failing, fails, mounting_snapshotters, ok, real_image, small_archive,
+};
 use testkit::archive::Tar;
 
 const NAME: &str = "app";
@@ -485,4 +487,62 @@ fn mounts_are_made_and_ended_although_their_calls_are_interrupted() {
             std::fs::remove_dir_all(&bundle).unwrap();
         }
     }
+}
+
+/// Returns `command` under strace, which makes the first call on `path` in each thread fail.
+fn failing_at(command: &Command, path: &Path, fault: &str) -> Command {
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
+        .arg(path);
+    strace.args(["-e", &format!("inject={fault}:when=1")]);
+    append(&mut strace, command);
+    strace
+}
+
+/// A call of the standard library or of SQLite that fails once must not look like an absent
+/// directory or a failed device.
+#[test]
+fn calls_of_libraries_that_fail_once_are_repeated() {
+    if !can(&["strace"]) || !mounting_snapshotters().contains(&"native") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = small_archive(scratch.path());
+    let target = scratch.path().join("mnt");
+    let (root, name) = imported(scratch.path(), "native", &archive);
+    for fault in ["statx:error=EINTR", "statx:error=ESTALE"] {
+        let mut mount = cas(&root);
+        mount.args(["-q", "mount", &name]).arg(&target);
+        ok(&mut failing_at(&mount, &target, fault));
+        ok(&mut failing_at(
+            cas(&root).arg("umount").arg(&target),
+            &target,
+            fault,
+        ));
+    }
+    let records = root.join("store/.cas/records.db");
+    for fault in ["newfstatat:error=EINTR", "newfstatat:error=ESTALE"] {
+        let names = ok(&mut failing_at(cas(&root).arg("images"), &records, fault));
+        assert!(names.contains(NAME), "{fault}: {names}");
+    }
+    let log = root.join("store/.cas/records.db-wal");
+    let mut tag = cas(&root);
+    tag.args(["-q", "tag", &name, "other:1"]);
+    ok(&mut failing_at(&tag, &log, "fsync:error=EINTR"));
+    ok(cas(&root).args(["inspect", "other:1"]));
+    // After such a failure of a sync, data may be lost.
+    let mut tag = cas(&root);
+    tag.args(["-q", "tag", &name, "third:1"]);
+    fails(&mut failing_at(&tag, &log, "fsync:error=ESTALE"), 7);
+    for fault in ["EINTR", "ESTALE"] {
+        let fault = format!("faccessat2:error={fault}");
+        ok(&mut failing_at(cas(&root).arg("images"), &root, &fault));
+    }
+    let null = Path::new("/dev/null");
+    let mut images = cas(&root);
+    images.arg("images");
+    ok(&mut failing_at(&images, null, "openat:error=ESTALE"));
+    let said = fails(&mut failing_at(&images, null, "openat:error=EIO"), 7);
+    assert!(said.contains("open /dev/null"), "{said}");
 }

@@ -1,5 +1,7 @@
 //! Compare-and-swap by conditional requests to a service that other processes use too.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use cas_core::records::{Expect, Revision};
 use cas_core::{Error, Result};
@@ -23,6 +25,20 @@ pub(super) async fn load(prefix: &Prefix, path: &str) -> Result<Option<Cell>> {
 /// is the ETag of its object.
 pub(super) struct ConditionalSwap {
     deletion: Deletion,
+}
+
+/// A deleted cell whose object remains.
+pub(crate) struct Deleted {
+    path: String,
+    etag: String,
+}
+
+impl Deleted {
+    /// Deletes the object, unless another writer has replaced it.
+    pub(super) async fn remove(&self, prefix: &Prefix) -> Result<()> {
+        let deleted = prefix.delete_if_match(&self.path, &self.etag).await;
+        deleted.map(drop)
+    }
 }
 
 /// What a swap does with a cell that exists.
@@ -73,6 +89,35 @@ impl ConditionalSwap {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Returns the cells in `folder` that were deleted before `before`, but whose objects remain,
+    /// because a process was killed between the two requests of a deletion. Returns none if the
+    /// service does not have conditional deletes. Then the objects of all deleted cells remain.
+    pub(super) async fn deleted(
+        &self,
+        prefix: &Prefix,
+        folder: &str,
+        before: SystemTime,
+    ) -> Result<Vec<Deleted>> {
+        let mut deleted = Vec::new();
+        if self.deletion == Deletion::Unconditional {
+            return Ok(deleted);
+        }
+        let paths = prefix.of_length(folder, stored::DELETED as u64, before);
+        for path in paths.await? {
+            // An object of this length may also be a cell with a value, or be damaged.
+            let object = prefix.get(&path).await?;
+            let is_deleted = |object: &Object| {
+                let cell = stored::decode(&object.body);
+                cell.is_some_and(|cell| cell.value.is_none())
+            };
+            if let Some(object) = object.filter(is_deleted) {
+                let etag = etag(object, &path)?;
+                deleted.push(Deleted { path, etag });
+            }
+        }
+        Ok(deleted)
     }
 
     /// Reads the cell and replaces exactly the version that was read. Returns false if the cell has

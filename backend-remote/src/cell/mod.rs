@@ -5,6 +5,9 @@ mod conditional;
 mod local;
 mod stored;
 
+#[cfg(feature = "s3")]
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use cas_core::records::Expect;
 use cas_core::{Error, Result};
@@ -74,6 +77,31 @@ impl Cells {
     /// Returns the prefix that the cells are stored in.
     pub(crate) fn prefix(&self) -> &Prefix {
         &self.prefix
+    }
+
+    /// Finds the objects of deleted cells in `folder` that killed processes have left, and that
+    /// were written before `before`. Removes them if `remove` is set. Returns their lengths in
+    /// bytes.
+    #[cfg(feature = "s3")]
+    pub(crate) async fn leftovers(
+        &self,
+        folder: &str,
+        before: SystemTime,
+        remove: bool,
+    ) -> Result<Vec<u64>> {
+        match &self.swap {
+            // A deletion is one request.
+            Swap::Local(_) => Ok(Vec::new()),
+            Swap::Conditional(conditional) => {
+                let deleted = conditional.deleted(&self.prefix, folder, before).await?;
+                if remove {
+                    for cell in &deleted {
+                        cell.remove(&self.prefix).await?;
+                    }
+                }
+                Ok(vec![stored::DELETED as u64; deleted.len()])
+            }
+        }
     }
 
     /// Returns the cell, or `None` if it does not exist.

@@ -18,6 +18,9 @@ use crate::prefix::{Object, Prefix};
 const HEAD: usize = NONCE + 3;
 /// Number of bytes after a value.
 const TAIL: usize = NONCE + 1;
+/// Number of bytes of a deleted cell.
+#[cfg(feature = "s3")]
+pub(super) const DELETED: usize = HEAD + TAIL;
 /// Maximum number of reads of an object before it counts as damaged. An object that changes while
 /// it is read looks damaged, too.
 const READS: usize = 3;

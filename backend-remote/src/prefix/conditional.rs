@@ -2,8 +2,11 @@
 //!
 //! A store in a directory does not use such requests, so this module does not sync directories.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use cas_core::Result;
+use futures_util::TryStreamExt;
 use opendal::ErrorKind;
 
 use super::Prefix;
@@ -55,6 +58,32 @@ impl Prefix {
             Err(error) if is_refusal(condition, error.kind()) => Ok(Outcome::Refused),
             Err(error) => Err(classify(error, "write", path)),
         }
+    }
+
+    /// Returns the paths of the objects in `folder` that have `length` bytes and were written
+    /// before `before`. Leaves out an object if the service does not report its length or its time
+    /// in the list.
+    pub(crate) async fn of_length(
+        &self,
+        folder: &str,
+        length: u64,
+        before: SystemTime,
+    ) -> Result<Vec<String>> {
+        let fail = |error| classify(error, "list", folder);
+        let list = self.operator.lister_with(folder).recursive(true);
+        let mut list = list.await.map_err(fail)?;
+        let mut paths = Vec::new();
+        while let Some(entry) = list.try_next().await.map_err(fail)? {
+            let found = entry.metadata();
+            let time = found.last_modified().map(SystemTime::from);
+            if found.is_file()
+                && found.content_length() == length
+                && time.is_some_and(|time| time < before)
+            {
+                paths.push(entry.path().to_owned());
+            }
+        }
+        Ok(paths)
     }
 
     /// Deletes an object if it has this ETag. Returns the outcome.

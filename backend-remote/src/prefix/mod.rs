@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use cas_core::{Error, Result};
 use futures_util::TryStreamExt;
-use opendal::{ErrorKind, Operator};
+use opendal::{ErrorKind, Metadata, Operator};
 
 use crate::error::classify;
 use crate::folder::Folder;
@@ -38,7 +38,7 @@ pub(crate) struct Status {
     pub(crate) length: u64,
     /// When the object was last written, if the service reports the time.
     pub(crate) modified: Option<SystemTime>,
-    /// The ETag, if the service returned one.
+    /// The ETag, if the service returned one, or the result of [`Folder::etag`].
     pub(crate) etag: Option<String>,
 }
 
@@ -51,8 +51,10 @@ impl Prefix {
         }
     }
 
-    /// Reads a small object whole. Returns `None` if it does not exist.
+    /// Reads a small object whole. Returns `None` if it does not exist. If something other than a
+    /// file is in its place in a directory, returns the error `Corrupt`.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<Object>> {
+        self.refuse_misplaced(path)?;
         let reader = self.operator.reader(path).await;
         let reader = reader.map_err(|error| classify(error, "read", path))?;
         match reader.read(..).await {
@@ -68,8 +70,10 @@ impl Prefix {
         }
     }
 
-    /// Reads a range of an object. Returns `None` if the object does not exist.
+    /// Reads a range of an object. Returns `None` if the object does not exist. If something other
+    /// than a file is in its place in a directory, returns the error `Corrupt`.
     pub(crate) async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.refuse_misplaced(path)?;
         match self.operator.read_with(path).range(range).await {
             Ok(body) => Ok(Some(body.to_bytes())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -77,32 +81,50 @@ impl Prefix {
         }
     }
 
-    /// Returns the status of an object, or `None` if the object does not exist.
+    /// Returns the status of an object, or `None` if the object does not exist, or if something
+    /// other than a file is in its place in a directory.
     pub(crate) async fn stat(&self, path: &str) -> Result<Option<Status>> {
+        if self.misplaced(path).is_some() {
+            return Ok(None);
+        }
         match self.operator.stat(path).await {
             Ok(metadata) => Ok(Some(Status {
                 length: metadata.content_length(),
                 modified: metadata.last_modified().map(SystemTime::from),
-                etag: metadata.etag().map(str::to_owned),
+                etag: self.etag(path, &metadata).await?,
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(classify(error, "stat", path)),
         }
     }
 
-    /// Writes an object, replacing any that exists. Returns its ETag, if the service returned one.
+    /// Writes an object, replacing any that exists. In a directory, sets aside what is in the place
+    /// of the object and is not a file. Returns its ETag, if the service returned one, or the
+    /// result of [`Folder::etag`].
     pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<Option<String>> {
         self.check_name(path)?;
         self.check_folder()?;
+        self.set_misplaced_aside(path).await?;
         let outcome = self.operator.write(path, body).await;
         let written = outcome.map_err(|error| classify(error, "write", path))?;
         self.sync_parents(path).await?;
-        Ok(written.etag().map(str::to_owned))
+        self.etag(path, &written).await
     }
 
-    /// Deletes an object. Succeeds if it does not exist.
+    /// Returns the ETag of an object, if the service returned one, or the result of
+    /// [`Folder::etag`].
+    async fn etag(&self, path: &str, metadata: &Metadata) -> Result<Option<String>> {
+        match &self.folder {
+            Some(folder) => folder.etag(path).await,
+            None => Ok(metadata.etag().map(str::to_owned)),
+        }
+    }
+
+    /// Deletes an object. Succeeds if it does not exist. In a directory, sets aside what is in the
+    /// place of the object and is not a file.
     pub(crate) async fn delete(&self, path: &str) -> Result<()> {
         self.check_folder()?;
+        self.set_misplaced_aside(path).await?;
         let outcome = self.operator.delete(path).await;
         outcome.map_err(|error| classify(error, "delete", path))?;
         self.sync_parents(path).await
@@ -168,6 +190,23 @@ impl Prefix {
     /// Returns whether objects can be written. Only a directory may be read-only.
     pub(crate) fn is_writable(&self) -> bool {
         self.folder.as_ref().is_none_or(Folder::is_writable)
+    }
+
+    /// Returns an error that names what is in the place of an object in a directory, if that is not
+    /// a file. Returns `None` for a service.
+    pub(crate) fn misplaced(&self, path: &str) -> Option<Error> {
+        self.folder.as_ref()?.misplaced(path)
+    }
+
+    fn refuse_misplaced(&self, path: &str) -> Result<()> {
+        self.misplaced(path).map_or(Ok(()), Err)
+    }
+
+    async fn set_misplaced_aside(&self, path: &str) -> Result<()> {
+        match &self.folder {
+            Some(folder) if folder.misplaced(path).is_some() => folder.set_aside(path).await,
+            _ => Ok(()),
+        }
     }
 
     fn check_folder(&self) -> Result<()> {

@@ -270,7 +270,11 @@ fn key_of(text: &str) -> Result<KeyPrefix> {
 fn blobs(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut blobs = BTreeMap::new();
     for part in list(directory)? {
-        if !part.is_dir() {
+        let is_directory = match fs::metadata(&part) {
+            Err(error) if error.kind() == IoKind::NotFound => false,
+            found => found.during("open", part.display())?.is_dir(),
+        };
+        if !is_directory {
             continue;
         }
         for path in list(&part)? {

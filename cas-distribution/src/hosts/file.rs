@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cas_core::{Context, Error, Result, limit};
 use serde::de::DeserializeOwned;
 
-use crate::bounded;
+use crate::bounded::{self, found};
 
 /// A file of TOML.
 pub(super) struct Text<'a> {
@@ -90,7 +90,8 @@ pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf
     let names = names.during("read", directory.display())?;
     let is_wanted = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| ends.iter().any(|end| name.ends_with(end))) && !path.is_dir()
+        name.is_some_and(|name| ends.iter().any(|end| name.ends_with(end)))
+            && !found(path).is_some_and(|found| found.is_dir())
     };
     let paths = |names: Vec<OsString>| {
         let paths = names.into_iter().map(|name| directory.join(name));

@@ -15,6 +15,7 @@ use super::certificates;
 use super::duration;
 use super::endpoint::{Capabilities, Endpoint, Scheme, Tls};
 use super::file::Text;
+use crate::bounded::found;
 use crate::{hub, origin};
 
 /// The directory for registries that do not have a directory of their own.
@@ -86,7 +87,8 @@ pub(super) fn find(directories: &[PathBuf], reference: &FullName) -> Result<Opti
     names.push(DEFAULT.into());
     for directory in directories {
         let own = names.iter().map(|name| directory.join(name));
-        let Some(own) = own.into_iter().find(|path| path.is_dir()) else {
+        let is_dir = |path: &PathBuf| found(path).is_some_and(|found| found.is_dir());
+        let Some(own) = own.into_iter().find(is_dir) else {
             continue;
         };
         let path = own.join("hosts.toml");

@@ -36,6 +36,7 @@ pub(crate) use certificates::{read as read_certificates, read_key};
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Access, Scheme, Tls, url};
 
+use crate::bounded::found;
 use crate::runtime;
 use registries_conf::RegistriesConf;
 use short_names::ShortNames;
@@ -93,8 +94,9 @@ impl Hosts {
         let system = Path::new("/etc/containers");
         let [containerd, docker] =
             ["/etc/containerd/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
-        let own_conf = in_own("registries.conf").filter(|conf| conf.exists());
-        let system_conf = Some(system.join("registries.conf")).filter(|conf| conf.exists());
+        let own_conf = in_own("registries.conf").filter(|conf| found(conf).is_some());
+        let system_conf = Some(system.join("registries.conf"));
+        let system_conf = system_conf.filter(|conf| found(conf).is_some());
         // If the user's own registries.conf is read, that of the system and the drop-ins of the
         // system are not. The user's own one is not read if the environment names another file.
         let is_system = chosen.is_some() || own_conf.is_none();
@@ -215,8 +217,9 @@ impl Hosts {
     /// `NotFound` if the directory is absent; `InvalidArgument` if it is not a directory; as
     /// [`certificates::read`].
     fn check_chosen(&self) -> Result<()> {
-        if let Some(chosen) = self.chosen.as_ref().filter(|chosen| !chosen.is_dir()) {
-            let error = if chosen.exists() {
+        let is_dir = |path: &Path| found(path).is_some_and(|found| found.is_dir());
+        if let Some(chosen) = self.chosen.as_ref().filter(|chosen| !is_dir(chosen)) {
+            let error = if found(chosen).is_some() {
                 Error::invalid(
                     "expected the directory of hosts.toml and certificates, but this is not a \
                      directory; correct the path",

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::file;
 use super::prefix::Compared;
+use crate::bounded::found;
 
 /// The requirement that every image meets.
 const ACCEPT: &str = "insecureAcceptAnything";
@@ -122,7 +123,9 @@ impl Requirement {
 pub(super) fn of_system(home: Option<&Path>) -> Option<PathBuf> {
     let own = home.map(|home| home.join(".config/containers/policy.json"));
     let system = PathBuf::from("/etc/containers/policy.json");
-    own.into_iter().chain([system]).find(|path| path.exists())
+    own.into_iter()
+        .chain([system])
+        .find(|path| found(path).is_some())
 }
 
 #[cfg(test)]

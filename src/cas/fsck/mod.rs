@@ -1,5 +1,6 @@
 //! Checking and repairing a root.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::Info;
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
 use cas_host::MountedDirs;
+use cas_host::calls::{is_file, undisturbed};
 
 use super::each_snapshotter::collected;
 use super::{Cas, OpenOptions, mounted};
@@ -84,10 +86,9 @@ impl Cas {
     /// if nothing is repaired.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
-        if !path
-            .join("cas.toml")
-            .try_exists()
-            .during("check root", path.display())?
+        // Opening the root reports something else in the place of the file.
+        if undisturbed(|| path.join("cas.toml").symlink_metadata())
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         {
             let message = "not a root: cas.toml is missing; choose the directory of a root";
             return Err(Error::not_found(message)).during("check root", path.display());
@@ -174,7 +175,7 @@ impl Cas {
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         let (root, registry) = (root.as_ref(), crate::registry());
         // Opening an absent root would make one.
-        if !root.join("cas.toml").is_file() {
+        if !is_file(&root.join("cas.toml")) {
             return error;
         }
         match Root::open(root, &registry) {

@@ -9,6 +9,7 @@ use cas_core::check::Sources;
 use cas_core::image::{FullName, Reference};
 use cas_core::transfer::{Fetcher, StoreFetcher};
 use cas_core::{ContentStore, Context, Location, Registry, Result};
+use cas_host::calls::is_file;
 
 use crate::cas::Cas;
 #[cfg(feature = "on-demand")]
@@ -134,9 +135,9 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
     let path = Path::new(from);
     let location: Location = if from.contains("://") {
         from.parse()?
-    } else if path.join("cas.toml").is_file() {
+    } else if is_file(&path.join("cas.toml")) {
         Root::open(path, &registry)?.store(&registry)?
-    } else if path.join("oci-layout").is_file() {
+    } else if is_file(&path.join("oci-layout")) {
         Location::of_path("fs", &std::path::absolute(path)?)?
     } else {
         return Ok(None);

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use cas::gc::Removed;
 use cas::{Cas, Context, EndedRun, Error, ErrorKind, Progress, Result, Run};
 use cas_host::MountedDirs;
+use cas_host::calls::undisturbed;
 use cas_host::mount::{UnmountMode, unmount};
 
 use super::super::in_namespace;
@@ -57,7 +58,8 @@ impl RunDir {
     /// `Denied` if files of other users cannot be removed, or if this process may not unmount;
     /// errors of the runtime and of the file system.
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
-        if self.bundle().exists() {
+        let exists = undisturbed(|| self.bundle().try_exists());
+        if exists.during("open", self.bundle().display())? {
             runtime::end(&self).await?;
             match cas.unmount(self.rootfs()).await {
                 // Without privileges, the rootfs is never mounted. Otherwise, it was not mounted

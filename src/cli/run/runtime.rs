@@ -8,6 +8,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use cas::{Context, Error, Result};
+use cas_host::calls::undisturbed;
 use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -90,7 +91,7 @@ impl Runtime {
         run_dir.share()?;
         let mut child = command.spawn().during("start", self)?;
         let status = signals.attend(&mut child, run_dir).await?;
-        let started = *self == Runtime::Chroot || pid_file.exists();
+        let started = *self == Runtime::Chroot || exists(&pid_file)?;
         if !started {
             end(run_dir).await?;
         }
@@ -102,6 +103,10 @@ impl Runtime {
 fn code(status: ExitStatus) -> ExitCode {
     let number = status.code().unwrap_or(128 + status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(number).unwrap_or(1))
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    undisturbed(|| path.try_exists()).during("open", path.display())
 }
 
 /// Looks on `PATH`, then in `/usr/sbin` and `/sbin`, for a program that this user can execute.
@@ -138,7 +143,7 @@ fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
 async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
     let state = run_dir.bundle().join("state").join(run_dir.id());
-    if !state.exists() {
+    if !exists(&state)? {
         return Ok(false);
     }
     let file = run_dir.bundle().join("runtime");
@@ -151,7 +156,7 @@ async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     let output = oci(run_dir, &runtime).args(arguments).output().await;
     let output = output.during("start", runtime.display())?;
     // The container may have ended meanwhile.
-    if output.status.success() || !state.exists() {
+    if output.status.success() || !exists(&state)? {
         return Ok(true);
     }
     let printed = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,60 @@
+//! Checks that files are in the places of the files of a store, if its database is one file.
+
+use std::io;
+use std::path::Path;
+
+use cas_core::check::Finding;
+use cas_core::{Error, Result};
+use cas_host::{Dir, Place, if_directory};
+
+use crate::head::Head;
+use crate::owned_dir::{FileNames, OWNER};
+use crate::space::RESERVE;
+
+/// Checks that nothing else, such as a directory or a symbolic link, is in the place of the
+/// database or of the file `owner` in the directory `path`. Checks nothing if there is nothing in
+/// the place of the database, because the directory may then belong to another program.
+///
+/// # Errors
+/// `Corrupt` if something else is in one of these places; errors of the file system.
+pub fn check_places(path: &Path, names: FileNames) -> Result<()> {
+    let Some(dir) = if_directory(Dir::open(path))? else {
+        return Ok(());
+    };
+    if dir.stat(names.database)?.is_none() {
+        return Ok(());
+    }
+    for name in [OWNER, names.database] {
+        if let Some(what) = Place::File(name).misplaced(&dir)? {
+            let place = path.join(name);
+            return Err(Error::corrupt(format!("{what} at {}", place.display()))
+                .advice("move it away, or let `cas fsck --repair` set it aside"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns a finding for each of the files of a store in whose place is something else: the
+/// database, its [`Head`], `owner` and `reserve`. If `repair` is set, renames what is there. A
+/// database that is set aside like this counts as lost. Returns no findings if there is nothing in
+/// the places of the database and its head, because the directory may then belong to another
+/// program.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn examine_places(path: &Path, names: FileNames, repair: bool) -> io::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let Some(dir) = if_directory(Dir::open(path))? else {
+        return Ok(findings);
+    };
+    let head = Head::of(Path::new(names.database));
+    let head = head.path().to_string_lossy();
+    if dir.stat(names.database)?.is_none() && dir.stat(&*head)?.is_none() {
+        return Ok(findings);
+    }
+    for name in [OWNER, names.database, &*head, RESERVE] {
+        let subject = path.join(name);
+        findings.extend(Place::File(name).examine(&dir, &subject.to_string_lossy(), repair)?);
+    }
+    Ok(findings)
+}
