@@ -267,7 +267,7 @@ fn with_little_memory_nothing_is_lost_and_large_images_can_be_used() {
         #[cfg(feature = "redb")]
         ("redb", "redb://?cache=4MiB", 48),
         #[cfg(feature = "remote")]
-        ("dir", "dir", 60),
+        ("dir", "dir", 160),
     ] {
         let root = at(name);
         let init = ["--store", store, "--snapshotter", "native", "init"];
