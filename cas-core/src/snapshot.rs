@@ -46,6 +46,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
@@ -325,6 +326,37 @@ pub trait Snapshotter: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Looks for a ready layer: the uncompressed bytes of a layer in a directory outside of the
+    /// snapshotter, which an option of the snapshotter names. `key` is an active snapshot for which
+    /// [`Snapshotter::prepare_layer`] has returned a [`LayerTarget::Tar`], and whose directory is
+    /// still empty. If there is a ready layer with the diff ID `diff_id`, reads all of it to verify
+    /// it, and makes the snapshot refer to it. A ready layer that cannot be used is logged and
+    /// passed over. `layer` is the descriptor of the layer in its image.
+    ///
+    /// Returns whether the snapshot refers to a ready layer. If so, the caller does not write the
+    /// layer before the commit. By default, returns false.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active;
+    /// `AlreadyExists` if it refers to a ready layer already.
+    async fn use_ready_layer(
+        &self,
+        _key: &str,
+        _layer: &Descriptor,
+        _diff_id: &Digest,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns whether the committed snapshot `key` refers to a ready layer, and so has no bytes of
+    /// its own layer. By default, returns false.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot does not exist.
+    async fn has_ready_layer(&self, _key: &str) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns
     /// its mounts.
     ///
@@ -488,8 +520,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
-    /// `FailedPrecondition`, except that the default implementations of [`Snapshotter::open_tar`]
-    /// and [`Snapshotter::on_demand`] still return `None`.
+    /// `FailedPrecondition`, except that default implementations that only return `None` or false
+    /// still do so.
     async fn close(&self) -> Result<()>;
 }
 

@@ -13,10 +13,10 @@ use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, chain_ids};
 use cas_core::{Algorithm, Context, Digest, Result};
 use cas_host::calls::undisturbed;
-use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, digest_of, erofs};
+use cas_host::{LockedDir, Pace, SnapshotDirs, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
-use crate::native::LAYER_FILES;
+use crate::ready;
 
 /// The name of the file in which the digest of a packed tar is recorded.
 const DIGEST: &str = "layer.digest";
@@ -34,7 +34,7 @@ impl Identity {
     /// such file, or if neither its name nor a file identifies the bytes.
     pub(crate) fn of(dirs: &SnapshotDirs, key: &str, snapshot: &SnapshotRecord) -> Option<Self> {
         let directory = dirs.path(snapshot.id);
-        stored(dirs, snapshot.id)?;
+        ready::stored(dirs, snapshot.id)?;
         if let Ok(text) = undisturbed(|| fs::read_to_string(directory.join(DIGEST))) {
             return text.parse().ok().map(Identity::Digest);
         }
@@ -53,10 +53,9 @@ impl Identity {
         id: u64,
         per_second: Option<u64>,
     ) -> Result<Condition> {
-        let Some(name) = stored(dirs, id) else {
+        let Some((name, path)) = ready::stored(dirs, id) else {
             return Ok(Condition::Damaged("its layer file is missing".to_owned()));
         };
-        let path = dirs.path(id).join(TREE).join(name);
         let file = erofs::open_file(&path).during("open", path.display())?;
         let mut pace = Pace::new(per_second);
         let algorithms: &[Algorithm] = match self {
@@ -86,13 +85,6 @@ impl Identity {
             }
         }
     }
-}
-
-/// Returns the name of the file of a layer, if it has one.
-fn stored(dirs: &SnapshotDirs, id: u64) -> Option<&'static str> {
-    let tree = dirs.path(id).join(TREE);
-    let exists = |name: &&str| undisturbed(|| fs::symlink_metadata(tree.join(name))).is_ok();
-    LAYER_FILES.into_iter().find(exists)
 }
 
 /// Records the digest of the tar that was packed into a new directory. Does not sync the file.

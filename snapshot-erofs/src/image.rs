@@ -10,11 +10,11 @@ use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
 use cas_host::calls::undisturbed;
 use cas_host::erofs::ImageFiles;
-use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
+use cas_host::{Dir, Lock, NewFile, SnapshotDirs, copy_data, erofs};
 use cas_lazy::StoredTable;
 
-use crate::lazy;
 use crate::record::{Record, Seen, Stored};
+use crate::{lazy, merged, ready};
 
 /// The names of the files of an image that reads no layer on demand.
 const METADATA: &str = "image.erofs";
@@ -47,19 +47,20 @@ pub(crate) struct Image {
 impl Image {
     /// Returns the image of the layers with these numbers, topmost first. Makes the image if there
     /// is none, if a file of the existing image was changed, or if a layer that the existing image
-    /// reads on demand is now complete.
+    /// reads on demand is now complete. If all layers are ready, the metadata is copied from the
+    /// first of the directories `ready` that has it.
     ///
     /// # Errors
     /// `NotFound` if the directory of a layer is missing; `Corrupt` if a file of a layer was
     /// changed after the commit; `Corrupt` or `NotFound` if such a file is missing; `Corrupt`,
     /// `OutOfRange` or `Unsupported` if the layers cannot be merged; errors of the file system.
-    pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
+    pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<Self> {
         for id in chain {
             check_layer(dirs, *id)?;
         }
         match load_current(dirs, chain)? {
             Some(image) => Ok(image),
-            None => make_alone(dirs, chain),
+            None => make_alone(dirs, chain, ready),
         }
     }
 
@@ -161,20 +162,23 @@ pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
 /// Returns the path of the tar of a layer.
 fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     let complete = lazy::complete_tar(dirs, id);
-    complete.unwrap_or_else(|| dirs.path(id).join(TREE).join(LAYER_TAR))
+    complete.unwrap_or_else(|| ready::layer_file(dirs, id, LAYER_TAR))
 }
 
 /// Checks that the files of a layer have not been changed since the commit, as far as their
 /// attributes show. Does not read their bytes. If the manifest of the layer's tree is missing (see
 /// [`SnapshotDirs::check`]), checks only the directory of the layer. In both cases, also checks the
-/// complete tar of a layer that was read on demand.
+/// complete tar of a layer that was read on demand, and a ready layer to which the layer refers.
 ///
 /// # Errors
 /// `NotFound` if the directory of the layer is missing; `Corrupt` if a file is missing or was
 /// changed, or if something else is in the place of the directory; errors of the file system.
 pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     let found = match dirs.check(id, Depth::Files)? {
-        Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,
+        Condition::Sound => match ready::check(dirs, id)? {
+            Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,
+            found => found,
+        },
         found => found,
     };
     let what = match found {
@@ -264,16 +268,51 @@ fn read_record(directory: &Path) -> Option<Vec<u8>> {
 }
 
 /// Makes the image of layers, unless another process has just done so.
-fn make_alone(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
+fn make_alone(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<Image> {
     let path = chain.first().map(|top| dirs.path(*top)).unwrap_or_default();
     let dir = Dir::open(&path).during("open directory", path.display())?;
     let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
     let made = load_current(dirs, chain);
-    let made = made.and_then(|image| image.map_or_else(|| make(dirs, chain), Ok));
+    let made = made.and_then(|image| match image {
+        Some(image) => Ok(image),
+        None => match copy_ready(dirs, chain, ready)? {
+            Some(image) => Ok(image),
+            None => make(dirs, chain),
+        },
+    });
     // If the file cannot be removed, it is removed with the directory later.
     let _ = dir.remove(LOCK);
     drop(lock);
     made
+}
+
+/// Makes the image of layers that are all ready from ready metadata. Its record is written last.
+/// Returns `None` if there is no ready metadata for these layers.
+fn copy_ready(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<Option<Image>> {
+    let from_lowest = || chain.iter().rev();
+    let layers: Option<Vec<_>> = from_lowest().map(|id| ready::tar(dirs, *id)).collect();
+    let (Some(layers), Some(top)) = (layers, chain.first()) else {
+        return Ok(None);
+    };
+    let (diff_ids, lengths): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+    let Some(metadata) = merged::read(ready, &diff_ids, &lengths) else {
+        return Ok(None);
+    };
+    let directory = dirs.path(*top);
+    let path = directory.join(METADATA);
+    store(&path, |mut file| file.write_all(&metadata))?;
+    let seen = |id: &u64| {
+        let tar = tar(dirs, *id);
+        Seen::of(&tar).map(Some).during("open", tar.display())
+    };
+    let record = Record {
+        layers: from_lowest().copied().collect(),
+        tars: from_lowest().map(seen).collect::<Result<_>>()?,
+        metadata: Stored::of(&path).during("read", path.display())?,
+        sparse: None,
+        on_demand: Vec::new(),
+    };
+    record_image(dirs, &record, &directory).map(Some)
 }
 
 /// Makes the image of layers. Its record is written last.
@@ -325,12 +364,17 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
         sparse,
         on_demand,
     };
-    let text = serde_json::to_vec(&record).map_err(|error| {
+    record_image(dirs, &record, &directory)
+}
+
+/// Writes the record of an image whose files are complete. Returns the image.
+fn record_image(dirs: &SnapshotDirs, record: &Record, directory: &Path) -> Result<Image> {
+    let text = serde_json::to_vec(record).map_err(|error| {
         Error::internal("the record of an image could not be serialized; please report it")
             .source(error)
     })?;
     store(&directory.join(RECORD), |mut file| file.write_all(&text))?;
-    Ok(Image::new(dirs, &record, &text, &directory))
+    Ok(Image::new(dirs, record, &text, directory))
 }
 
 /// Stores a file durably under its name, complete or not at all.

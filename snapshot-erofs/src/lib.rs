@@ -6,7 +6,8 @@
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
 //!   fs/                 of a committed snapshot: its layer as `layer.tar`, or as `layer.erofs` if
 //!                       the layer is an image itself, or the table of contents of a layer that is
-//!                       read on demand; of an active snapshot: what it changes, as in the upper
+//!                       read on demand, or a reference to a ready layer, `layer.tar.ready` or
+//!                       `layer.erofs.ready`; of an active snapshot: what it changes, as in the upper
 //!                       directory of an overlay, or the layer that an unpacker stores
 //!   work/               0700, for the overlay of an active snapshot; a view without a parent also
 //!                       has it, and a committed snapshot does not
@@ -39,13 +40,14 @@
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
 use std::io;
+use std::path::PathBuf;
 
 use cas_core::platform::EROFS;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{
-    Backing, Condition, Depth, LAYER_IMAGE, Mount, OnDemandBytes, SnapshotKind, Usage,
+    Backing, Condition, Depth, LAYER_IMAGE, LAYER_TAR, Mount, OnDemandBytes, SnapshotKind, Usage,
 };
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Descriptor, Digest, Error, Result};
 use cas_host::calls::undisturbed;
 use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
@@ -59,18 +61,22 @@ use rustix::io::Errno;
 mod identity;
 mod image;
 mod lazy;
+mod merged;
 mod native;
 mod opener;
 mod pack;
 mod probe;
 mod protect;
+mod ready;
 mod record;
 
 use identity::Identity;
 pub use lazy::{SERVED, check_served, is_served};
-use native::{LAYER_FILES, Shown};
+pub use merged::write_ready_layers;
+use native::Shown;
 pub use opener::ErofsOpener;
 pub use probe::{probe, probe_with};
+use ready::{LAYER_FILES, REFERENCES};
 
 /// The name of the snapshotter.
 pub const NAME: &str = Erofs::NAME;
@@ -89,6 +95,8 @@ pub struct Erofs {
     immutable: bool,
     /// Whether layers that are EROFS images themselves are mounted.
     native: bool,
+    /// The directories in which ready layers are looked up, in this order.
+    ready: Vec<PathBuf>,
 }
 
 impl Erofs {
@@ -104,6 +112,17 @@ impl Erofs {
     #[must_use]
     pub fn with_native(mut self, native: bool) -> Self {
         self.native = native;
+        self
+    }
+
+    /// Sets the directories in which ready layers are looked up, in this order. The file of a ready
+    /// layer is `blobs/sha256/HEX`, where HEX are the digits of its diff ID. A snapshot then refers
+    /// to this file, and has no copy. If all layers of an image are ready, their merged metadata is
+    /// copied from such a directory, if it is there (see [`write_ready_layers`]). Nothing is written
+    /// to these directories.
+    #[must_use]
+    pub fn with_ready_layers(mut self, directories: Vec<PathBuf>) -> Self {
+        self.ready = directories;
         self
     }
 
@@ -132,6 +151,7 @@ impl SnapshotLayout for Erofs {
             backing: Backing::default(),
             immutable: false,
             native: false,
+            ready: Vec::new(),
         })
     }
 
@@ -144,7 +164,7 @@ impl SnapshotLayout for Erofs {
             return Ok(());
         }
         // The root directory of an overlay is that of its topmost layer.
-        let mounted = match Shown::made(dirs, below, self.native)? {
+        let mounted = match Shown::made(dirs, below, self.native, &self.ready)? {
             Shown::Merged(image) => erofs::mount_image(image.served(dirs)?.files(self.backing))?,
             Shown::Native(layers) => match layers.first() {
                 Some(top) => erofs::mount_image(top.files(self.backing))?,
@@ -159,7 +179,7 @@ impl SnapshotLayout for Erofs {
     fn ready(&self, dirs: &SnapshotDirs, below: &[u64]) -> Result<()> {
         match below {
             [] => Ok(()),
-            below => Shown::made(dirs, below, self.native).map(|_| ()),
+            below => Shown::made(dirs, below, self.native, &self.ready).map(|_| ()),
         }
     }
 
@@ -206,6 +226,24 @@ impl SnapshotLayout for Erofs {
         }
     }
 
+    fn tar(&self, dirs: &SnapshotDirs, id: u64) -> PathBuf {
+        ready::layer_file(dirs, id, LAYER_TAR)
+    }
+
+    fn use_ready_layer(
+        &self,
+        dirs: &SnapshotDirs,
+        id: u64,
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<bool> {
+        ready::refer(&self.ready, dirs, id, layer, diff_id, self.native)
+    }
+
+    fn has_ready_layer(&self, dirs: &SnapshotDirs, id: u64) -> bool {
+        ready::is_used(dirs, id)
+    }
+
     fn must_pack(&self, dirs: &SnapshotDirs, active: &LockedDir, below: &[u64]) -> Result<bool> {
         let has = |name: &str| match calls::statat(active, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(false),
@@ -221,7 +259,8 @@ impl SnapshotLayout for Erofs {
             }
             return Ok(true);
         }
-        for name in LAYER_FILES.into_iter().chain([StoredTable::FILE]) {
+        let others = [StoredTable::FILE].into_iter().chain(REFERENCES);
+        for name in LAYER_FILES.into_iter().chain(others) {
             let path = format!("{TREE}/{name}");
             if has(&path).during("open", &path)? {
                 return match name == LAYER_IMAGE && !self.native {
@@ -272,6 +311,12 @@ impl SnapshotLayout for Erofs {
         match lazy::check(dirs, id, depth)? {
             Condition::Sound => {}
             found => return Ok(found),
+        }
+        if depth != Depth::Directory && dirs.check(id, Depth::Directory)? == Condition::Sound {
+            match ready::check(dirs, id)? {
+                Condition::Sound => {}
+                found => return Ok(found),
+            }
         }
         let Depth::Bytes { per_second } = depth else {
             return dirs.check(id, depth);

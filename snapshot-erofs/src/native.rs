@@ -5,19 +5,15 @@
 //! written by `cas`, and may be hostile. Native layers are therefore mounted only if the
 //! snapshotter was opened with the option `native`, and only after a check of their superblocks.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use cas_core::snapshot::{Backing, LAYER_IMAGE, LAYER_TAR, Mount};
+use cas_core::snapshot::{Backing, LAYER_IMAGE, Mount};
 use cas_core::{Context, Error, Result};
-use cas_host::calls::undisturbed;
+use cas_host::SnapshotDirs;
 use cas_host::erofs::{self, ImageFiles};
-use cas_host::{SnapshotDirs, TREE};
 
 use crate::image::{self, Image};
-
-/// The names that the file of a layer can have.
-pub(crate) const LAYER_FILES: [&str; 2] = [LAYER_TAR, LAYER_IMAGE];
+use crate::ready;
 
 /// The images that are mounted to show a chain of layers.
 pub(crate) enum Shown {
@@ -36,16 +32,22 @@ pub(crate) struct NativeLayer {
 
 impl Shown {
     /// Returns the images of the layers with these numbers, topmost first. If the layers are tars,
-    /// makes the merged image if there is none. `native` allows native layers.
+    /// makes the merged image if there is none. `native` allows native layers. `ready` are the
+    /// directories of ready layers.
     ///
     /// # Errors
     /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is false, if only
     /// some layers are native, or if a native layer needs other files or has unknown features;
     /// `Corrupt` if a native layer is damaged or is not an EROFS image.
-    pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Self> {
+    pub(crate) fn made(
+        dirs: &SnapshotDirs,
+        chain: &[u64],
+        native: bool,
+        ready: &[PathBuf],
+    ) -> Result<Self> {
         match are_native(dirs, chain)? {
             true => layers(dirs, chain, native).map(Shown::Native),
-            false => Image::made(dirs, chain).map(Shown::Merged),
+            false => Image::made(dirs, chain, ready).map(Shown::Merged),
         }
     }
 
@@ -99,7 +101,7 @@ impl NativeLayer {
 
 /// Returns whether the layer with this number is native.
 pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
-    undisturbed(|| fs::symlink_metadata(file(dirs, id))).is_ok()
+    ready::stored(dirs, id).is_some_and(|(name, _)| name == LAYER_IMAGE)
 }
 
 /// Returns the error for native layers in a snapshotter that was opened without `native`.
@@ -109,10 +111,6 @@ pub(crate) fn not_allowed() -> Error {
          their metadata; if you trust their source, open the root with the snapshotter \
          `erofs://?native=true`, otherwise use the variant of the image whose layers are tars",
     )
-}
-
-fn file(dirs: &SnapshotDirs, id: u64) -> PathBuf {
-    dirs.path(id).join(TREE).join(LAYER_IMAGE)
 }
 
 /// Returns whether all these layers are native.
@@ -142,7 +140,7 @@ fn layers(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Vec<Native
     }
     let layer = |id: &u64| {
         image::check_layer(dirs, *id)?;
-        let file = file(dirs, *id);
+        let file = ready::layer_file(dirs, *id, LAYER_IMAGE);
         check(&file).during("check layer", file.display())?;
         Ok(NativeLayer {
             // Numbers are never reused. All names have the same length, so that no name is the

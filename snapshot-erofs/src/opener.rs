@@ -1,6 +1,6 @@
 //! The opener of the snapshotter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,10 +18,15 @@ const IMMUTABLE: &str = "immutable";
 /// The option that allows layers that are EROFS images themselves.
 const NATIVE: &str = "native";
 
+/// The option that names the directories of ready layers.
+const LAYERS: &str = "layers";
+
 /// Opens an [`ErofsSnapshotter`]. The option `mount` is `file` by default, or `loop` for kernels
 /// that cannot mount images from files. The option `immutable` is `false` by default, or `true` to
 /// make committed layers immutable. The option `native` is `false` by default, or `true` for a root
-/// that mounts layers that are EROFS images themselves.
+/// that mounts layers that are EROFS images themselves. The option `layers` names the directories
+/// of ready layers: see [`Erofs::with_ready_layers`]. Their paths are absolute and separated by
+/// colons. By default there are none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;
 
@@ -45,12 +50,13 @@ impl SnapshotterOpener for ErofsOpener {
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
-        parts.check_options(&[IMMUTABLE, MOUNT, NATIVE])?;
+        parts.check_options(&[IMMUTABLE, LAYERS, MOUNT, NATIVE])?;
         let option = |name: &str| parts.options.get(name).map(String::as_str);
         let layout = Erofs::open()?
             .with_backing(backing(option(MOUNT))?)
             .with_immutable(is_set(IMMUTABLE, option(IMMUTABLE))?)
-            .with_native(is_set(NATIVE, option(NATIVE))?);
+            .with_native(is_set(NATIVE, option(NATIVE))?)
+            .with_ready_layers(directories(option(LAYERS))?);
         let opened = ErofsSnapshotter::with_layout(layout, parts.directory, parts.records)?;
         Ok(Arc::new(opened))
     }
@@ -74,6 +80,20 @@ fn is_set(name: &str, value: Option<&str>) -> Result<bool> {
     }
 }
 
+/// Returns the directories that the option `layers` names. They need not exist.
+fn directories(value: Option<&str>) -> Result<Vec<PathBuf>> {
+    let paths = value.into_iter().flat_map(|value| value.split(':'));
+    let absolute = |path: &str| match Path::new(path).is_absolute() {
+        true => Ok(PathBuf::from(path)),
+        false => Err(invalid(
+            LAYERS,
+            "absolute paths, separated by colons,",
+            path,
+        )),
+    };
+    paths.map(absolute).collect()
+}
+
 fn invalid(name: &str, expected: &str, found: &str) -> Error {
     Error::invalid(format!(
         "expected {expected} for the option `{name}`, found {found:?}"
@@ -88,13 +108,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_option_has_two_values() {
+    fn options_are_parsed_and_other_values_are_refused() {
         assert_eq!(backing(None).unwrap(), Backing::File);
         assert_eq!(backing(Some("file")).unwrap(), Backing::File);
         assert_eq!(backing(Some("loop")).unwrap(), Backing::Loop);
         assert!(!is_set(NATIVE, None).unwrap() && !is_set(NATIVE, Some("false")).unwrap());
         assert!(is_set(NATIVE, Some("true")).unwrap());
+        let two = [PathBuf::from("/a b"), PathBuf::from("/c")];
+        assert_eq!(directories(Some("/a b:/c")).unwrap(), two);
+        assert!(directories(None).unwrap().is_empty());
         for error in [
+            directories(Some("")).unwrap_err(),
+            directories(Some("/a:b")).unwrap_err(),
             backing(Some("nbd")).unwrap_err(),
             is_set(NATIVE, Some("")).unwrap_err(),
         ] {

@@ -8,17 +8,18 @@ use cas_host::{LockedDir, SnapshotDirs, TREE, calls, erofs, open_tree, set_immut
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::native::LAYER_FILES;
+use crate::ready::{LAYER_FILES, REFERENCES};
 
-/// Makes the tar or the EROFS image of the layer in the directory of a snapshot immutable. Does
-/// nothing if there is neither, for example because the layer is read on demand.
+/// Makes the tar or the EROFS image of the layer in the directory of a snapshot immutable, or the
+/// reference to a ready layer. Does nothing if there is none, for example because the layer is read
+/// on demand.
 ///
 /// # Errors
 /// As [`set_immutable`]; errors of opening the file.
 pub(crate) fn protect(dir: &LockedDir) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let tree = open_tree(dir)?;
-    for name in LAYER_FILES {
+    for name in LAYER_FILES.into_iter().chain(REFERENCES) {
         let layer = match calls::openat(&tree, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => continue,
             layer => File::from(layer.map_err(io::Error::from).during("open", name)?),
@@ -28,14 +29,14 @@ pub(crate) fn protect(dir: &LockedDir) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tar or the EROFS image of the layer in the directory of `id` mutable, so that it can
-/// be removed. Does nothing if there is neither, or if the file system does not have immutable
-/// files.
+/// Makes the tar, the EROFS image or the reference of the layer in the directory of `id` mutable,
+/// so that it can be removed. Does nothing if there is none, or if the file system does not have
+/// immutable files.
 ///
 /// # Errors
 /// As [`set_immutable`], except `Unsupported`.
 pub(crate) fn unprotect(dirs: &SnapshotDirs, id: u64) -> Result<()> {
-    for name in LAYER_FILES {
+    for name in LAYER_FILES.into_iter().chain(REFERENCES) {
         let path = dirs.path(id).join(TREE).join(name);
         // If something else has the name, the removal needs no preparation.
         let Ok(layer) = erofs::open_file(&path) else {

@@ -12,6 +12,7 @@ mod in_use;
 mod loops;
 mod namespace;
 mod native;
+mod ready;
 mod usable;
 
 use std::fs::{self, File, FileTimes};

@@ -3,21 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cas_core::image::not_a_tar;
+use cas_core::image::{self, image_config, not_a_tar};
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::Mount;
-use cas_core::{Context, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
-use cas_erofs::{DataFile, Disk, Layers, Tree};
+use cas_core::{Context, Digest, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
+use cas_erofs::{DataFile, Disk, Image, Layers};
 use cas_host::erofs::open_file;
-use cas_host::{NewFile, make_ext4};
+use cas_host::{NewFile, calls, make_ext4};
 use cas_layer::unpack;
 
 use super::Cas;
 use super::arguments::ImageRef;
 use super::mounted::{Mounted, NewSnapshot};
 
-/// The form of a disk. A disk is the root file system of an image as one read-only EROFS image.
+/// The form of a disk. A disk is the root file system of an image as one read-only EROFS image, or
+/// the files of which roots can make such an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiskFormat {
@@ -30,6 +31,10 @@ pub enum DiskFormat {
     /// there are any, and zeros that fill the gaps. The disk has the same bytes as the file of
     /// [`Self::Erofs`].
     Vmdk,
+    /// A directory of ready layers, for the option `layers` of the snapshotter `erofs` of other
+    /// roots: the uncompressed tar of each layer as `blobs/sha256/HEX`, where HEX are the digits of
+    /// the layer's diff ID, and the metadata. The layers of several images can be in one directory.
+    Layers,
 }
 
 /// Options of [`Cas::disk_with`].
@@ -128,6 +133,11 @@ impl Cas {
     /// in the directory. The next call for this directory removes these files, but only if the file
     /// system of the directory supports extended attributes.
     ///
+    /// With [`DiskFormat::Layers`], `file` is a directory, which may be absent and need not be
+    /// empty. A layer that it has already is not written again. After an error or a kill, complete
+    /// files stay, and the next call removes temporary files. If a layer has sparse files, the
+    /// metadata is left out, and each root makes it.
+    ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path
     /// `file`, or for a writable disk whose size is not a multiple of 4,096 bytes; for
@@ -155,6 +165,7 @@ impl Cas {
         let written = match options.format {
             DiskFormat::Erofs => self.write_disk(&manifest, file, &options.progress).await,
             DiskFormat::Vmdk => self.write_vmdk(&manifest, file, &options.progress).await,
+            DiskFormat::Layers => self.write_layers(&manifest, file, &options.progress).await,
         };
         let disk = written.during("make disk", file.display())?;
         if let Some(new) = writable {
@@ -178,7 +189,8 @@ impl Cas {
         }
         let directory = file.parent().filter(|parent| *parent != Path::new(""));
         let layers = Layers::new(directory.unwrap_or(Path::new(".")));
-        let (tree, data) = self.read_layers(manifest, file, progress, layers).await?;
+        let read = self.read_layers(manifest, file, progress, layers).await?;
+        let (tree, data) = read.finish();
         let new = pool::run(begin).await?;
         let write = move || Ok((Disk::write(&tree, &data, new.file())?, new));
         publish(pool::run(write).await?).await
@@ -225,23 +237,61 @@ impl Cas {
     ) -> Result<Disk> {
         let new = unpack::new_directory(directory, 0o755, progress.as_ref()).await?;
         let layers = Layers::named(new.path());
-        let (tree, data) = self
-            .read_layers(manifest, directory, progress, layers)
-            .await?;
+        let read = self.read_layers(manifest, directory, progress, layers);
+        let (tree, data) = read.await?.finish();
         let write = move || Ok((Disk::write_vmdk(&tree, &data, new.path())?, new));
         let (disk, new) = pool::run(write).await?;
         new.keep();
         Ok(disk)
     }
 
-    /// Reads the layers of an image. Returns their merged tree and their data files.
+    async fn write_layers(
+        &self,
+        manifest: &Manifest,
+        directory: &Path,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Disk> {
+        let config = image_config(&*self.store.content, &manifest.config).await?;
+        let diff_ids = image::layers(manifest, &config)?
+            .into_iter()
+            .map(|(_, id)| id);
+        let diff_ids: Vec<Digest> = diff_ids.collect();
+        let made = directory.to_owned();
+        let made = pool::run(move || calls::make_dirs(&made).map(|()| made).map_err(Error::from));
+        let directory = made.await?;
+        let layers = Layers::new(&directory);
+        let read = self.read_layers(manifest, &directory, progress, layers);
+        let layers = read.await?;
+        let sparse = layers.sparse();
+        let (tree, data) = layers.finish();
+        let write = move || {
+            let image = Image::new(&tree, &data)?;
+            let metadata = sparse.is_none().then(|| image.metadata());
+            let tars = data
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| Some(*at) != sparse);
+            let tars = diff_ids.iter().zip(tars.map(|(_, tar)| tar));
+            let tars: Vec<_> = tars.map(|(id, tar)| (*id, &tar.file, tar.length)).collect();
+            let length: u64 = tars.iter().map(|(.., length)| *length).sum();
+            snapshot_erofs::write_ready_layers(&directory, &tars, metadata)?;
+            let metadata = metadata.map_or(0, |bytes| bytes.len() as u64);
+            Ok(Disk {
+                length: length + metadata,
+                metadata,
+            })
+        };
+        pool::run(write).await
+    }
+
+    /// Reads the layers of an image, and adds them to `layers`. Returns the layers.
     async fn read_layers(
         &self,
         manifest: &Manifest,
         file: &Path,
         progress: &Arc<dyn Progress>,
         layers: Layers,
-    ) -> Result<(Tree, Vec<DataFile>)> {
+    ) -> Result<Layers> {
         let reporter = Arc::clone(progress);
         let read = move |layers: &mut Layers, input: &mut dyn std::io::BufRead| {
             for warning in layers.add(input)? {
@@ -252,7 +302,7 @@ impl Cas {
         let item = file.display().to_string();
         let (from, confine) = (self.layers(), self.confine);
         let read = unpack::fold_layers(from, manifest, &item, confine, progress, layers, read);
-        Ok(read.await?.finish())
+        read.await
     }
 }
 

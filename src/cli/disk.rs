@@ -25,12 +25,17 @@ size of the file. If the image is unpacked into snapshots of the snapshotter `er
 is not read-only, `--format erofs` copies the tars of these snapshots, and decompresses no layer.
 With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
+With `--format layers`, FILE is a directory to which the layers of several images can be added. A
+root that was made with `cas init --snapshotter 'erofs://?layers=FILE'` uses the layers in this
+directory without a copy, and does not fetch them if it does not keep their compressed blobs.
+
 With `--writable`, the program mke2fs makes an empty ext4 file system in a second, sparse file. The
 virtual machine can write to this file system.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
-    /// File to write, which appears once it is complete; with `--format vmdk`, directory to write
+    /// File to write, which appears once it is complete; with `--format vmdk` or `--format layers`,
+    /// directory to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Form of the disk
@@ -55,6 +60,8 @@ enum Format {
     Erofs,
     /// A directory with the metadata, the tars, and disk.vmdk, which joins them to one disk
     Vmdk,
+    /// A directory of ready layers, for the option `layers` of the snapshotter erofs of other roots
+    Layers,
 }
 
 impl From<Format> for DiskFormat {
@@ -62,6 +69,7 @@ impl From<Format> for DiskFormat {
         match format {
             Format::Erofs => DiskFormat::Erofs,
             Format::Vmdk => DiskFormat::Vmdk,
+            Format::Layers => DiskFormat::Layers,
         }
     }
 }

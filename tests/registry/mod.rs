@@ -33,6 +33,8 @@ mod policy;
 mod proxy;
 mod ranged;
 mod ranges;
+#[cfg(feature = "erofs")]
+mod ready_layers;
 pub(crate) mod receiver;
 mod referrers;
 mod refusals;

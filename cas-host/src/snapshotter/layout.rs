@@ -1,10 +1,13 @@
 //! The content of a snapshotter's directories, and the mounts of its snapshots.
 
+use std::path::PathBuf;
+
 use cas_core::error::Result;
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, Depth, Mount, OnDemandBytes, Usage};
+use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, OnDemandBytes, Usage};
+use cas_core::{Descriptor, Digest};
 
-use crate::{LockedDir, SnapshotDirs};
+use crate::{LockedDir, SnapshotDirs, TREE};
 
 /// The content of a snapshotter's directories, and the mounts of its snapshots. The number of a
 /// snapshot is the number of its directory. If a method receives the numbers of ancestors, the
@@ -67,6 +70,35 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// there are none.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Returns the path of the tar of the committed layer in the directory of `id`. The tar may be
+    /// absent. By default, returns the path at which a caller has stored the tar.
+    fn tar(&self, dirs: &SnapshotDirs, id: u64) -> PathBuf {
+        dirs.path(id).join(TREE).join(LAYER_TAR)
+    }
+
+    /// Makes the active snapshot in the directory of `id` refer to a ready layer with this diff ID,
+    /// if there is one: see [`use_ready_layer`](cas_core::Snapshotter::use_ready_layer). Returns
+    /// whether the snapshot refers to a ready layer. By default, returns false.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the snapshot refers to a ready layer already; errors of writing the
+    /// reference.
+    fn use_ready_layer(
+        &self,
+        _dirs: &SnapshotDirs,
+        _id: u64,
+        _layer: &Descriptor,
+        _diff_id: &Digest,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns whether the committed snapshot in the directory of `id` refers to a ready layer. By
+    /// default, returns false.
+    fn has_ready_layer(&self, _dirs: &SnapshotDirs, _id: u64) -> bool {
+        false
     }
 
     /// Returns whether the tree of an active snapshot must be [packed](Self::pack) to be committed.

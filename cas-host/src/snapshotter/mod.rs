@@ -38,10 +38,9 @@ use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{
-    Commit, Condition, Depth, Info, LAYER_TAR, LayerTarget, Mount, OnDemandBytes, SnapshotKind,
-    Usage,
+    Commit, Condition, Depth, Info, LayerTarget, Mount, OnDemandBytes, SnapshotKind, Usage,
 };
-use cas_core::{Labels, Records, Snapshotter, pool};
+use cas_core::{Descriptor, Digest, Labels, Records, Snapshotter, pool};
 
 pub use layout::SnapshotLayout;
 
@@ -286,12 +285,35 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let Some(record) = committed else {
             return Ok(None);
         };
-        let path = self.dirs.path(record.id).join(TREE).join(LAYER_TAR);
+        let path = self.layout.tar(&self.dirs, record.id);
         pool::run(move || match undisturbed(|| path.symlink_metadata()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             _ => open_file(&path).during("open", path.display()).map(Some),
         })
         .await
+    }
+
+    async fn use_ready_layer(
+        &self,
+        key: &str,
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<bool> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        record.must_be_active(key)?;
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let (layer, diff_id) = (layer.clone(), *diff_id);
+        let used = move || layout.use_ready_layer(&dirs, record.id, &layer, &diff_id);
+        pool::run(used).await.during("prepare snapshot", key)
+    }
+
+    async fn has_ready_layer(&self, key: &str) -> Result<bool> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let is_committed = record.kind == SnapshotKind::Committed;
+        pool::run(move || Ok(is_committed && layout.has_ready_layer(&dirs, record.id))).await
     }
 
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {

@@ -11,14 +11,16 @@ use super::unpacking::Unpacking;
 impl Unpacking<'_> {
     /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
     /// the bytes of a layer are not known to have its diff ID, the snapshot may have been made of
-    /// another layer. Leaves out a layer whose snapshot has lost or changed files, unless layers
-    /// are discarded.
+    /// another layer. A layer whose snapshot refers to a ready layer counts as known, because ready
+    /// layers are used by their diff IDs alone. Leaves out a layer whose snapshot has lost or changed
+    /// files, unless layers are discarded.
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];
             let is_known = layer.digest == *diff_id
                 || is_diff_id_known(self.store, layer, diff_id).await?
-                || self.is_made_of(index).await?;
+                || self.is_made_of(index).await?
+                || self.refers_to_ready_layer(index).await?;
             if is_known && (self.discards || self.has_sound_files(index).await?) {
                 self.verified.insert(index);
             }

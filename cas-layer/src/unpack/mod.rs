@@ -27,6 +27,7 @@ mod kept_layer;
 mod new_directory;
 mod on_demand;
 mod parallel;
+mod ready_layers;
 mod rebuild;
 mod serial;
 mod standalone;

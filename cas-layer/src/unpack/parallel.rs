@@ -80,7 +80,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn standalone_layer(&self, index: usize) -> Result<&StandaloneLayer> {
+    pub(super) fn standalone_layer(&self, index: usize) -> Result<&StandaloneLayer> {
         let missing = index.checked_sub(self.existing);
         let layer = missing.and_then(|at| self.standalone.get(at)?.as_ref());
         layer.ok_or_else(|| Error::internal("a layer is unpacked twice; please report it"))
@@ -233,7 +233,7 @@ impl Unpacking<'_> {
         let this = &*self;
         let applied = stream::iter(waiting).map(|index| this.apply_stored(index));
         first_cause(applied.buffer_unordered(limit::LAYERS).collect().await)?;
-        for index in 0..self.existing {
+        for index in (0..self.existing).chain(self.ready.iter().copied()) {
             self.verify_existing(index).await?;
         }
         self.commit_all().await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Condition, Depth, SnapshotKind};
-use cas_core::{Digest, Error, Manifest, Result, Store};
+use cas_core::{Digest, Error, ErrorKind, Manifest, Result, Store};
 
 use super::unpacking::{Target, Unpacking};
 use super::{layers_with_diff_ids, on_demand};
@@ -80,7 +80,13 @@ impl Unpacking<'_> {
             };
             if self.is_lost(index).await? {
                 let short = chain_id.short();
-                let message = if self.reads_on_demand(index) {
+                let is_ready = self.refers_to_ready_layer(index).await?;
+                let message = if is_ready {
+                    format!(
+                        "the ready layer of the snapshot {short} is lost or was changed; the \
+                         layer is looked up again, and unpacked if no ready layer is found"
+                    )
+                } else if self.reads_on_demand(index) {
                     format!(
                         "the snapshot {short} is lost or was changed; the table of contents of its \
                          layer is fetched again"
@@ -96,7 +102,12 @@ impl Unpacking<'_> {
                     continue;
                 };
                 self.progress.warn(&message);
-                self.unpack_on_parent(index, true).await?;
+                match self.unpack_on_parent(index, true).await {
+                    Err(error) if is_ready && error.kind() == ErrorKind::NotFound => {
+                        lost.push(index);
+                    }
+                    rebuilt => rebuilt?,
+                }
             }
         }
         Ok(lost)
@@ -109,14 +120,16 @@ impl Unpacking<'_> {
 
     /// Returns whether the directory of a committed snapshot is missing, or is not a directory. If
     /// the layer is read on demand, also returns true if the few files of the snapshot were
-    /// changed.
+    /// changed, and if the snapshot refers to a ready layer, also if the ready layer was.
     async fn is_lost(&self, index: usize) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, self.chain[index].to_string());
         let found = snapshotter.stat(&key).await?;
         if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
             return Ok(false);
         }
-        let depth = match self.reads_on_demand(index) {
+        let has_few_files =
+            self.reads_on_demand(index) || self.refers_to_ready_layer(index).await?;
+        let depth = match has_few_files {
             true => Depth::Files,
             false => Depth::Directory,
         };

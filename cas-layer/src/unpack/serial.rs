@@ -17,13 +17,6 @@ use super::{StoredLayer, stored_tar};
 use crate::apply::Tree;
 use crate::flow::{self, Confine};
 
-/// What a snapshot is filled with.
-enum Content {
-    Layer(Box<StoredLayer>),
-    /// In place of a layer that is read on demand.
-    Table(LayerTable),
-}
-
 impl Unpacking<'_> {
     /// Unpacks each missing layer on top of its parent.
     pub(super) async fn unpack_serial(&self) -> Result<()> {
@@ -44,17 +37,11 @@ impl Unpacking<'_> {
     }
 
     /// Applies a layer on top of its committed parent, and commits it. If `is_rebuilt` is set, its
-    /// snapshot is committed already, and gets the new files. A layer that is read on demand is not
-    /// applied: its snapshot gets its table.
+    /// snapshot is committed already, and gets the new files, or a reference to a ready layer. A
+    /// layer that is read on demand is not applied: its snapshot gets its table.
     pub(super) async fn unpack_on_parent(&self, index: usize, is_rebuilt: bool) -> Result<()> {
         let lease = self.quota.acquire().await?;
-        let content = match self.find_table(index).await? {
-            Some(table) => Content::Table(table),
-            None => {
-                let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
-                Content::Layer(Box::new(layer))
-            }
-        };
+        let table = self.find_table(index).await?;
         let key = self.extract_key(index);
         self.pin_snapshots(std::slice::from_ref(&key)).await?;
         let parent = index.checked_sub(1);
@@ -62,10 +49,17 @@ impl Unpacking<'_> {
         let snapshotter = self.target.snapshotter;
         let (snapshot, target) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
-        let filled = match content {
-            Content::Layer(layer) => self.apply(*layer, &snapshot, target, lease).await,
-            Content::Table(table) => write(table, target).await,
+        let filled = async {
+            if let Some(table) = table {
+                return write(table, target).await;
+            }
+            if is_rebuilt && self.use_ready_layer(index, snapshot.key()).await? {
+                return Ok(());
+            }
+            let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+            self.apply(layer, &snapshot, target, lease).await
         };
+        let filled = filled.await;
         let outcome = match filled {
             Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,

@@ -166,6 +166,8 @@ pub(super) struct Unpacking<'a> {
     /// only if layers are discarded, or if snapshots keep the only copy of layers. Unless layers
     /// are discarded, a layer whose snapshot has lost or changed files is left out.
     pub(super) verified: BTreeSet<usize>,
+    /// The indexes of the missing layers whose new snapshots refer to ready layers.
+    pub(super) ready: BTreeSet<usize>,
 }
 
 impl<'a> Unpacking<'a> {
@@ -230,6 +232,7 @@ impl<'a> Unpacking<'a> {
             whole: false,
             lost: Vec::new(),
             verified: BTreeSet::new(),
+            ready: BTreeSet::new(),
         })
     }
 
@@ -266,6 +269,7 @@ impl<'a> Unpacking<'a> {
             self.lock = self.lock_first_missing().await?;
             self.fetch_missing_tables().await?;
             self.prepare_standalone().await?;
+            self.use_ready_layers().await?;
             if self.discards || self.target.only_tars {
                 self.find_verified().await?;
             }
@@ -415,12 +419,15 @@ impl<'a> Unpacking<'a> {
     /// takes the layers that an earlier process has unpacked there. If that fails, warns, and the
     /// layers are unpacked without a job.
     async fn keep_layers(&mut self, jobs: &Jobs) {
-        let missing = self.layers[self.existing..].to_vec();
-        if missing.is_empty() {
+        let missing = self.existing..self.layers.len();
+        let missing: Vec<usize> = missing.filter(|one| !self.ready.contains(one)).collect();
+        let layers = missing.iter().map(|index| self.layers[*index].clone());
+        let layers: Vec<_> = layers.collect();
+        if layers.is_empty() {
             return;
         }
         let (jobs, image) = (jobs.clone(), self.config.digest);
-        let kept = pool::run(move || kept_layer::keep_layers(&jobs, image, &missing)).await;
+        let kept = pool::run(move || kept_layer::keep_layers(&jobs, image, &layers)).await;
         let kept = match kept {
             Ok(kept) => kept,
             Err(error) => {
@@ -431,9 +438,11 @@ impl<'a> Unpacking<'a> {
                 return;
             }
         };
-        for (layer, (place, effects)) in self.standalone.iter_mut().flatten().zip(kept) {
+        for (index, (place, effects)) in missing.into_iter().zip(kept) {
             self.kept.get_or_insert_with(|| place.clone());
-            layer.keep(place, effects);
+            if let Some(layer) = &mut self.standalone[index - self.existing] {
+                layer.keep(place, effects);
+            }
         }
     }
 
@@ -500,10 +509,13 @@ impl<'a> Unpacking<'a> {
         let (layer, diff_id) = &self.layers[index];
         let content = &self.store.content;
         let is_on_demand = self.table(index).is_some();
+        let is_ready = self.ready.contains(&index);
+        let may_be_absent = self.discards || is_ready;
         let is_stored =
-            !is_on_demand && (!self.discards || content.stat(&layer.digest).await?.is_some());
+            !is_on_demand && (!may_be_absent || content.stat(&layer.digest).await?.is_some());
         let mut labels = self.labels();
-        if !is_stored && !is_on_demand {
+        // The blob of a ready layer was not fetched, so its diff ID is not known.
+        if !is_stored && !is_on_demand && !is_ready {
             labels.insert(VERIFIED_LAYER.to_owned(), layer.digest.to_string());
         }
         let options = Commit { labels, ..options };
@@ -522,8 +534,8 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob that this image lists may have another diff ID. Does nothing if the
+    /// Verifies a layer whose snapshot exists already, or refers to a ready layer. The snapshot has
+    /// the files of a layer with this diff ID, but the blob that this image lists may have another diff ID. Does nothing if the
     /// diff ID of the blob is known already, or if a job may have verified and discarded the blob.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();

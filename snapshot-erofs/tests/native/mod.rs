@@ -18,7 +18,7 @@ fn open_native(root: &Path, native: bool) -> ErofsSnapshotter {
 }
 
 /// Returns the image of a layer as our own writer makes it.
-fn image_of(tar: Tar) -> Vec<u8> {
+pub(crate) fn image_of(tar: Tar) -> Vec<u8> {
     let temp = tempfile::tempdir().unwrap();
     let mut layers = Layers::new(temp.path());
     layers.add(&mut &tar.end()[..]).unwrap();

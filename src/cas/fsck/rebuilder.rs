@@ -11,7 +11,9 @@ use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
 use cas_core::transfer::{self, PullOptions};
-use cas_core::{Descriptor, Document, Error, Manifest, Next, Result, Snapshotter, Store, gc};
+use cas_core::{
+    Descriptor, Document, Error, ErrorKind, Manifest, Next, Result, Snapshotter, Store, gc,
+};
 use cas_layer::unpack;
 use tokio::sync::OnceCell;
 
@@ -143,15 +145,22 @@ impl Rebuilder for LayerRebuilder<'_> {
             tables: self.sources.tables(),
             ..self.handle_of(snapshotter)?.target()?
         };
-        let rebuild = unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
+        let rebuild = || unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
         let is_stored = store.content.stat(&found.layer.digest).await?.is_some();
         if found.is_on_demand || is_stored {
-            return rebuild.await;
+            return rebuild().await;
         }
-        // The layer was kept only as the tar that is damaged.
+        if snapshotter.has_ready_layer(key).await? {
+            match rebuild().await {
+                // There is no such ready layer any more.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                rebuilt => return rebuilt,
+            }
+        }
+        // The layer was kept only as the tar that is damaged, or was not fetched.
         let guard = LeaseGuard::begin(store, "fsck").await?;
         let rebuilt = match self.fetch(&guard, found).await {
-            Ok(()) => rebuild.await,
+            Ok(()) => rebuild().await,
             Err(error) => Err(error),
         };
         guard.finish_with(rebuilt).await?;
