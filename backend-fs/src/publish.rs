@@ -151,26 +151,25 @@ impl Shared {
             return Ok(());
         }
         let mut lock = None;
-        while !self.is_stored(pending, bytes)? {
-            if lock.is_some() {
-                self.clear_directory(blobs, &pending.digest.hex())?;
-                return Ok(ingests.rename(&*staged, blobs, name.as_c_str())?);
-            }
+        let mut found = self.open_intact(&pending.digest, pending.size)?;
+        if found.is_none() {
             // Another publish may replace the damaged blob before the lock is taken. Its bytes may
             // be synced, unlike these, so the blob is then checked again.
             lock = Some(self.lock_removals()?);
+            found = self.open_intact(&pending.digest, pending.size)?;
         }
-        ingests.remove(&*staged)?;
-        Ok(())
-    }
-
-    /// Returns whether the store has the blob of the ingest. If the bytes of the ingest are synced,
-    /// also syncs those of the blob. The blob may have been published without a sync, here or by
-    /// another program. If it cannot be synced, its bytes may be lost, so it does not count as
-    /// stored.
-    fn is_stored(&self, pending: &Pending, bytes: Bytes) -> Result<bool> {
-        let file = self.open_intact(&pending.digest, pending.size)?;
-        Ok(file.is_some_and(|file| bytes == Bytes::Unsynced || file.sync_data().is_ok()))
+        // The blob may have been published without a sync, here or by another program. If it cannot
+        // be synced, its bytes may be lost, so the ingest replaces it.
+        if found.is_some_and(|file| bytes == Bytes::Unsynced || file.sync_data().is_ok()) {
+            ingests.remove(&*staged)?;
+            return Ok(());
+        }
+        let _lock = match lock {
+            Some(lock) => lock,
+            None => self.lock_removals()?,
+        };
+        self.clear_directory(blobs, &pending.digest.hex())?;
+        Ok(ingests.rename(&*staged, blobs, name.as_c_str())?)
     }
 
     /// Removes a directory that is in the place of a blob, because a file cannot replace it. Moves

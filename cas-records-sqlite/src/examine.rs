@@ -123,7 +123,9 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     let check = || -> rusqlite::Result<String> {
         let connection = Connection::open_with_flags(path, flags)?;
         let found: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
-        match found == SOUND && !has_tables(&connection)? {
+        // In one transaction, because another process may just create the tables.
+        let now = connection.unchecked_transaction()?;
+        match found == SOUND && !has_tables(&now)? {
             true => Ok(OTHER_TABLES.to_owned()),
             false => Ok(found),
         }

@@ -287,7 +287,7 @@ fn make_alone(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<I
 }
 
 /// Makes the image of layers that are all ready from ready metadata. Its record is written last.
-/// Returns `None` if there is no ready metadata for these layers.
+/// Returns `None` if the metadata of these layers is not ready.
 fn copy_ready(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<Option<Image>> {
     let from_lowest = || chain.iter().rev();
     let layers: Option<Vec<_>> = from_lowest().map(|id| ready::tar(dirs, *id)).collect();

@@ -161,7 +161,7 @@ const HIDDEN: [(&str, Change, &str); 8] = [
     ),
     (
         "lost attribute",
-        |tree| rustix::fs::lremovexattr(&tree.join("top/kept"), "trusted.kept").unwrap(),
+        |tree| rustix::fs::lremovexattr(tree.join("top/kept"), "trusted.kept").unwrap(),
         "/top/kept was changed",
     ),
     (

@@ -245,7 +245,7 @@ fn no_command_waits_at_a_pipe_in_the_root() {
         ("dir", &["store/reserve", "store/lock", "store/format"]),
     ];
     for (store, places) in places {
-        let scene = Scene::new(*store);
+        let scene = Scene::new(store);
         for name in *places {
             let place = scene.root.join(name);
             let kept = fs::read(&place).unwrap();
@@ -254,7 +254,10 @@ fn no_command_waits_at_a_pipe_in_the_root() {
             for arguments in [&["images"][..], &["gc"], &["fsck"], &["fsck", "--repair"]] {
                 // A command that waits is killed.
                 let mut command = Command::new("timeout");
-                append(command.args(["-s", "KILL", "60"]), cas(&scene.root).args(arguments));
+                append(
+                    command.args(["-s", "KILL", "60"]),
+                    cas(&scene.root).args(arguments),
+                );
                 let code = command.output().unwrap().status.code();
                 assert!(
                     matches!(code, Some(0 | 4)),

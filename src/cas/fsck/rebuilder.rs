@@ -152,7 +152,7 @@ impl Rebuilder for LayerRebuilder<'_> {
         }
         if snapshotter.has_ready_layer(key).await? {
             match rebuild().await {
-                // There is no such ready layer any more.
+                // The ready layer was removed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 rebuilt => return rebuilt,
             }

@@ -70,7 +70,10 @@ impl Cosign {
     /// has no valid signature, or that the image is not signed.
     async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let tag = signatures_of(name, &target.digest)?;
-        let repository = self.registries.connect(tag.as_ref().unwrap_or(name)).await?;
+        let repository = self
+            .registries
+            .connect(tag.as_ref().unwrap_or(name))
+            .await?;
         let absent = tag.as_ref().map(|tag| format!("{tag} is absent, and "));
         let mut search = Search {
             key: &self.key,
