@@ -93,7 +93,7 @@ impl RemoteSettings {
     /// `retry-for` and `min-speed` of the table `[remote]` set.
     ///
     /// # Errors
-    /// `InvalidArgument` for a minimum speed that is not a size.
+    /// `InvalidArgument` if `min-speed` is not a size such as `1KiB`.
     pub fn timeouts(&self) -> Result<Timeouts> {
         let remote = &self.engines.remote;
         let mut timeouts = Timeouts::default();

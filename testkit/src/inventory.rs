@@ -91,7 +91,7 @@ impl Inventory {
             let count = |one: &Inventory| one.things.get(name).copied().unwrap_or(0);
             if count(self) != count(before) {
                 found.push(format!(
-                    "{name}: {} instead of {}",
+                    "{name}: found {} times instead of {}",
                     count(self),
                     count(before)
                 ));

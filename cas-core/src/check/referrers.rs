@@ -1,5 +1,5 @@
-//! Referrers: the documents that refer to another document, their subject. Labels in the record of
-//! the subject keep the referrers.
+//! Referrers: the documents that refer to another document, their subject. The record of the
+//! subject has a label for each of its referrers, so that collections keep them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -43,7 +43,7 @@ impl Checker<'_> {
                 None => {
                     let detail = format!(
                         "the store has neither the bytes nor a record of this referrer, but a \
-                         label of the subject {} keeps it; pull or import the image again with \
+                         label of the subject {} names it; pull or import the image again with \
                          its referrers, or remove this label from the subject",
                         subject.descriptor.digest
                     );

@@ -27,7 +27,7 @@ const CONCURRENT: usize = 16;
 pub struct RecordImages {
     records: Arc<dyn Records>,
     owner: Option<Owner>,
-    /// The notes that lead from targets to names, if the store keeps them.
+    /// The small records with which the names of a target are found, if the store keeps them.
     targets: Option<Targets>,
 }
 

@@ -1,4 +1,4 @@
-//! Changes of images and snapshots, and collections.
+//! Work that changes images and snapshots, and that runs garbage collections.
 
 use std::fs::{self, File};
 use std::io::Write as _;
