@@ -23,7 +23,9 @@ impl Inventory {
         for name in names {
             let [now, then] = [self, before].map(|one| one.objects.get(name).unwrap_or(&0));
             if now != then {
-                found.push(format!("object {name}: found {now} times instead of {then}"));
+                found.push(format!(
+                    "object {name}: found {now} times instead of {then}"
+                ));
             }
         }
         let processes = self.processes.iter();
