@@ -251,9 +251,6 @@ fn a_quiet_demo_says_nothing_and_a_json_demo_only_json() {
 #[test]
 fn with_little_memory_nothing_is_lost_and_large_images_can_be_used() {
     const FILES: u8 = 32;
-    let Some(group) = Cgroup::new() else {
-        return;
-    };
     // On a disk, because a file in memory counts as memory of the process that writes it.
     let scratch = tempfile::tempdir().unwrap();
     let at = |name: &str| scratch.path().join(name);
@@ -269,6 +266,10 @@ fn with_little_memory_nothing_is_lost_and_large_images_can_be_used() {
         #[cfg(feature = "remote")]
         ("dir", "dir", 160),
     ] {
+        // Each store has a group of its own, because a limit below what is used can be refused.
+        let Some(group) = Cgroup::new() else {
+            return;
+        };
         let root = at(name);
         let init = ["--store", store, "--snapshotter", "native", "init"];
         ok(cas(&root).args(init));
@@ -278,7 +279,9 @@ fn with_little_memory_nothing_is_lost_and_large_images_can_be_used() {
         for mib in [4, 8, 12, 16, 20, 24, 32] {
             let out = group.limited(mib, &import).output().unwrap();
             let said = text(&out.stderr);
-            let ended = out.status.success() || out.status.signal() == Some(9);
+            // The kernel may also refuse to allocate, and `cas` then says so.
+            let refused = said.contains("memory") || said.contains("allocat");
+            let ended = out.status.success() || out.status.signal() == Some(9) || refused;
             assert!(ended, "{store}, {mib} MiB: {:?}, {said}", out.status);
             killed += u32::from(!out.status.success());
             ok(cas(&root).args(["fsck", "--read-data"]));

@@ -3,8 +3,9 @@
 //! OpenDAL writes a file to `beside/`, syncs it and renames it. OpenDAL does not sync directories,
 //! so [`Folder`] syncs them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
+use cas_host::calls::undisturbed;
 use cas_host::{Dir, OwnerFile, Place};
 use tokio::sync::RwLock;
 
@@ -164,6 +166,32 @@ impl Folder {
         Some(what.error(&self.root.join(path)))
     }
 
+    /// Returns the first `limit` names of objects in `folder`, in byte order, for which `wanted`
+    /// returns true. `folder` is empty or ends in `/`. An object has a name even if something other
+    /// than a file is in its place. OpenDAL would leave out such names or fail.
+    pub(crate) async fn names(
+        &self,
+        folder: &str,
+        wanted: impl Fn(&str) -> bool + Send + 'static,
+        limit: usize,
+    ) -> Result<BTreeSet<String>> {
+        let folder = self.root.join(folder);
+        pool::run(move || {
+            let mut names = BTreeSet::new();
+            let mut add = |name: String| {
+                if wanted(&name) {
+                    names.insert(name);
+                }
+                if names.len() > limit {
+                    names.pop_last();
+                }
+            };
+            each_name(&folder, "", &mut add).during("list", folder.display())?;
+            Ok(names)
+        })
+        .await
+    }
+
     /// Moves what is in the place of the file of an object to the directory of the store, under
     /// another name. If this process is killed, it has either the old or the new name.
     pub(crate) async fn set_aside(&self, path: &str) -> Result<()> {
@@ -242,6 +270,27 @@ pub(crate) fn table_folder(table: Table) -> String {
     format!("records/{}", table.name())
 }
 
+/// Calls `add` for everything in `folder` and below it that is not a folder. Names begin with
+/// `before`.
+fn each_name(folder: &Path, before: &str, add: &mut dyn FnMut(String)) -> io::Result<()> {
+    let entries = match undisturbed(|| fs::read_dir(folder)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let name = format!("{before}{name}");
+        match entry.file_type()?.is_dir() {
+            true => each_name(&entry.path(), &format!("{name}/"), add)?,
+            false => add(name),
+        }
+    }
+    Ok(())
+}
+
 fn sync(folder: &Path) -> Result<()> {
     let opened = File::open(folder).and_then(|folder| folder.sync_all());
     opened.during("sync directory", folder.display())
@@ -249,8 +298,10 @@ fn sync(folder: &Path) -> Result<()> {
 
 /// Refuses a directory that is not a store and contains other files.
 fn refuse_foreign(root: &Path) -> Result<()> {
-    if root.join("format").exists() {
-        return Ok(());
+    // Something else in the place of the file is reported elsewhere.
+    match undisturbed(|| root.join("format").symlink_metadata()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return Ok(found.map(|_| ())?),
     }
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();

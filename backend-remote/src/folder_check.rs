@@ -118,11 +118,11 @@ fn examine_places(root: &Path, repair: bool) -> Result<Vec<Finding>> {
             asides.push(set_aside(root, path)?);
         }
     }
-    let mut asides = asides.into_iter().flatten();
+    let mut asides = asides.into_iter();
     let finding = |(path, what): (String, Misplaced)| Finding {
         problem: Problem::StoreDamaged,
         subject: path,
-        detail: match asides.next() {
+        detail: match asides.next().flatten() {
             Some(aside) => format!("{what}; it was renamed to {aside}"),
             None => format!("{what}; a repair renames it"),
         },

@@ -62,6 +62,42 @@ async fn damaged_records_are_set_aside_whatever_their_keys_are() {
     }
 }
 
+/// Such a record still parses.
+#[tokio::test]
+async fn a_record_that_does_not_have_its_checksum_is_set_aside() {
+    for table in [Table::Blobs, Table::Images, Table::Leases] {
+        let store = store();
+        let target = image(&store, "linux/amd64").await;
+        let named = Image::new("name".parse().unwrap(), target.clone());
+        store.images.create(named).await.unwrap();
+        let lease = Lease::new("job", None);
+        store.leases().create("lease", &lease).await.unwrap();
+        let key = match table {
+            Table::Blobs => target.digest.to_string(),
+            Table::Images => "name".to_owned(),
+            _ => "lease".to_owned(),
+        };
+        let record = store.records.load(table, &key).await.unwrap().unwrap();
+        let mut value = record.value.to_vec();
+        // The last digit of the checksum.
+        let last = value.len() - 3;
+        value[last] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(table, key, Expect::Any, value.into());
+        store.records.commit(&batch).await.unwrap();
+        let collected = collect(&store, &[], &GcOptions::default()).await;
+        assert_eq!(collected.unwrap_err().kind(), ErrorKind::Corrupt);
+        let report = repaired(&store).await.unwrap();
+        let found = report.findings.iter();
+        let found: Vec<_> = found
+            .filter(|one| one.problem == Problem::RecordDamaged)
+            .collect();
+        assert_eq!(found.len(), 1, "{report:?}");
+        assert!(found[0].repaired && found[0].detail.contains("checksum"));
+        collect(&store, &[], &GcOptions::default()).await.unwrap();
+    }
+}
+
 /// A listed ingest has ended. Another job opens its key just before the check discards it.
 #[tokio::test]
 async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {

@@ -17,8 +17,8 @@ const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
 
-/// Maximum number of attempts to lock a file that this process owns already. A thread that has
-/// just answered the last call of a closed store may still have to drop the store.
+/// Maximum number of times that the lock is tried again if the file names this process. A thread
+/// that has just answered the last call of a closed store may still have to drop the store.
 const OWN_ATTEMPTS: usize = 60;
 
 /// A file that this process keeps locked until the value is dropped. If this process can write to
@@ -32,7 +32,8 @@ pub struct OwnerFile {
 
 impl OwnerFile {
     /// Locks the file, and creates it if it does not exist. If the file can only be read, shares
-    /// the lock with other processes that can only read it.
+    /// the lock with other processes that can only read it. If the file names this process, waits
+    /// up to 0.3 seconds for the lock.
     ///
     /// # Errors
     /// `Busy` if another process, or another `OwnerFile` of this process, has a lock on the file
@@ -156,7 +157,7 @@ mod tests {
         let owner = OwnerFile::claim(&file).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
-                thread::sleep(10 * PID_DELAY);
+                thread::sleep(2 * PID_DELAY);
                 drop(owner);
             });
             assert!(OwnerFile::claim(&file).is_ok());

@@ -383,20 +383,25 @@ impl SnapshotDirs {
     }
 
     /// Returns the key of the snapshot that had the directory of `id` before a repair, and the time
-    /// of the repair. Returns `None` if the `.replaced` file of `id` is absent.
+    /// of the repair. Returns `None` if the `.replaced` file of `id` is absent, or if something
+    /// else is in its place.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn replaced_key(&self, id: u64) -> Result<Option<(String, SystemTime)>> {
         let path = self.replaced(id);
-        match undisturbed(|| std::fs::read_to_string(&path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            key => {
-                let read = || Ok((key?, undisturbed(|| path.metadata())?.modified()?));
-                let found: io::Result<_> = read();
-                found.map(Some).during("read", path.display())
+        let file = match open_file(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                return Ok(None);
             }
-        }
+            file => file.during("open", path.display())?,
+        };
+        let read = || {
+            let key = io::read_to_string(&file)?;
+            Ok((key, undisturbed(|| file.metadata())?.modified()?))
+        };
+        let found: io::Result<_> = read();
+        found.map(Some).during("read", path.display())
     }
 
     fn replaced(&self, id: u64) -> PathBuf {

@@ -171,11 +171,13 @@ fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
     if exists(&path.join(database))? {
         return Ok(());
     }
-    // The names that an interrupted creation leaves, and the names next to a database that was
-    // lost.
+    // The names that an interrupted creation leaves, the names next to a database that was lost,
+    // and the names of what a repair has set aside.
     let beside = format!("{database}.");
+    let owner_aside = format!("{OWNER}.damaged-");
     let is_reserve = |name: &str| name == RESERVE || name.starts_with(&format!("{RESERVE}."));
-    let is_ours = |name: &str| name == OWNER || is_reserve(name) || name.starts_with(&beside);
+    let is_owner = |name: &str| name == OWNER || name.starts_with(&owner_aside);
+    let is_ours = |name: &str| is_owner(name) || is_reserve(name) || name.starts_with(&beside);
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         if !name.to_str().is_some_and(is_ours) {

@@ -28,7 +28,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 
 use crate::Warnings;
 use crate::apply::{Whiteout, is_of_host, is_set, os};
-use crate::tar::{Device, Entry, EntryKind, Time, Writer};
+use crate::tar::{Device, Entry, EntryKind, Excerpt, Time, Writer};
 
 /// The result of [`write()`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl<W: Write> Visit for Changes<W> {
     fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         let path = self.path_of(at.name);
         let added = self.add(at, &path);
-        Ok(added.during("write", path.escape_ascii())?)
+        Ok(added.during("write", Excerpt(&path))?)
     }
 
     fn enter(&mut self, at: At<'_>) -> io::Result<()> {
@@ -112,7 +112,7 @@ impl<W: Write> Visit for Changes<W> {
         self.path.push(b'/');
         let written = Whiteout::check_file(at.name.to_bytes())
             .and_then(|()| self.directory(at.dir, at.name, at.stat));
-        Ok(written.during("write", self.path.escape_ascii())?)
+        Ok(written.during("write", Excerpt(&self.path))?)
     }
 
     fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
@@ -154,7 +154,7 @@ impl<W: Write> Changes<W> {
         if at.file_type() == FileType::Socket {
             self.warnings.add(&format!(
                 "the socket {} is left out, because a layer cannot have sockets",
-                path.escape_ascii()
+                Excerpt(path)
             ));
             // It may have taken the place of something in a layer below.
             return self.whiteout(&Whiteout::Name(name));
@@ -238,7 +238,7 @@ impl<W: Write> Changes<W> {
                         "the xattr {} states that the overlay has moved the file, or has copied \
                          only its metadata; mount the overlay with metacopy=off and \
                          redirect_dir=off, and change the file again",
-                        name.escape_ascii()
+                        Excerpt(&name)
                     )));
                 }
                 Some(own) if !own.starts_with(b"overlay.") => {}
@@ -246,7 +246,7 @@ impl<W: Write> Changes<W> {
                 None if is_of_host(&name) => {}
                 _ => self.warnings.add(&format!(
                     "the xattr {} is left out, because layers may not set it",
-                    name.escape_ascii()
+                    Excerpt(&name)
                 )),
             }
         }

@@ -50,7 +50,12 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     dir.sync()?;
     undisturbed(|| {
         let upgraded = match found {
-            None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
+            None => writer
+                .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
+                .inspect_err(|_| {
+                    // Fails if SQLite has ended the transaction itself.
+                    let _ = writer.execute_batch("ROLLBACK");
+                }),
             Some(found) if found == i64::from(VERSION) => Ok(()),
             Some(_) => writer.pragma_update(None, "user_version", VERSION),
         };

@@ -100,7 +100,7 @@ struct PowerArgs {
     /// A wrong order of writes, which the checks must find
     #[arg(long, value_enum)]
     plant: Option<Plant>,
-    /// A fault of the disk while the worker runs
+    /// A fault of the disk while the worker runs, or afterwards
     #[arg(long, value_enum)]
     fault: Option<Fault>,
     /// Number of processes that work at a time; `ingest` and `images` can have several, if the

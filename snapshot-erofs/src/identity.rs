@@ -6,13 +6,12 @@
 //! packed a tar from the files of a snapshot, the digest of the tar is recorded in a file beside
 //! the tree of the committed snapshot.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, chain_ids};
 use cas_core::{Algorithm, Context, Digest, Result};
-use cas_host::calls::undisturbed;
 use cas_host::{LockedDir, Pace, SnapshotDirs, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
@@ -35,7 +34,8 @@ impl Identity {
     pub(crate) fn of(dirs: &SnapshotDirs, key: &str, snapshot: &SnapshotRecord) -> Option<Self> {
         let directory = dirs.path(snapshot.id);
         ready::stored(dirs, snapshot.id)?;
-        if let Ok(text) = undisturbed(|| fs::read_to_string(directory.join(DIGEST))) {
+        let recorded = erofs::open_file(&directory.join(DIGEST));
+        if let Ok(text) = recorded.and_then(|file| Ok(io::read_to_string(file)?)) {
             return text.parse().ok().map(Identity::Digest);
         }
         let parent = snapshot.parent.as_deref().map(str::parse).transpose();

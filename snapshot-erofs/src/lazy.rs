@@ -141,7 +141,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
         return Ok(Condition::Sound);
     };
     let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
-    let stored = undisturbed(|| fs::read(&description)).during("read", description.display())?;
+    let stored = read(&description).during("read", description.display())?;
     let expected = StoredTable::from_bytes(&stored)?.diff_id;
     let file = erofs::open_file(&path).during("open", path.display())?;
     let mut pace = Pace::new(per_second);

@@ -7,8 +7,8 @@
 //!   fs/                 of a committed snapshot: its layer as `layer.tar`, or as `layer.erofs` if
 //!                       the layer is an image itself, or the table of contents of a layer that is
 //!                       read on demand, or a reference to a ready layer, `layer.tar.ready` or
-//!                       `layer.erofs.ready`; of an active snapshot: what it changes, as in the upper
-//!                       directory of an overlay, or the layer that an unpacker stores
+//!                       `layer.erofs.ready`; of an active snapshot: what it changes, as in the
+//!                       upper directory of an overlay, or the layer that an unpacker stores
 //!   work/               0700, for the overlay of an active snapshot; a view without a parent also
 //!                       has it, and a committed snapshot does not
 //!   layer.digest        the digest of `layer.tar`, if this crate has packed it
@@ -118,8 +118,9 @@ impl Erofs {
     /// Sets the directories in which ready layers are looked up, in this order. The file of a ready
     /// layer is `blobs/sha256/HEX`, where HEX are the digits of its diff ID. A snapshot then refers
     /// to this file, and has no copy. If all layers of an image are ready, their merged metadata is
-    /// copied from such a directory, if it is there (see [`write_ready_layers`]). Nothing is written
-    /// to these directories.
+    /// copied from such a directory, if it is there (see [`write_ready_layers`]). The kernel trusts
+    /// this metadata, so the directories must be as well protected as the root. Nothing is written
+    /// to them.
     #[must_use]
     pub fn with_ready_layers(mut self, directories: Vec<PathBuf>) -> Self {
         self.ready = directories;

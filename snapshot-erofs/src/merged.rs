@@ -65,6 +65,9 @@ fn read_one(record: &Path, metadata: &Path, lengths: &[u64]) -> Result<Vec<u8>> 
     }
     let mut bytes = Vec::new();
     let file = erofs::open_file(metadata)?;
+    if undisturbed(|| file.metadata())?.len() != recorded.length {
+        return Err(Error::corrupt("it does not have its length"));
+    }
     file.take(recorded.length).read_to_end(&mut bytes)?;
     if Digest::sha256(&bytes) != recorded.digest {
         return Err(Error::corrupt("it does not have its digest"));
@@ -83,9 +86,9 @@ fn places(directory: &Path, diff_ids: &[Digest]) -> Option<(PathBuf, PathBuf)> {
 
 /// Writes the layers of an image to a directory of ready layers: tars with their diff IDs and
 /// lengths, lowest first, and their merged metadata, if the image has no other data files. A file
-/// that has the right bytes already is not changed, because snapshots may refer to it. Each new file
-/// appears under its name when it is complete. A kill leaves complete files, and temporary files
-/// that the next call removes.
+/// that has the right bytes already is not changed, because snapshots may refer to it. Each new
+/// file appears under its name when it is complete. A kill leaves complete files, and temporary
+/// files that the next call removes.
 ///
 /// # Errors
 /// `Corrupt` if a tar does not have its diff ID; errors of the file system.

@@ -16,10 +16,11 @@ impl Cas {
     /// [`OpenOptions::snapshotter`](super::OpenOptions::snapshotter)). If the store was chosen for
     /// this handle, returns only this handle. [`Cas::close`] closes all these handles.
     ///
-    /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters, and
-    /// [`Cas::unmount`] finds the mounts of all of them. If a snapshotter cannot be opened, it is
-    /// left out, and the first call for this handle logs a warning. If the registry of this handle
-    /// does not have a snapshotter, it is left out without a warning.
+    /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters. [`Cas::unmount`]
+    /// finds the mounts of all of them, and [`Cas::unmount_root_dir`] and [`Cas::remove_root_dir`]
+    /// find their root directories. If a snapshotter cannot be opened, it is left out, and the
+    /// first call for this handle logs a warning. If the registry of this handle does not have a
+    /// snapshotter, it is left out without a warning.
     ///
     /// Each other snapshotter is opened without options, except the root's own, because `cas.toml`
     /// records the options of no other. So an image whose layers are EROFS images can be unmounted

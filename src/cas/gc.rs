@@ -67,15 +67,22 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. If the resource
-    /// is a blob or an image, everything below it must be in the store, except for content that
+    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. A snapshot may
+    /// be of any snapshotter that [`Cas::with_each_snapshotter`] finds. If the resource is a blob
+    /// or an image, everything below it must be in the store, except for content that
     /// [`LeaseGuard::pin_tree`](lease::LeaseGuard::pin_tree) skips or allows to be missing. Returns
     /// the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].
     pub async fn add_to_lease(&self, lease: impl AsRef<str>, resource: Resource) -> Result<Lease> {
-        let snapshotters: Vec<&dyn Snapshotter> = self.snapshotter.as_deref().into_iter().collect();
-        lease::add_to_lease(self.writable()?, &snapshotters, lease.as_ref(), resource).await
+        let store = self.writable()?;
+        let handles = match resource {
+            Resource::Snapshot { .. } => self.with_each_snapshotter().await?,
+            _ => Vec::new(),
+        };
+        let snapshotters = handles.iter().filter_map(|cas| cas.snapshotter.as_deref());
+        let snapshotters: Vec<&dyn Snapshotter> = snapshotters.collect();
+        lease::add_to_lease(store, &snapshotters, lease.as_ref(), resource).await
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cas::backend::unique;
 use cas::records::Lease;
-use cas::{Cas, Error, Result, labels};
+use cas::{Error, Result, labels};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -89,11 +89,8 @@ impl Leases {
                 context.out.item(&shown(&id, &lease), || id.clone())
             }
             Leases::Add { id, resources } => {
-                let handles = cas.with_each_snapshotter().await?;
                 for text in resources {
-                    let has = |one: &&Cas| has_snapshot(one, &text);
-                    let cas = handles.iter().find(has).unwrap_or(&cas);
-                    let resource = resource::find(cas, &text).await?;
+                    let resource = resource::find(&cas, &text).await?;
                     let lease = cas.add_to_lease(&id, resource.clone()).await?;
                     context
                         .out
@@ -117,14 +114,6 @@ impl Leases {
             }
         }
     }
-}
-
-/// Returns whether `text`, a resource, is a snapshot of the snapshotter of this handle.
-fn has_snapshot(cas: &Cas, text: &str) -> bool {
-    let snapshot = text.strip_prefix("snapshots/");
-    let name = snapshot.and_then(|rest| rest.split_once('/'));
-    let own = cas.snapshotter().map(|own| own.name());
-    name.is_some_and(|(name, _)| own.is_ok_and(|own| own == name))
 }
 
 /// Returns the time that is `length` from now.

@@ -11,10 +11,9 @@ use super::blob;
 
 /// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY` or
 /// `snapshots/SNAPSHOTTER/KEY`. For a blob, `DIGEST` without `content/` is enough. The first digits
-/// of a digest are enough, except in the key of an ingest, and in the key of a snapshot that is not
-/// of the root's snapshotter. The name of an image may be short, such as `app` for
-/// `docker.io/library/app:latest`. If the digest, key or name is complete, the resource does not
-/// have to exist.
+/// of a digest are enough, except in the key of an ingest. The name of an image may be short, such
+/// as `app` for `docker.io/library/app:latest`. If the digest, key or name is complete, the
+/// resource does not have to exist.
 ///
 /// # Errors
 /// `InvalidArgument` for other text, or for text that stands for several resources; `NotFound` if
@@ -105,14 +104,16 @@ async fn content(cas: &Cas, digest: &str) -> Result<Resource> {
     Ok(Resource::Content(blob.digest))
 }
 
-/// Returns the snapshot `SNAPSHOTTER/KEY`. If `KEY` is a digest, its first digits are enough, but
-/// only for the root's snapshotter.
+/// Returns the snapshot `SNAPSHOTTER/KEY`. If `KEY` is a digest, its first digits are enough if
+/// [`Cas::with_each_snapshotter`] finds the snapshotter.
 async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
     let unchanged = || format!("snapshots/{typed}").parse();
-    let own = cas.snapshotter().ok();
-    let own = own.zip(typed.split_once('/'));
-    let Some((snapshotter, (name, key))) = own.filter(|(own, (name, _))| own.name() == *name)
-    else {
+    let Some((name, key)) = typed.split_once('/') else {
+        return unchanged();
+    };
+    let handles = cas.with_each_snapshotter().await?;
+    let mut snapshotters = handles.iter().filter_map(|cas| cas.snapshotter().ok());
+    let Some(snapshotter) = snapshotters.find(|one| one.name() == name) else {
         return unchanged();
     };
     match super::snapshot::resolve(&**snapshotter, key).await {

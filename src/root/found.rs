@@ -40,6 +40,13 @@ pub(super) fn engines(root: &Path, registry: &Registry) -> Result<Engines> {
     if let Some(found) = snapshotters.find(has_files) {
         engines.snapshotter = found.to_owned();
     }
+    if !made::has_no_files(&place) {
+        tracing::warn!(
+            root = %root.display(),
+            "cas.toml is missing; a new one gets the store and the snapshotter of the root, but no \
+             other setting; restore cas.toml from a copy if it had others"
+        );
+    }
     Ok(engines)
 }
 

@@ -160,6 +160,33 @@ fn a_mount_of_another_snapshotter_is_found_by_its_directory() {
 }
 
 #[test]
+fn a_root_directory_of_another_snapshotter_is_removed_with_its_snapshot() {
+    if !can(&["mount"]) {
+        return;
+    }
+    let mounting = mounting_snapshotters();
+    for other in mounting.into_iter().filter(|one| *one != "native") {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
+        ok(cas(&root).args(["--snapshotter", "native", "init"]));
+        ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive));
+        let (directory, other) = (scratch.path().join("container"), ["--snapshotter", other]);
+        let prepare = ["rootfs", "prepare", "--image", "app:1"];
+        for unmounts in [true, false] {
+            ok(cas(&root).args(other).args(prepare).arg(&directory));
+            if unmounts {
+                ok(cas(&root).args(["rootfs", "unmount"]).arg(&directory));
+            }
+            ok(cas(&root).args(["rootfs", "remove"]).arg(&directory));
+            assert!(!directory.exists(), "{other:?}");
+            for listed in json(&root, &["snapshot", "ls"]) {
+                assert_eq!(listed["info"]["kind"], "committed", "{listed}");
+            }
+        }
+    }
+}
+
+#[test]
 fn snapshots_of_every_snapshotter_are_listed_and_leased() {
     let scratch = tempfile::tempdir().unwrap();
     let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
@@ -197,6 +224,8 @@ fn snapshots_of_every_snapshotter_are_listed_and_leased() {
     let typed = format!("snapshots/overlay/{}", &key[..19]);
     let said = ok(cas(&root).args(["lease", "add", "audit", &typed]));
     assert_eq!(said, format!("audit keeps snapshots/overlay/{key}\n"));
+    let why = json(&root, &["why", &typed]).remove(0);
+    assert_eq!(why["resource"], format!("snapshots/overlay/{key}"));
     ok(cas(&root).args(["rmi", "app:1"]));
     ok(cas(&root).arg("gc"));
     assert_eq!(names(&["snapshot", "ls"]), three("overlay"));

@@ -12,7 +12,7 @@ use crate::common::{append, can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has, without_leftovers};
 
 /// What is in the place of a directory or a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
     Directory,
@@ -180,7 +180,8 @@ fn a_directory_in_the_place_of_a_blob_is_found_and_replaced() {
     }
 }
 
-/// The record and the metadata of an image, and the list of the files of a snapshot.
+/// The record and the metadata of an image, the digest of a packed tar, and the list of the files
+/// of a snapshot.
 #[test]
 fn no_command_waits_at_a_pipe() {
     if !mounting_snapshotters().contains(&"erofs") {
@@ -193,6 +194,7 @@ fn no_command_waits_at_a_pipe() {
     for (name, problems) in [
         ("image.json", 0),
         ("image.erofs", 0),
+        ("layer.digest", 0),
         ("fs/layer.tar", 1),
         ("../../manifests", 0),
     ] {
@@ -216,6 +218,37 @@ fn no_command_waits_at_a_pipe() {
         }
     }
     scene.works();
+}
+
+/// A repair writes the file `.replaced` of a snapshot whose directory may still be mounted.
+#[test]
+fn a_collection_does_not_wait_at_the_mark_of_a_replaced_directory() {
+    let scene = Scene::new("fs");
+    let root = scene.root.join("snapshots/native");
+    let (directory, mark) = (
+        root.join("snapshots/9998"),
+        root.join("manifests/9998.replaced"),
+    );
+    for kind in [
+        Kind::Link,
+        Kind::Dangling,
+        Kind::Loop,
+        Kind::Pipe,
+        Kind::Socket,
+    ] {
+        fs::create_dir(&directory).unwrap();
+        kind.make(&mark, &scene.scratch.path().join("demo.tar"));
+        // A command that waits is killed.
+        let mut command = Command::new("timeout");
+        append(
+            command.args(["-s", "KILL", "60"]),
+            cas(&scene.root).arg("gc"),
+        );
+        let code = command.output().unwrap().status.code();
+        assert_eq!(code, Some(0), "{kind:?}");
+        assert!(!directory.exists(), "{kind:?}");
+        assert!(fs::symlink_metadata(&mark).is_err(), "{kind:?}");
+    }
 }
 
 /// The reserves, the settings of the root, and the files of each store.

@@ -1,7 +1,9 @@
 //! Ready layers: layers that a directory beside the root has, and that are not fetched.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -9,7 +11,6 @@ use cas::Digest;
 use flate2::{Compression, write::GzEncoder};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
-use std::io::Write;
 use testkit::archive::{Header, Tar};
 
 use super::fake::Fake;
@@ -338,10 +339,7 @@ fn a_stored_blob_is_still_compared_with_the_diff_id() {
     let mut pull = scene.cas("root");
     pull.args(["pull", "--unpack", &registry.image()]);
     let said = fails(&mut pull, 4);
-    assert!(
-        said.contains("diff ID") || said.contains("diff id"),
-        "{said}"
-    );
+    assert!(said.contains("diff ID"), "{said}");
 }
 
 #[test]
@@ -350,6 +348,7 @@ fn a_killed_pull_or_build_leaves_nothing_wrong() {
         return;
     };
     let before = scene.ready();
+    let mut kills = 0;
     for (number, (call, when)) in [
         ("openat", 60),
         ("write", 20),
@@ -364,7 +363,8 @@ fn a_killed_pull_or_build_leaves_nothing_wrong() {
         scene.init(&root, &["--keep-tars"]);
         let mut killed = killed_at(&scene.pull(&root, &[]), call, when);
         killed.stdout(Stdio::null()).stderr(Stdio::null());
-        killed.status().unwrap();
+        let status = killed.status().unwrap();
+        kills += usize::from(status.signal().is_some());
         let fetched = scene.fetched_by(|| scene.said(&root, &[]));
         assert_eq!(fetched, [0, 0], "{call}");
         scene.is_whole(&root);
@@ -373,7 +373,8 @@ fn a_killed_pull_or_build_leaves_nothing_wrong() {
     assert_eq!(scene.ready(), before);
     for (call, when) in [("renameat", 1), ("renameat", 2), ("fsync", 2)] {
         fs::remove_dir_all(scene.at("ready")).unwrap();
-        killed_at(&scene.build(), call, when).status().unwrap();
+        let status = killed_at(&scene.build(), call, when).status().unwrap();
+        kills += usize::from(status.signal().is_some());
         ok(&mut scene.build());
         let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&scene.ready()), names(&before), "{call} {when}");
@@ -381,4 +382,6 @@ fn a_killed_pull_or_build_leaves_nothing_wrong() {
         let root = format!("built-{call}-{when}");
         assert_eq!(scene.fetched_by(|| scene.said(&root, &[])), [0, 0]);
     }
+    // strace counts calls for each thread, so some kills may not happen.
+    assert!(kills >= 4, "{kills}");
 }

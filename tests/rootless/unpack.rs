@@ -27,8 +27,8 @@ fn header(flag: u8, name: &str, mode: u64, owner: (u64, u64)) -> Header {
 /// A layer with files of every kind, and directories that keep their own owner out.
 fn lower() -> Tar {
     let root = (0, 0);
-    // One stored region: four bytes at offset 4096.
-    let mut map = b"1\n4096\n4\n".to_vec();
+    // One stored region: four bytes at offset 4096. An empty region ends the file.
+    let mut map = b"2\n4096\n4\n1048576\n0\n".to_vec();
     map.resize(512, 0);
     map.extend_from_slice(b"data");
     Tar::new()

@@ -26,7 +26,7 @@ cargo xtask TASK
   kills    kill every verb 300 times on each store with each snapshotter; takes days; can be
            resumed
   faults   make every system call of every verb fail once, on each local store and each snapshotter;
-           takes a day; can be resumed
+           takes days; can be resumed
   crashes  for each store, kill processes at work, run collections during changes, and, except for
            S3, simulate losses of power; check what is left; takes a day; can be resumed
   fuzz     look for input that breaks a parser, one CPU minute for each target; can be resumed;

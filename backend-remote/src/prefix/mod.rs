@@ -141,6 +141,14 @@ impl Prefix {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>> {
+        let (start, last) = (prefix.to_owned(), after.map(str::to_owned));
+        let wanted = move |name: &str| {
+            name.starts_with(&start) && last.as_deref().is_none_or(|after| name > after)
+        };
+        if let Some(directory) = &self.folder {
+            let names = directory.names(folder, wanted, limit).await?;
+            return Ok(names.into_iter().collect());
+        }
         let fail = |error| classify(error, "list", folder);
         let ordered = self.operator.info().capability().list_with_start_after;
         let path = format!("{folder}{prefix}");
@@ -151,13 +159,10 @@ impl Prefix {
         let mut list = list.await.map_err(fail)?;
         let mut names = BTreeSet::new();
         while let Some(entry) = list.try_next().await.map_err(fail)? {
-            let Some(name) = entry.path().strip_prefix(folder) else {
+            let name = entry.path().strip_prefix(folder);
+            let Some(name) = name.filter(|name| wanted(name) && !entry.metadata().is_dir()) else {
                 continue;
             };
-            let wanted = name.starts_with(prefix) && after.is_none_or(|after| name > after);
-            if !wanted || entry.metadata().is_dir() {
-                continue;
-            }
             names.insert(name.to_owned());
             if names.len() > limit {
                 names.pop_last();

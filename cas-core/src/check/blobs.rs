@@ -83,7 +83,7 @@ impl Checker<'_> {
         self.made.insert(stat.digest);
         let repairs = self.options.repair.is_some();
         let found = self.store.blobs().load(&stat.digest).await;
-        // `check_records` has reported a record that does not parse.
+        // `check_records` has reported a damaged record.
         let is_reported = found.is_err_and(|error| error.kind() == ErrorKind::Corrupt);
         if repairs {
             self.describe(&descriptor, &children).await?;

@@ -19,8 +19,8 @@ pub enum Problem {
     /// has rows that cannot be read. A repair copies the readable rows to a new database. Names in
     /// the unreadable rows are lost.
     DatabaseDamaged,
-    /// A record does not parse, the parents of a snapshot lack records or form a circle, or the
-    /// counter for snapshot ids is damaged.
+    /// A record does not parse or does not have its checksum, the parents of a snapshot lack
+    /// records or form a circle, or the counter for snapshot ids is damaged.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,

@@ -51,7 +51,7 @@ impl Checker<'_> {
     /// instead. Returns nothing if a lease does not parse.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
-            // `check_records` has reported a lease that does not parse.
+            // `check_records` has reported a damaged lease.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
             leases => leases?,
         };

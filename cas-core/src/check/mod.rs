@@ -107,7 +107,7 @@ struct Checker<'a> {
     names_lost: bool,
     /// The blobs that need no more hashing: found intact, or reported as missing or damaged.
     hashed: BTreeSet<Digest>,
-    /// The blobs whose records were missing or did not parse. A repair makes these records again.
+    /// The blobs whose records were missing or damaged. A repair makes these records again.
     made: BTreeSet<Digest>,
 }
 

@@ -1,4 +1,5 @@
-//! Damaged records: records of blobs, images or leases that do not parse.
+//! Damaged records: records of blobs, images or leases that do not parse, or that do not have their
+//! checksum.
 //!
 //! A repair copies a damaged record into a note, so that a user can still read the data: perhaps
 //! only one letter is wrong. The repair then deletes the record, because a table that contains a
@@ -7,11 +8,11 @@
 use std::sync::Arc;
 
 use super::{Checker, Problem};
+use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::image::Image;
 use crate::limit;
-use crate::records::blob::decode;
-use crate::records::{Batch, Expect, Lease, Notes, Record, Table, each};
+use crate::records::{Batch, Expect, Lease, Notes, Record, Table, blob, codec, each};
 
 /// The room of the notes on damaged records. The key of a note is `TABLE/KEY`. Its value is the
 /// value of the record, cut to [`limit::NOTE`] bytes.
@@ -20,14 +21,15 @@ const ROOM: &str = "damaged-records";
 const NAMES: &str = "images/";
 
 impl Checker<'_> {
-    /// Checks that the records of blobs, images and leases parse. A repair sets aside those that do
-    /// not. Also reports the names that were lost in this way, now or in an earlier repair.
+    /// Checks that the records of blobs, images and leases are not damaged. A repair sets aside
+    /// those that are. Also reports the names that were lost in this way, now or in an earlier
+    /// repair.
     pub(super) async fn check_records(&mut self) -> Result<()> {
         for table in [Table::Blobs, Table::Images, Table::Leases] {
             let mut damaged = Vec::new();
             each(&*self.store.records, table, "", |record| {
-                if let Err(why) = parses(table, record) {
-                    damaged.push((record.clone(), why));
+                if let Err(why) = examine(table, record) {
+                    damaged.push((record.clone(), why.without_advice()));
                 }
                 Ok(())
             })
@@ -58,12 +60,12 @@ impl Checker<'_> {
         let detail = match table {
             Table::Images => {
                 format!(
-                    "the record does not parse: {why}; the labels and the owner of the name are \
-                     lost; pull, import or tag the image again after a repair"
+                    "the record is damaged: {why}; the labels and the owner of the name are lost; \
+                     pull, import or tag the image again after a repair"
                 )
             }
-            _ if repairs => format!("the record does not parse: {why}; it was set aside"),
-            _ => format!("the record does not parse: {why}; a repair sets it aside"),
+            _ if repairs => format!("the record is damaged: {why}; it was set aside"),
+            _ => format!("the record is damaged: {why}; a repair sets it aside"),
         };
         // After a repair, the name itself is reported as lost, unless the store has it elsewhere.
         let subject = format!("{}/{}", table.name(), record.key);
@@ -85,7 +87,7 @@ impl Checker<'_> {
                 Err(_) => false,
             };
             if !exists {
-                let detail = "the record of the name did not parse, so the target of the name is \
+                let detail = "the record of the name was damaged, so the target of the name is \
                               lost; pull, import or tag the image again";
                 self.add(Problem::NameLost, plain, detail, false);
                 self.names_lost = true;
@@ -101,19 +103,15 @@ impl Checker<'_> {
     }
 }
 
-/// Checks that a record parses. The error says why it does not.
-fn parses(table: Table, record: &Record) -> Result<(), String> {
-    let parsed = match table {
+/// Checks that a record has its checksum, if it has one, and parses.
+fn examine(table: Table, record: &Record) -> Result<()> {
+    match table {
         Table::Blobs => {
-            let key: Result<crate::Digest, _> = record.key.parse();
-            return match (key, decode(record)) {
-                (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-                _ => Ok(()),
-            };
+            let _: Digest = record.key.parse()?;
+            blob::decode(record).map(drop)
         }
-        Table::Images => serde_json::from_slice::<Image>(&record.value).map(|_| ()),
-        Table::Leases => serde_json::from_slice::<Lease>(&record.value).map(|_| ()),
+        Table::Images => codec::decode::<Image>(record, "read image record").map(drop),
+        Table::Leases => codec::decode::<Lease>(record, "read lease").map(drop),
         _ => Ok(()),
-    };
-    parsed.map_err(|error| error.to_string())
+    }
 }

@@ -31,9 +31,8 @@ impl Checker<'_> {
                 false => "a repair removes the record",
             };
             let detail = format!(
-                "the record does not parse, the parent of the snapshot has no record, or the \
-                 snapshot is one of its own ancestors; {outcome}; a layer is unpacked again when \
-                 it is needed"
+                "the record is damaged, the parent of the snapshot has no record, or the snapshot \
+                 is one of its own ancestors; {outcome}; a layer is unpacked again when it is needed"
             );
             self.add(
                 Problem::RecordDamaged,

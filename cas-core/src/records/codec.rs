@@ -33,7 +33,7 @@ pub(crate) fn encode(record: &impl Serialize, what: &str) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Returns the content of a record. Records of earlier versions have no checksum. `operation`
+/// Returns the content of a record. Records of earlier releases have no checksum. `operation`
 /// describes the read in messages, such as `read lease`.
 ///
 /// # Errors
@@ -42,9 +42,10 @@ pub(crate) fn decode<T: DeserializeOwned>(record: &Record, operation: &'static s
     let parsed = match is_intact(&record.value) {
         true => serde_json::from_slice(&record.value)
             .map_err(|error| malformed("the record does not parse", &error)),
-        false => Err(Error::corrupt(
-            "the record has changed since it was written: its checksum is another one",
-        )),
+        false => Err(
+            Error::corrupt("the record was changed: it does not have its checksum")
+                .advice("run `cas fsck --repair`"),
+        ),
     };
     parsed.map_err(|error| error.operation(operation).subject(&record.key))
 }
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_an_earlier_version_is_read() {
+    fn a_record_of_an_earlier_release_is_read() {
         assert_eq!(read("{\"key\":\"old\"}").unwrap()["key"], "old");
         assert_eq!(read("{\"sum\":\"0123456789abcdef\"}").unwrap().len(), 1);
         for broken in ["", "}", "\"}", "{"] {

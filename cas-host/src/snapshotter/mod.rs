@@ -310,6 +310,9 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
 
     async fn has_ready_layer(&self, key: &str) -> Result<bool> {
         self.check_open()?;
+        if !L::TARS {
+            return Ok(false);
+        }
         let record = self.snapshots.find(key).await?;
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let is_committed = record.kind == SnapshotKind::Committed;

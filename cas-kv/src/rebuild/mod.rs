@@ -23,10 +23,10 @@ use crate::store::{KvStore, OpenMode};
 impl KvStore {
     /// Examines the database in `dir`: reads all its records, its list of blobs and its list of
     /// ingests, and checks its files with [`Engine::check_files`], but does not read the rows that
-    /// contain pieces of blobs and ingests. Returns a finding if damage is found, or if the database
-    /// is missing although `dir` had one before. Returns `None` if no damage is found, or if `dir`
-    /// never had a database. Also returns `None` if opening the database fails with `Denied`,
-    /// `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
+    /// contain pieces of blobs and ingests. Returns a finding if damage is found, or if the
+    /// database is missing although `dir` had one before. Returns `None` if no damage is found, or
+    /// if `dir` never had a database. Also returns `None` if opening the database fails with
+    /// `Denied`, `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
     ///
     /// A damaged database is repaired if `repair` is set and the directory can be written: all
     /// blobs and records that can be read are copied to a new database. Ingests are not copied. The

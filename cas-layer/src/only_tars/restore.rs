@@ -49,16 +49,16 @@ impl<'a> Restorer<'a> {
 
     /// Makes and stores the missing layer blobs of `root`, an image or an index. The blobs are made
     /// from the tars that the snapshotter keeps. If the original bytes of a blob cannot be made
-    /// again, compresses the tar with gzip instead, so the new blob has another digest. Returns
-    /// `root` if every new blob has its original digest. Otherwise, stores new manifests and
-    /// indexes that list the new blobs and the same configurations, and returns the descriptor of
-    /// the manifest or index that takes the place of `root`. In this case, the progress receives a
-    /// warning with the digest in this descriptor.
+    /// again, compresses the tar with gzip instead, so the new blob has another digest. Does not
+    /// make the layers of a manifest whose configuration is missing. Returns `root` if every new
+    /// blob has its original digest. Otherwise, stores new manifests and indexes that list the new
+    /// blobs and the same configurations, and returns the descriptor of the manifest or index that
+    /// takes the place of `root`. In this case, the progress receives a warning with the digest in
+    /// this descriptor.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not
-    /// match; `NotFound` if a manifest lists missing layers and its configuration is missing, too;
-    /// errors of the store, of its leases and of the snapshotter.
+    /// match; errors of the store, of its leases and of the snapshotter.
     pub async fn restore(&mut self, root: &Descriptor) -> Result<Descriptor> {
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {
@@ -161,8 +161,14 @@ impl<'a> Restorer<'a> {
         if record.absent.is_empty() {
             return Ok(own);
         }
+        let layers = match layers(self.store, manifest).await {
+            // Without the configuration, it is not known which tars belong to the layers. The verb
+            // that needs the layers reports what is missing.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(own),
+            found => found?,
+        };
         let mut changed = BTreeMap::new();
-        for layer in layers(self.store, manifest).await? {
+        for layer in layers {
             let digest = layer.descriptor.digest;
             if changed.contains_key(&digest) || !record.absent.contains(&digest) {
                 continue;

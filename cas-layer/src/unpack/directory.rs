@@ -156,8 +156,8 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
         Err(error) => {
             return progress.warn(&format!(
                 "cannot find out whether other users can reach device nodes or privileged \
-                 programs in {}: {error}; to be safe, make the directory yours with `chown` and close \
-                 it with `chmod 700`",
+                 programs in {}: {error}; to be safe, make the directory yours with `chown` and \
+                 close it with `chmod 700`",
                 path.display()
             ));
         }

@@ -12,8 +12,8 @@ impl Unpacking<'_> {
     /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
     /// the bytes of a layer are not known to have its diff ID, the snapshot may have been made of
     /// another layer. A layer whose snapshot refers to a ready layer counts as known, because ready
-    /// layers are used by their diff IDs alone. Leaves out a layer whose snapshot has lost or changed
-    /// files, unless layers are discarded.
+    /// layers are used by their diff IDs alone. Leaves out a layer whose snapshot has lost or
+    /// changed files, unless layers are discarded.
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];

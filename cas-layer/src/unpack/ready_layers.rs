@@ -32,9 +32,9 @@ impl Unpacking<'_> {
         Ok(Some(index))
     }
 
-    /// Makes the active snapshot `key` refer to a ready layer in place of the layer `index`. Returns
-    /// whether it does. Layers that registries do not distribute, and layers that are read on
-    /// demand, are never replaced.
+    /// Makes the active snapshot `key` refer to a ready layer in place of the layer `index`.
+    /// Returns whether it does. Layers that registries do not distribute, and layers that are read
+    /// on demand, are never replaced.
     pub(super) async fn use_ready_layer(&self, index: usize, key: &str) -> Result<bool> {
         let (layer, diff_id) = &self.layers[index];
         if layer.media_type.is_non_distributable() || self.table(index).is_some() {

@@ -535,8 +535,9 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already, or refers to a ready layer. The snapshot has
-    /// the files of a layer with this diff ID, but the blob that this image lists may have another diff ID. Does nothing if the
-    /// diff ID of the blob is known already, or if a job may have verified and discarded the blob.
+    /// the files of a layer with this diff ID, but the blob that this image lists may have another
+    /// diff ID. Does nothing if the diff ID of the blob is known already, or if a job may have
+    /// verified and discarded the blob.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if !is_unverified(self.store, &layer, &diff_id).await? {

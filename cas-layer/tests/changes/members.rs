@@ -86,6 +86,24 @@ fn every_kind_of_change_becomes_a_member() {
 }
 
 #[test]
+fn a_warning_shows_only_the_ends_of_a_long_path() {
+    if !is_root() {
+        return;
+    }
+    let (_temp, upper) = place();
+    let directory = upper.join(vec!["n".repeat(200); 4].join("/"));
+    fs::create_dir_all(&directory).unwrap();
+    node(&directory.join("socket"), FileType::Socket, (0, 0));
+    let (_, written) = written(&upper).unwrap();
+    assert_eq!(written.warnings.len(), 1);
+    let warning = &written.warnings[0];
+    assert!(
+        warning.contains("n/socket is left out") && warning.len() < 500,
+        "{warning}"
+    );
+}
+
+#[test]
 fn metadata_is_written_in_full() {
     if !is_root() {
         return;

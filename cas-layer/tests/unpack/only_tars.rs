@@ -9,7 +9,10 @@ use cas_core::gc::{GcOptions, collect};
 use cas_core::progress::Silent;
 use cas_core::records::{BlobRecord, Packing};
 use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, Usage, chain_ids};
-use cas_core::{Descriptor, Digest, Error, Labels, MediaType, Result, Snapshotter, Store};
+use cas_core::{
+    ContentExt, Descriptor, Digest, Document, Error, Labels, MediaType, Result, Snapshotter, Store,
+    dispatch,
+};
 use cas_layer::import::{ImportOptions, import};
 use cas_layer::only_tars::Restorer;
 use serde_json::json;
@@ -159,4 +162,31 @@ async fn a_layer_that_was_made_for_two_manifests_is_removed_in_the_end() {
     assert!(store.present(&lower).await.unwrap());
     restorer.finish_with(Ok(())).await.unwrap();
     assert_eq!(store.content.list(None, 100).await.unwrap(), before);
+}
+
+/// An image that was imported in part may lack its configuration and its layers.
+#[tokio::test]
+async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
+    let mut files = Files::layout();
+    let image = files.image(1, "amd64");
+    files.entries(&[(Some("image"), &image)]);
+    let store = store();
+    let source = in_stream(&files.tar());
+    import(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
+    let found = dispatch::document(&*store.content, &image).await;
+    let Document::Manifest(manifest) = found.unwrap() else {
+        panic!("expected a manifest");
+    };
+    let layers = manifest.layers.iter();
+    let layers: Vec<_> = layers.map(|layer| (layer, Packing::Plain)).collect();
+    keep_tars(&store, &image, &layers).await;
+    for missing in [&manifest.config, &manifest.layers[0], &manifest.layers[1]] {
+        assert!(store.content.remove(&missing.digest).await.unwrap());
+    }
+    let snapshotter = Tars(BTreeMap::new());
+    let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
+    assert_eq!(restorer.restore(&image).await.unwrap(), image);
+    restorer.finish_with(Ok(())).await.unwrap();
 }

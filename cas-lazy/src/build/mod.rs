@@ -6,7 +6,7 @@ mod gzip;
 use std::io::{self, BufReader, Read};
 
 use cas_core::{Error, Result};
-use cas_layer::tar::{Entry, EntryKind, Reader, Stated};
+use cas_layer::tar::{Entry, EntryKind, Excerpt, Reader, Stated};
 
 pub(crate) use self::counted::Counted;
 use self::gzip::Gzip;
@@ -52,7 +52,7 @@ fn metadata(entry: Entry, stated: Stated, offset: u64) -> Result<FileMetadata> {
             "the layer has a sparse file or a global pax header, which a zTOC cannot express; the \
              layer cannot be read on demand",
         )
-        .subject(entry.path.escape_ascii()));
+        .subject(Excerpt(&entry.path)));
     }
     let mut device = (0, 0);
     let (kind, link) = match entry.kind {

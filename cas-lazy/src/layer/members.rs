@@ -1,7 +1,7 @@
 //! Converts the members that a table of contents describes to entries of a tar.
 
 use cas_core::{Error, Result, limit};
-use cas_layer::tar::{Device, Entry, EntryKind, Reader, Time};
+use cas_layer::tar::{Device, Entry, EntryKind, Excerpt, Reader, Time};
 
 use super::Member;
 use crate::layer_toc::{LayerFile, LayerToc};
@@ -21,11 +21,11 @@ pub(super) fn of_ztoc(ztoc: &Ztoc) -> Result<Vec<Member>> {
     let mut header = 0;
     let members = ztoc.files.iter().map(|file| {
         if file.offset - header > HEADERS {
-            return Err(unusable("the length of the headers").subject(file.name.escape_ascii()));
+            return Err(unusable("the length of the headers").subject(Excerpt(&file.name)));
         }
         header = file.next_header();
         let entry = entry_of_ztoc(file);
-        let entry = entry.map_err(|error| error.subject(file.name.escape_ascii()))?;
+        let entry = entry.map_err(|error| error.subject(Excerpt(&file.name)))?;
         let offset = file.offset;
         Ok(Member { entry, offset })
     });

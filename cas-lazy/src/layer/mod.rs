@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use cas_core::{Digest, Error, Result};
 use cas_layer::codec::Compression;
-use cas_layer::tar::Entry;
+use cas_layer::tar::{Entry, Excerpt};
 
 use self::members::header_differs;
 use self::pieces::Source;
@@ -156,7 +156,7 @@ impl LazyLayer {
                 "the table of contents and the header in the layer contradict each other; pull \
                  the image without loading it on demand",
             )
-            .subject(stated.path.escape_ascii()));
+            .subject(Excerpt(&stated.path)));
         }
         Ok(())
     }

@@ -98,10 +98,19 @@ fn layers_that_a_ztoc_cannot_express_are_refused() {
     ]
     .concat();
     let header = Header::new(b'x', "pax").size(records.len() as u64);
-    let tar = Tar::new().member(header, records).file("holes", "b").0;
+    let tar = Tar::new().member(header, &records).file("holes", "b").0;
     let error = Ztoc::build(&gzip(&tar, 6)[..], SPAN_SIZE, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("holes"), "{error}");
+    // Only the beginning and the end of a long path are shown.
+    let path = vec!["n".repeat(200); 8].join("/");
+    let records = [records, record("path", path)].concat();
+    let header = Header::new(b'x', "pax").size(records.len() as u64);
+    let tar = Tar::new().member(header, records).file("short", "b").0;
+    let error = Ztoc::build(&gzip(&tar, 6)[..], SPAN_SIZE, "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let shown = error.to_string().matches('n').count();
+    assert!((250..400).contains(&shown), "{error}");
     let error = Ztoc::build(&b"plain bytes"[..], SPAN_SIZE, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let error = Ztoc::build(&b""[..], SPAN_SIZE, "").unwrap_err();

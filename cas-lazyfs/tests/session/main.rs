@@ -428,7 +428,8 @@ fn a_thread_that_fails_leaves_the_others_serving() {
     let Some((snapshots, registry)) = Snapshots::new() else {
         return;
     };
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // No other test uses this address, so none can take the port meanwhile.
+    let closed = UdpSocket::bind("127.0.0.77:0").unwrap();
     let address = closed.local_addr().unwrap();
     let device = UdpSocket::bind("127.0.0.1:0").unwrap();
     device.connect(address).unwrap();

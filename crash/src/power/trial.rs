@@ -97,13 +97,19 @@ impl Trial {
             Some(Fault::Rot) => vec![record.events.len(); states],
             _ => positions(&record, states, &mut random),
         };
-        for position in &positions {
-            let state = match self.fault {
-                Some(Fault::Rot) => replay.rotten(&mut random),
-                _ => replay.state(*position, &mut random),
+        let rots = self.fault == Some(Fault::Rot);
+        for (number, position) in positions.iter().enumerate() {
+            // Without changed bits, the first disk must be sound.
+            let state = match rots && number > 0 {
+                true => replay.rotten(&mut random),
+                false => replay.state(*position, &mut random),
             };
             let verdict = self.check(&scratch, &material, &state)?;
-            noticed |= matches!(verdict, Verdict::Noticed);
+            let is_noticed = matches!(verdict, Verdict::Noticed);
+            noticed |= is_noticed;
+            if is_noticed && number == 0 {
+                violations.push("fsck finds damage on a disk without changed bits".into());
+            }
             if let Verdict::Broken(found) = verdict {
                 if let Some(keep) = keep.filter(|_| violations.is_empty()) {
                     let file = File::create(keep);
@@ -116,7 +122,7 @@ impl Trial {
                 ));
             }
         }
-        if self.fault == Some(Fault::Rot) && !noticed {
+        if rots && !noticed {
             violations.push("the changed bits damage none of the disks".into());
         }
         Ok(Outcome {

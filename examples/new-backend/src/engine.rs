@@ -58,11 +58,9 @@ struct Writer {
 impl Engine {
     /// Opens the store in the directory `path`, or creates it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-            // Otherwise a loss of power could lose the new directory with everything in it.
-            File::open(path.join(".."))?.sync_all()?;
-        }
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // Otherwise a loss of power could lose a new directory with everything in it.
+        File::open(path.join(".."))?.sync_all()?;
         let mut options = OpenOptions::new();
         let owner = options.create(true).append(true).open(path.join("owner"))?;
         owner.try_lock().map_err(|error| match error {

@@ -90,7 +90,8 @@ impl Cas {
         if undisturbed(|| path.join("cas.toml").symlink_metadata())
             .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         {
-            let message = "not a root: cas.toml is missing; choose the directory of a root";
+            let message = "not a root: cas.toml is missing; choose the directory of a root; if the \
+                           file was lost, `cas images` makes it again";
             return Err(Error::not_found(message)).during("check root", path.display());
         }
         let mut findings = examine(path, &options).await?;

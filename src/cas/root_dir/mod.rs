@@ -175,7 +175,13 @@ impl Cas {
         let Some(locked) = lock(place.path()).await? else {
             return Ok(false);
         };
-        let snapshotter = self.snapshotter.clone();
+        let snapshotter = match &self.snapshotter {
+            Some(own) => {
+                let found = self.snapshotter_of(place.key()).await?;
+                Some(found.unwrap_or_else(|| Arc::clone(own)))
+            }
+            None => None,
+        };
         shield(async move {
             let _locked = locked;
             let key = place.key().to_owned();
@@ -224,7 +230,9 @@ impl Cas {
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;
-        let snapshotter = Arc::clone(self.snapshotter()?);
+        let own = self.snapshotter()?;
+        let found = self.snapshotter_of(place.key()).await?;
+        let snapshotter = found.unwrap_or_else(|| Arc::clone(own));
         let seen = snapshotter.stat(place.key()).await?;
         let locked = lock(place.path()).await?;
         shield(async move {

@@ -47,6 +47,13 @@ pub(crate) const VERBS: &[Verb] = &[
         recover: |place| again(place, disk_in_parts, remove_out),
     },
     Verb {
+        name: "disk --format layers",
+        // Another command for the same directory removes what the killed one has left there.
+        prepare: |_| {},
+        command: ready_layers,
+        recover: |place| again(place, ready_layers, remove_out),
+    },
+    Verb {
         name: "disk --writable",
         prepare: remove_out,
         command: disk_to_write,
@@ -104,6 +111,10 @@ fn disk(place: &Place) -> Command {
 
 fn disk_in_parts(place: &Place) -> Command {
     to_out(place, &["disk", BASE, "--format", "vmdk", "--output"])
+}
+
+fn ready_layers(place: &Place) -> Command {
+    to_out(place, &["disk", BASE, "--format", "layers", "--output"])
 }
 
 fn disk_to_write(place: &Place) -> Command {
