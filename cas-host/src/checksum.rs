@@ -53,28 +53,38 @@ impl Sums {
         if self.with_zeros {
             return self.of_all(file);
         }
-        let (mut sum, mut summed) = (Xxh3Default::new(), 0);
-        let mut at = 0;
+        let mut sum = Sum::default();
+        // The holes of a small file are not worth a search.
+        let mut at = BUFFER as u64;
+        if self.add(&file, 0..at, &mut sum)? < at {
+            return Ok(sum.digest());
+        }
         while let Some(data) = seek(file.as_fd(), SeekFrom::Data(at), u64::MAX)? {
             let Some(hole) = seek(file.as_fd(), SeekFrom::Hole(data), u64::MAX)? else {
                 break;
             };
             let piece = ZEROS.len() as u64;
-            at = data - data % piece;
-            let end = hole.next_multiple_of(piece);
-            while at < end {
-                let most = usize::try_from(end - at).map_or(BUFFER, |rest| rest.min(BUFFER));
-                let read = fill(&file, &mut self.buffer[..most], at)?;
-                if read == 0 {
-                    break;
-                }
-                self.pace.count(read as u64);
-                add(&mut sum, &mut summed, &self.buffer[..read], at);
-                at += read as u64;
-            }
-            at = end;
+            at = hole.next_multiple_of(piece);
+            self.add(&file, data - data % piece..at, &mut sum)?;
         }
-        Ok(sum.digest().max(1))
+        Ok(sum.digest())
+    }
+
+    /// Reads a range of a file, which begins with a piece, and adds it to a checksum. Returns where
+    /// the range or the file ends.
+    fn add(&mut self, file: &File, range: Range<u64>, sum: &mut Sum) -> io::Result<u64> {
+        let mut at = range.start;
+        while at < range.end {
+            let most = usize::try_from(range.end - at).map_or(BUFFER, |rest| rest.min(BUFFER));
+            let read = fill(file, &mut self.buffer[..most], at)?;
+            self.pace.count(read as u64);
+            sum.add(&self.buffer[..read], at);
+            at += read as u64;
+            if read < most {
+                break;
+            }
+        }
+        Ok(at)
     }
 
     /// Reads a file to its end. Returns the checksum of all its bytes, with 1 in place of 0.
@@ -94,19 +104,32 @@ impl Sums {
     }
 }
 
-/// Adds bytes of a file to its checksum, except pieces that have only zeros. `summed` is the end of
-/// the bytes that the checksum has.
-fn add(sum: &mut Xxh3Default, summed: &mut u64, bytes: &[u8], mut at: u64) {
-    for piece in bytes.chunks(ZEROS.len()) {
-        let end = at + piece.len() as u64;
-        if *piece != ZEROS[..piece.len()] {
-            if *summed != at {
-                sum.update(&at.to_le_bytes());
+/// The checksum of a file that is being read.
+#[derive(Default)]
+struct Sum {
+    hash: Xxh3Default,
+    /// The end of the last piece in the hash.
+    end: u64,
+}
+
+impl Sum {
+    /// Adds the bytes at `at`, except pieces that have only zeros.
+    fn add(&mut self, bytes: &[u8], mut at: u64) {
+        for piece in bytes.chunks(ZEROS.len()) {
+            let end = at + piece.len() as u64;
+            if *piece != ZEROS[..piece.len()] {
+                if self.end != at {
+                    self.hash.update(&at.to_le_bytes());
+                }
+                self.hash.update(piece);
+                self.end = end;
             }
-            sum.update(piece);
-            *summed = end;
+            at = end;
         }
-        at = end;
+    }
+
+    fn digest(&self) -> u64 {
+        self.hash.digest().max(1)
     }
 }
 
