@@ -38,6 +38,8 @@ const RESERVE_SIZE: usize = 64 << 10;
 /// all changes.
 pub(crate) struct Folder {
     root: Arc<Path>,
+    /// The directory `root`.
+    dir: Dir,
     sync_failed: AtomicBool,
     owner: OwnerFile,
     /// Locked for writing by the change that uses the reserve, and for reading by other changes
@@ -58,6 +60,7 @@ impl Folder {
         refuse_foreign(root)?;
         Ok(Folder {
             root: root.into(),
+            dir: Dir::open(root)?,
             sync_failed: AtomicBool::new(false),
             owner: OwnerFile::claim(&root.join(LOCK))?,
             reclaiming: RwLock::new(()),
@@ -161,8 +164,7 @@ impl Folder {
     /// file. Returns `None` if there is a file or nothing. OpenDAL would wait for ever at a pipe,
     /// and would follow a symbolic link.
     pub(crate) fn misplaced(&self, path: &str) -> Option<Error> {
-        let dir = Dir::open(&self.root).ok()?;
-        let what = Place::File(path).misplaced(&dir).ok()??;
+        let what = Place::File(path).misplaced(&self.dir).ok()??;
         Some(what.error(&self.root.join(path)))
     }
 

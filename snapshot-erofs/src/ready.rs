@@ -194,9 +194,13 @@ pub(crate) fn tar(dirs: &SnapshotDirs, id: u64) -> Option<(Digest, u64)> {
 
 /// Returns whether a snapshot refers to a ready layer.
 pub(crate) fn is_used(dirs: &SnapshotDirs, id: u64) -> bool {
-    let tree = dirs.path(id).join(TREE);
-    let exists = |name: &&str| undisturbed(|| fs::symlink_metadata(tree.join(name))).is_ok();
-    REFERENCES.iter().any(exists)
+    REFERENCES.iter().any(|name| exists(dirs, id, name))
+}
+
+/// Returns whether something has this name in the tree of a snapshot.
+fn exists(dirs: &SnapshotDirs, id: u64, name: &str) -> bool {
+    let path = dirs.path(id).join(TREE).join(name);
+    undisturbed(|| fs::symlink_metadata(&path)).is_ok()
 }
 
 /// Returns the path of the file of a layer with this name, one of [`LAYER_FILES`]: in the tree of
@@ -212,10 +216,9 @@ pub(crate) fn layer_file(dirs: &SnapshotDirs, id: u64, name: &str) -> PathBuf {
 /// Returns the name and the path of the file of a layer, if the tree of its snapshot has the file
 /// or a reference to it.
 pub(crate) fn stored(dirs: &SnapshotDirs, id: u64) -> Option<(&'static str, PathBuf)> {
-    let tree = dirs.path(id).join(TREE);
-    let exists = |name: &str| undisturbed(|| fs::symlink_metadata(tree.join(name))).is_ok();
     let mut files = LAYER_FILES.into_iter().zip(REFERENCES);
-    let (name, _) = files.find(|(name, reference)| exists(name) || exists(reference))?;
+    let is_there = |name: &str| exists(dirs, id, name);
+    let (name, _) = files.find(|(name, reference)| is_there(name) || is_there(reference))?;
     Some((name, layer_file(dirs, id, name)))
 }
 

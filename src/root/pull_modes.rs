@@ -152,6 +152,12 @@ impl PullModes {
     /// `InvalidArgument` for text that is not TOML, a value of a wrong type, a malformed size, or
     /// limits that contradict each other.
     pub fn from_toml(text: &str) -> Result<(Self, Vec<String>)> {
+        let (modes, warnings, _) = Self::take_from(text)?;
+        Ok((modes, warnings))
+    }
+
+    /// As [`PullModes::from_toml`], but also returns all other tables and settings of the text.
+    pub(super) fn take_from(text: &str) -> Result<(Self, Vec<String>, Table)> {
         let invalid = |error: toml::de::Error| {
             let message = error.message().to_owned();
             Error::invalid(format!("{message}; correct it")).subject("[pull_modes]")
@@ -217,7 +223,7 @@ impl PullModes {
             unpack_job_lifetime: Duration::from_secs(written.unpack_job_lifetime_sec),
         };
         modes.quotas()?;
-        Ok((modes, warnings))
+        Ok((modes, warnings, whole))
     }
 
     /// Returns the limits on requests and on unpacks.

@@ -1,11 +1,11 @@
 //! The configuration file of the SOCI snapshotter: the table `[pull_modes]`, and warnings about all
 //! other settings.
 
+use cas_core::Result;
 use cas_core::error::excerpt;
-use cas_core::{Error, Result};
-use toml::{Table, Value};
+use toml::Value;
 
-use super::{PULL_MODES, PullModes};
+use super::PullModes;
 
 /// Maximum number of settings that one warning names.
 const NAMED: usize = 12;
@@ -44,12 +44,9 @@ impl PullModes {
     /// # Errors
     /// As [`PullModes::from_toml`].
     pub fn from_soci(text: &str) -> Result<(Self, Vec<String>)> {
-        let (modes, mut warnings) = PullModes::from_toml(text)?;
-        let mut whole: Table =
-            toml::from_str(text).map_err(|error| Error::invalid(error.message().to_owned()))?;
-        whole.remove(PULL_MODES);
+        let (modes, mut warnings, others) = PullModes::take_from(text)?;
         let mut set = Vec::new();
-        for (key, value) in &whole {
+        for (key, value) in &others {
             add_set(&mut set, key.clone(), value);
         }
         for (key, instead) in ELSEWHERE {

@@ -1,6 +1,6 @@
 //! Collections, checks and counts cover every snapshotter of a root.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cas::GcOptions;
@@ -21,6 +21,20 @@ fn counted(root: &Path) -> u64 {
 fn directories(root: &Path, snapshotter: &str) -> usize {
     let place = root.join(format!("snapshots/{snapshotter}/snapshots"));
     std::fs::read_dir(place).unwrap().count()
+}
+
+/// Makes a root with the snapshotter `native`, and mounts an image in it with another snapshotter,
+/// which the option `other` names. Returns the root and the directory of the mount.
+fn mounted_with(other: &[&str], scratch: &Path) -> (PathBuf, PathBuf) {
+    let (root, mount) = (scratch.join("root"), scratch.join("mnt"));
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let mut import = cas(&root);
+    ok(import
+        .args(["import", "--name", "app:1"])
+        .arg(small_archive(scratch)));
+    std::fs::create_dir(&mount).unwrap();
+    ok(cas(&root).args(other).args(["mount", "app:1"]).arg(&mount));
+    (root, mount)
 }
 
 #[test]
@@ -113,13 +127,9 @@ fn a_mount_of_another_snapshotter_is_kept_by_collections() {
     }
     let mounting = mounting_snapshotters();
     for other in mounting.into_iter().filter(|one| *one != "native") {
+        let other = ["--snapshotter", other];
         let scratch = tempfile::tempdir().unwrap();
-        let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
-        ok(cas(&root).args(["--snapshotter", "native", "init"]));
-        ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive));
-        let (mount, other) = (scratch.path().join("mnt"), ["--snapshotter", other]);
-        std::fs::create_dir(&mount).unwrap();
-        ok(cas(&root).args(other).args(["mount", "app:1"]).arg(&mount));
+        let (root, mount) = mounted_with(&other, scratch.path());
         ok(cas(&root).args(["rmi", "app:1"]));
         let late = GcOptions::default().with_now(SystemTime::now() + 3 * UNLEASED_TTL);
         let open = Cas::open(&root).unwrap();
@@ -140,12 +150,7 @@ fn a_mount_of_another_snapshotter_is_found_by_its_directory() {
     let mounting = mounting_snapshotters();
     for other in mounting.into_iter().filter(|one| *one != "native") {
         let scratch = tempfile::tempdir().unwrap();
-        let (root, archive) = (scratch.path().join("root"), small_archive(scratch.path()));
-        ok(cas(&root).args(["--snapshotter", "native", "init"]));
-        ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive));
-        let (mount, other) = (scratch.path().join("mnt"), ["--snapshotter", other]);
-        std::fs::create_dir(&mount).unwrap();
-        ok(cas(&root).args(other).args(["mount", "app:1"]).arg(&mount));
+        let (root, mount) = mounted_with(&["--snapshotter", other], scratch.path());
         // The directory is taken, whichever snapshotter would mount there.
         let taken = fails(cas(&root).args(["mount", "app:1"]).arg(&mount), 5);
         assert!(taken.contains("already has a mount"), "{taken}");
