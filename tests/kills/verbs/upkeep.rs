@@ -30,6 +30,8 @@ pub(crate) const VERBS: &[Verb] = &[
         prepare: |_| {},
         command: read_part,
         recover: |place| {
+            // The note of where the next part begins is there after each round, then.
+            ok(&mut place.cas(&["fsck", "--read-data=30%"]));
             ok(&mut place.cas(&["fsck", "--read-data"]));
         },
     },

@@ -169,10 +169,14 @@ impl Scene {
     pub(super) fn servers(&self) -> Vec<String> {
         let root = self.root.display().to_string();
         let found = Command::new("pgrep")
-            .args(["-f", &format!("{root} lazy serve")])
+            .args(["-a", "-f", &format!("{root} lazy serve")])
             .output();
         let found = String::from_utf8(found.unwrap().stdout).unwrap();
-        found.lines().map(str::to_owned).collect()
+        let mut found: Vec<&str> = found.lines().collect();
+        // Numbers of processes start again at the lowest, so their order says nothing.
+        found.sort_by_key(|process| process.contains("--session"));
+        let numbers = found.iter().filter_map(|process| process.split(' ').next());
+        numbers.map(str::to_owned).collect()
     }
 }
 
