@@ -3,7 +3,8 @@
 use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
-/// What the system calls a disk that is full, a quota that is used up, and a file that is too large.
+/// What the system calls a disk that is full, a quota that is used up, and a file that is too
+/// large.
 const FULL: &[&str] = &[
     "No space left on device",
     "Disk quota exceeded",

@@ -3,9 +3,9 @@
 //! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
 //! its own job is done, and then passes the lead on if jobs wait. So the job of a caller that leads
 //! needs no switch to another thread. If the thread of the caller must not block, a thread of the
-//! [`pool`] becomes the leader, for as long as jobs wait. The lead is never reserved
-//! for a thread that does not run yet. If all threads of the pool waited for such a thread, it
-//! would never run.
+//! [`pool`] becomes the leader, for as long as jobs wait. The lead is never reserved for a thread
+//! that has not started yet: if all threads of the pool waited for this thread, it could never
+//! start.
 
 use std::collections::VecDeque;
 use std::mem;

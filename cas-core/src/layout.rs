@@ -45,7 +45,8 @@ impl ImageLayout {
     /// Parses the document. Any version is accepted.
     ///
     /// # Errors
-    /// `Corrupt` if `data` is not such a document, or exceeds a bound that [`check_json`] checks.
+    /// `Corrupt` if `data` is not the JSON of an `oci-layout` file, or exceeds a bound that
+    /// [`check_json`] checks.
     pub fn parse(data: &[u8]) -> error::Result<Self> {
         check_json(data)?;
         // serde would also read an array as the document.

@@ -19,8 +19,8 @@ const BLOCKING: usize = 8;
 /// tokio would panic if it could not start another one.
 const IDLE: Duration = Duration::from_secs(365 * 86_400);
 
-/// How often, and at which intervals, it is checked whether the kernel has removed a thread that has
-/// ended. This takes microseconds, or longer on a busy machine.
+/// How often, and at which intervals, it is checked whether the kernel has removed a thread that
+/// has ended. This takes microseconds, or longer on a busy machine.
 const REMOVALS: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 

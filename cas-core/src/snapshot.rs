@@ -520,8 +520,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
-    /// `FailedPrecondition`, except that default implementations that only return `None` or false
-    /// still do so.
+    /// `FailedPrecondition`. Default implementations that only return `None` or false do not fail.
     async fn close(&self) -> Result<()>;
 }
 

@@ -82,8 +82,8 @@ pub(crate) struct Inner {
 }
 
 impl Client {
-    /// Returns a client for `reference`. This makes a request only to find out whether a registry
-    /// on this machine requires TLS.
+    /// Returns a client for `reference`. Makes a request only to find out whether a registry on
+    /// this machine requires TLS.
     ///
     /// # Errors
     /// `InvalidArgument` if `reference` does not give a valid URL; `Unavailable` if the HTTP client
@@ -92,9 +92,10 @@ impl Client {
         Self::at(Endpoint::of(reference), options).await
     }
 
-    /// Returns a client for an endpoint. This makes a request only to find out whether the endpoint
-    /// requires TLS: if it is on this machine and nothing sets its scheme, or if the files of
-    /// [`Hosts`](crate::Hosts) allow both https and http.
+    /// Returns a client for an endpoint. Makes a request only to find out whether the endpoint
+    /// requires TLS. This is necessary if the endpoint is on this machine and nothing sets its
+    /// scheme, or if the files of [`Hosts`](crate::Hosts) allow both https and http for the
+    /// endpoint.
     ///
     /// # Errors
     /// As [`Client::connect`]. If the files allow both schemes, also `Denied` for an address that

@@ -81,9 +81,9 @@
 //!   proposes is ignored.
 //! - A redirect, an upload location or a token service must not be at a link-local or reserved
 //!   address. It may be on this machine only if the registry is on this machine, too. It may be in
-//!   a private network only if the registry's own address is not public.
-//!   [`Options::private_addresses`] removes the last two restrictions. `docs/ADDRESSES.md` has the
-//!   exact rules.
+//!   a private network only if the registry's own address is not public. With
+//!   [`Options::private_addresses`], it may be on this machine and in private networks in any case.
+//!   `docs/ADDRESSES.md` has the exact rules.
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a failed, lost or slow

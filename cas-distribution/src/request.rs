@@ -233,7 +233,8 @@ pub(crate) fn location(base: &Url, response: &Response) -> Result<Url> {
 mod tests {
     use super::*;
 
-    /// Other requests may stop sharing the token meanwhile, so that the limit falls below `refused`.
+    /// Other requests may stop sharing the token meanwhile, so that the limit falls below
+    /// `refused`.
     #[test]
     fn no_request_is_sent_again_for_ever() {
         let shown = Shown::default();

@@ -31,8 +31,7 @@ pub struct Timeouts {
     /// How long a request that fails for a temporary reason is repeated without progress. By
     /// default 60 s. With 0, nothing is repeated. If a request for a range fails for half of this
     /// time, or four times in a row, the whole content is requested instead of the range. If no
-    /// connection can be made, the request is not repeated after five attempts have failed in a
-    /// row.
+    /// connection can be made, the request fails after five attempts in a row.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long as the pause
     /// before, up to 40 times the first pause. Each pause is shortened at random by up to a half.

@@ -148,7 +148,7 @@ fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns a line for each name of an image that is not complete or cannot be checked.
+/// Returns a line for each named image that is not complete or cannot be checked.
 pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for image in cas.images()? {

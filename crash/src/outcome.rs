@@ -6,7 +6,7 @@ use std::fmt;
 pub(crate) struct Outcome {
     /// How many kills, disks or changes the trial made.
     pub(crate) tried: u64,
-    /// The word for them in messages, such as `disks`.
+    /// The word for what was tried, such as `disks`, in messages.
     pub(crate) what: String,
     /// A text for each violation of a promise.
     pub(crate) violations: Vec<String>,

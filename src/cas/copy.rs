@@ -118,7 +118,9 @@ impl Cas {
         } else {
             let copy_one = async |images: Vec<Image>| match images.first() {
                 Some(whole) => transfer::copy(&self.store, store, whole, &copy).await,
-                None => Err(Error::internal("no image is copied; please report it")),
+                None => Err(Error::internal(
+                    "expected an image to copy, found none; please report it",
+                )),
             };
             self.with_whole(vec![named], &options.progress, copy_one)
                 .await

@@ -17,8 +17,8 @@ use super::Cas;
 use super::arguments::ImageRef;
 use super::mounted::{Mounted, NewSnapshot};
 
-/// The form of a disk. A disk is the root file system of an image as one read-only EROFS image, or
-/// the files of which roots can make such an image.
+/// The form of a disk: the root file system of an image as one read-only EROFS image, or the files
+/// from which other roots make such an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiskFormat {
@@ -306,8 +306,8 @@ impl Cas {
     }
 }
 
-/// Gives a complete disk its name. A caller that was cancelled before does not get here, and the new
-/// file is removed.
+/// Gives a complete disk its name. A caller that was cancelled before does not get here, and the
+/// new file is removed.
 async fn publish((disk, new): (Disk, NewFile)) -> Result<Disk> {
     pool::run(move || new.publish()).await?;
     Ok(disk)

@@ -96,9 +96,9 @@ impl Cas {
     /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
     /// the snapshot is mounted; `InvalidArgument` if `directory` is not a directory, or its path is
     /// not UTF-8; `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that
-    /// are read on demand and no process serves them; `Denied` without the right to mount. A
-    /// snapshot that `umount` or a restart of the machine has unmounted also counts as mounted
-    /// while something else is mounted at the directory of its last mount.
+    /// are read on demand and no process serves them; `Denied` without the right to mount. If
+    /// `umount` or a restart of the machine has unmounted the snapshot, and something else is
+    /// mounted at the directory of its last mount, the snapshot still counts as mounted.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,

@@ -84,8 +84,8 @@ impl Cas {
     /// configuration do not match; `Unsupported` for an artifact, or if the list of layers has a
     /// blob that is not a layer; `OutOfRange` if the image exceeds a limit; `Denied` if this
     /// process may not give a file to its owner; `FailedPrecondition` if the owner of a file is not
-    /// mapped in this user namespace. [`UnpackOptions::rootless`] avoids the last two errors. After
-    /// an error, the files that were written are removed.
+    /// mapped in this user namespace. With [`UnpackOptions::rootless`], owners are not set, so the
+    /// errors about owners do not occur. After an error, the files that were written are removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

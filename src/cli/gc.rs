@@ -85,8 +85,9 @@ impl Gc {
     }
 }
 
-/// Returns what a collection has removed, and before that, what [`sweep`] has removed. A dry run
-/// removes nothing, so its collection finds the snapshots of killed runs again.
+/// Returns `runs`, which [`sweep`] has removed, and then `removed`, which a collection has removed.
+/// In a dry run, `sweep` removes nothing, so both list the snapshots of killed runs. The result
+/// lists each of these snapshots once.
 fn after_runs(mut removed: Removed, runs: Removed) -> Removed {
     let is_of_run = |snapshot: &Resource| runs.snapshots.iter().any(|(one, _)| one == snapshot);
     removed.snapshots.retain(|(one, _)| !is_of_run(one));

@@ -96,7 +96,7 @@ pub async fn children(
     if !media_type.is_layer() && !media_type.is_known_config() {
         tracing::debug!(
             %media_type, digest = %descriptor.digest,
-            "unknown type, treated as a leaf"
+            "content of an unknown type counts as content without children"
         );
     }
     Ok(Vec::new())

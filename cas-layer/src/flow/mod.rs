@@ -1,14 +1,14 @@
 //! The pipeline from blobs to a tree: the caller's thread reads, one thread decompresses, one
 //! hashes the result, and one parses and writes.
 //!
-//! Sixteen buffers of 256 KiB circulate between the last three threads. The thread that
-//! decompresses is therefore at most 4 MiB ahead of the thread that writes, and may already be in
-//! the next layer. A thread that fails drops its end of the channels, and the others then stop. An
-//! error is passed on in order with the bytes, so the caller gets the error that is first in this
-//! order.
+//! Sixteen buffers of 256 KiB circulate between the threads that decompress, hash and write. The
+//! thread that decompresses is therefore at most 4 MiB ahead of the thread that writes, and may
+//! already be in the next layer. A thread that fails drops its end of the channels, and the others
+//! then stop. An error is passed on in order with the bytes, so the caller gets the error that is
+//! first in this order.
 //!
-//! The last three threads can be [confined](Confine). The readers of blobs and the [`OnRead`]
-//! function are never confined, because they run on the caller's thread.
+//! The threads that decompress, hash and write can be [confined](Confine). The readers of blobs and
+//! the [`OnRead`] function are never confined, because they run on the caller's thread.
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same

@@ -61,8 +61,8 @@ impl<R: BufRead> Reader<R> {
             }
             0 if path.ends_with(b"/") != header.has_slash() => {
                 self.warn(
-                    "of two names of a member in the old format, one ends with a slash, as the \
-                     name of a directory; some readers use the other one",
+                    "a member in the old format has two names, and only one of them ends with a \
+                     slash, which marks a directory; some readers go by the other name",
                 );
             }
             _ => {}

@@ -210,8 +210,9 @@ impl<R: BufRead> Reader<R> {
             let header = Header::new(block)?;
             if header.has_odd_number() {
                 self.warn(
-                    "a numeric field in a header is not a number with only spaces before it, and \
-                     only spaces and NULs after it; some readers refuse it, or find another number",
+                    "a numeric field in a header has no valid number, a NUL before its number, or \
+                     other bytes than spaces and NULs after it; some readers refuse the field, or \
+                     find another number in it",
                 );
             }
             return Ok(Some(header));

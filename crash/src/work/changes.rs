@@ -57,9 +57,9 @@ fn remove(worker: &Worker, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Calls `bring`, which must import or pull one of the images that were made before the trial, the
-/// image `number`, under the name `name`, and must unpack it. Then records what the worker was
-/// promised about the name and the tree.
+/// Calls `bring`, a function that must import or pull the image `number` of the material under the
+/// name `name`, and unpack the image. Then records what the worker was promised about the name and
+/// the tree.
 fn unpack(
     worker: &Worker,
     name: &str,
@@ -118,7 +118,7 @@ fn pull(worker: &Worker, name: String, number: u64, random: &mut Random) -> Resu
     })
 }
 
-/// Copies an image from the root in which the images were stored before the trial. Nothing is promised about the unpacked files of
+/// Copies an image from the root of the material. Nothing is promised about the unpacked files of
 /// the copy.
 fn copy(worker: &Worker, name: String, number: u64) -> Result<()> {
     let (target, _) = worker.material.facts(number)?;

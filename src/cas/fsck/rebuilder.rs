@@ -86,7 +86,9 @@ impl<'a> LayerRebuilder<'a> {
         let name = snapshotter.name();
         let is_of = |cas: &&Cas| cas.snapshotter().is_ok_and(|one| one.name() == name);
         let found = self.handles.iter().find(is_of);
-        found.ok_or_else(|| Error::internal("the snapshotter is not one of this check"))
+        found.ok_or_else(|| {
+            Error::internal("the check does not cover this snapshotter; please report it")
+        })
     }
 
     /// Fetches a layer into the store.

@@ -7,8 +7,8 @@
 //!   state/       the runtime's state of the container, while the container exists
 //!   pid          written by the runtime once the container exists
 //! ```
-//! If the runtime is a chroot, the last three are absent. The library places and locks the bundle
-//! ([`cas::Run`]).
+//! If the runtime is a chroot, `runtime`, `state/` and `pid` are absent. The library places and
+//! locks the bundle ([`cas::Run`]).
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -101,9 +101,9 @@ impl RunDir {
     }
 }
 
-/// Removes the directories and snapshots that killed runs have left. A failure to clean up after one
-/// run is only a warning. A dry run removes nothing. Returns what was removed, or for a dry run what
-/// would be removed.
+/// Removes the directories and snapshots that killed runs have left. A failure to clean up after
+/// one run is only a warning. A dry run removes nothing. Returns what was removed, or for a dry run
+/// what would be removed.
 pub(in super::super) async fn sweep(
     cas: &Cas,
     dry_run: bool,

@@ -6,8 +6,9 @@
 //! image's digest. In the newer form ([`bundle`]), which is the default since version 3 of cosign,
 //! each signature is a bundle in a manifest that refers to the signed image.
 //!
-//! If the signed image has a SHA-512 digest, the tag would be longer than tags may be. So no
-//! registry has it, and only manifests that refer to the image have its signatures.
+//! If the signed image has a SHA-512 digest, this tag would be longer than tags may be. So no
+//! registry has such a tag, and the signatures of the image are only in manifests that refer to the
+//! image.
 
 mod bundle;
 mod key;
