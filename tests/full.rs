@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::disk::Disk;
-use common::{ENGINES, append, can, cas, demo_archive, fails, ok, text};
+use common::{ENGINES, append, can, cas, copy_tool, demo_archive, fails, ok, text};
 
 /// Writes until not a byte is left.
 fn fill_bytes(disk: &Path) {
@@ -315,7 +315,7 @@ fn with_too_few_threads_the_message_says_what_to_do() {
         .arg(scratch.path()));
     // The tool itself may be in a directory that the user cannot reach.
     let tool = scratch.path().join("tool");
-    fs::copy(env!("CARGO_BIN_EXE_cas"), &tool).unwrap();
+    copy_tool(&tool);
     let tree = scratch.path().join("tree");
     let run = |engine: &str, threads: u32, arguments: &[&str]| {
         let mut command = Command::new("setpriv");

@@ -11,6 +11,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -369,24 +370,30 @@ fn a_lock_of_another_process_is_waited_for() {
         .to_owned();
     let locks = root.join("snapshots/overlay/locks");
     fs::create_dir_all(&locks).unwrap();
-    let held = Duration::from_secs(1);
+    // Prints a line when it has the lock, and ends at the end of its input.
     let mut holder = Command::new("flock")
         .arg(locks.join(lowest))
-        .args(["sleep", &held.as_secs().to_string()])
+        .args(["sh", "-c", "echo; read end"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    thread::sleep(held / 4);
-    let begun = Instant::now();
+    let held = holder.stdout.as_mut().unwrap().read_exact(&mut [0]);
+    held.unwrap();
     let mut import = cas(&root);
-    let out = import
+    import
         .args(["import", "--unpack", "--name", "app"])
-        .arg(&source)
-        .output()
-        .unwrap();
-    assert!(out.status.success());
-    assert!(begun.elapsed() > held / 2, "{:?}", begun.elapsed());
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(said.contains("waiting until another unpack"), "{said}");
+        .arg(&source);
+    let import = import.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    let mut said = BufReader::new(import.stderr.take().unwrap()).lines();
+    let waits = "waiting until another unpack";
+    assert!(said.any(|line| line.unwrap().contains(waits)));
+    thread::sleep(Duration::from_millis(500));
+    assert!(import.try_wait().unwrap().is_none(), "it has not waited");
+    drop(holder.stdin.take());
+    said.for_each(drop);
+    assert!(import.wait().unwrap().success());
     holder.wait().unwrap();
 }
 

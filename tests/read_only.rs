@@ -15,7 +15,7 @@ use std::process::Command;
 use cas::backend::pool::wait;
 use cas::{ContentExt, Digest, ErrorKind, Location, Store};
 use common::disk::Disk;
-use common::{ENGINES, can, cas, demo_archive, fails, mounting_snapshotters, ok};
+use common::{ENGINES, can, cas, copy_tool, demo_archive, fails, mounting_snapshotters, ok};
 
 /// Makes a root with an image in it that two snapshotters have unpacked, if `native` is not the
 /// default. Returns the digest of one of its layers.
@@ -300,7 +300,7 @@ fn another_user_reads_a_root_that_everybody_may_read() {
             .arg(scratch.path()));
         // The tool itself may be in a directory that the other user cannot reach.
         let tool = scratch.path().join("tool");
-        fs::copy(env!("CARGO_BIN_EXE_cas"), &tool).unwrap();
+        copy_tool(&tool);
         let run = || {
             let mut command = Command::new("setpriv");
             command

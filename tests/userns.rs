@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::{can, demo_archive, ok, real_image, text};
+use common::{can, copy_tool, demo_archive, ok, real_image, text};
 
 /// The first of the ids that no user of this system has.
 const USER: u32 = 100_000;
@@ -33,7 +33,7 @@ fn scratch() -> Option<tempfile::TempDir> {
         return None;
     }
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_cas"), dir.path().join("cas")).unwrap();
+    copy_tool(&dir.path().join("cas"));
     give(dir.path());
     Some(dir)
 }

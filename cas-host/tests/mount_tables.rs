@@ -21,7 +21,8 @@ struct Namespace(Child);
 impl Namespace {
     fn make(mounted: &Path, root: &Path) -> Self {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
+        // What other tests unmount meanwhile is unmounted here, too.
+        unshare.args(["--mount", "--propagation", "slave"]);
         unshare.args(["sh", "-c", SCRIPT, "sh"]);
         unshare.arg(mounted).arg(root);
         let unshare = unshare.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -15,7 +15,7 @@ use crate::subject::{Open, Subject};
 
 /// The time after which a law that still waits for the store is broken. A call that blocks its
 /// thread is not interrupted.
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The result of one law on one store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,11 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::Work;
 
-/// The longest time that a process lives. A process opens the root in about a tenth of this time.
+/// The longest time that a process lives. A process opens the root in about a tenth of this time,
+/// unless the machine is busy. So this time is doubled after each round in which no process did
+/// anything, and halved after each other round, within these bounds.
 const LIFE: Duration = Duration::from_millis(400);
+const LONGEST_LIFE: Duration = Duration::from_secs(30);
 /// The number of rounds after which the whole root is compared with the promises and emptied.
 const ROUNDS: u64 = 50;
 
@@ -33,11 +36,16 @@ pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<O
         what: "kills".into(),
         violations: Vec::new(),
     };
+    let mut life = LIFE;
     for round in 1.. {
-        let killed = strike(&site, work, &mut random)?;
+        let killed = strike(&site, work, life, &mut random)?;
         outcome.tried += killed.number;
         outcome.violations = killed.failed;
         let named = site.read_marks()?;
+        life = match named.is_empty() {
+            true => LONGEST_LIFE.min(2 * life),
+            false => LIFE.max(life / 2),
+        };
         outcome.violations.extend(lines(site.compare(&named)));
         let is_last = outcome.tried >= kills || !outcome.violations.is_empty();
         if is_last || round % ROUNDS == 0 {
@@ -65,8 +73,8 @@ struct Killed {
     failed: Vec<String>,
 }
 
-/// Starts all processes, and kills each at a random moment.
-fn strike(site: &Site, work: Work, random: &mut Random) -> Result<Killed> {
+/// Starts all processes, and kills each at a random moment of the time `life`.
+fn strike(site: &Site, work: Work, life: Duration, random: &mut Random) -> Result<Killed> {
     let mut killed = Killed {
         number: 0,
         failed: Vec::new(),
@@ -78,7 +86,7 @@ fn strike(site: &Site, work: Work, random: &mut Random) -> Result<Killed> {
         let said = site.path(&format!("said{process}"));
         let child = worker.stderr(File::create(&said)?).spawn();
         let child = child.context("start a worker")?;
-        workers.push((random.within(LIFE), child, said));
+        workers.push((random.within(life), child, said));
     }
     workers.sort_by_key(|(moment, ..)| *moment);
     for (moment, worker, said) in workers {

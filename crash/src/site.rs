@@ -29,7 +29,7 @@ const UNHARMED: u64 = 240;
 /// than the time for which content without a lease is kept.
 const LATER: Duration = Duration::from_secs(40 * 86_400);
 /// Maximum time in which a root must open after a kill.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const AT_ONCE: Duration = Duration::from_secs(30);
 /// Maximum number of violations that a comparison returns.
 const SHOWN: usize = 12;
 

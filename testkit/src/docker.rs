@@ -1,10 +1,10 @@
 //! A registry for tests: Debian's `docker-registry`, which listens on a free port.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
 
 /// The name of the program.
 pub const PROGRAM: &str = "docker-registry";
@@ -83,37 +83,31 @@ impl Registry {
     }
 
     fn start(place: &Path, tls: &str, auth: &str) -> Self {
-        let port = {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            free.local_addr().unwrap().port()
-        };
-        let host = format!("127.0.0.1:{port}");
         let storage = place.join("registry");
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{host}'{tls}}}\n{auth}log: {{level: error, accesslog: {{disabled: true}}}}\n",
+             http: {{addr: '127.0.0.1:0'{tls}}}\n{auth}\
+             log: {{level: info, accesslog: {{disabled: true}}}}\n",
             storage.display()
         );
         let file = place.join("registry.yml");
         fs::write(&file, config).unwrap();
-        let process = Command::new(PROGRAM)
+        let mut process = Command::new(PROGRAM)
             .arg("serve")
             .arg(file)
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let registry = Registry {
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let host = listens_on(&mut log);
+        // The registry would wait if its log were not read.
+        thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+        Registry {
             process,
             host,
             storage,
-        };
-        for _ in 0..200 {
-            if TcpStream::connect(&registry.host).is_ok() {
-                return registry;
-            }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        unreachable!("{PROGRAM} did not listen on {} within 10 s", registry.host);
     }
 
     /// Returns a reference to `name` in this registry.
@@ -127,6 +121,18 @@ impl Registry {
         let blobs = self.storage.join("docker/registry/v2/blobs");
         blobs.join(algorithm).join(&hex[..2]).join(hex).join("data")
     }
+}
+
+/// Reads the log of a registry until the registry listens. Returns its host and port.
+fn listens_on(log: &mut impl BufRead) -> String {
+    let mut said = String::new();
+    while log.read_line(&mut said).unwrap() > 0 {
+        // Such as `msg="listening on 127.0.0.1:40429, tls"`.
+        if let Some((_, rest)) = said.split_once("listening on ") {
+            return rest.split([',', '"']).next().unwrap().to_owned();
+        }
+    }
+    unreachable!("{PROGRAM} ended before it listened: {said}");
 }
 
 /// Creates a certificate for `host` below `place`, with options of `openssl req`. Returns the part

@@ -41,8 +41,8 @@ pub trait Scenario {
     /// The system calls with which the work changes the disk.
     const CALLS: &'static [&'static str];
 
-    /// Whether the test uses a directory in memory if `/dev/shm` exists. Memory suffices,
-    /// because a killed process loses no data that the kernel has accepted.
+    /// Whether the test uses a directory in memory, in `/dev/shm`, if `/dev/shm` exists. Memory
+    /// suffices, because a killed process loses no data that the kernel has accepted.
     const IN_MEMORY: bool = true;
 
     /// Opens the snapshotter below `root`, and its records.
@@ -139,7 +139,9 @@ fn collect(store: &dyn Snapshotter) {
 fn run(root: &Path, before: &[&str]) -> Output {
     let program = std::env::current_exe().unwrap();
     let program = program.to_str().unwrap();
-    let words = [before, &[program, "--exact", "task", "--nocapture"]].concat();
+    let task = [program, "--exact", "task", "--nocapture"];
+    // With one thread, the name of the test would be in the line of the first step.
+    let words = [before, &task, &["--test-threads=2"]].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).env(ROOT, root).output().unwrap()
 }

@@ -22,6 +22,8 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
 /// Engines of this build that keep a store in a directory.
 pub(crate) const ENGINES: &[&str] = &[
@@ -33,6 +35,25 @@ pub(crate) const ENGINES: &[&str] = &[
     #[cfg(feature = "remote")]
     "dir",
 ];
+
+/// Writes a program, for example a script, with these mode bits.
+///
+/// Another process writes it. A program cannot be started while it is open for writing, and a child
+/// that another thread starts meanwhile has each open file of this process for a moment.
+pub(crate) fn program(path: &Path, text: &str, mode: u32) {
+    let written = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&written, text).unwrap();
+    let mut install = Command::new("install");
+    install.arg(format!("--mode={mode:o}"));
+    ok(install.arg(written.path()).arg(path));
+}
+
+/// Copies the tool to a path, as [`program`] writes a program.
+pub(crate) fn copy_tool(path: &Path) {
+    ok(Command::new("install")
+        .arg(env!("CARGO_BIN_EXE_cas"))
+        .arg(path));
+}
 
 /// Returns the snapshotters that the superuser can mount with: `erofs` only where the kernel mounts
 /// its images from files. Prints a line if the kernel cannot.
@@ -124,6 +145,15 @@ pub(crate) fn killed_at(command: &Command, calls: &str, when: usize) -> Command 
         .arg(format!("inject={calls}:signal=KILL:when={when}"));
     append(&mut strace, command);
     strace
+}
+
+/// Unmounts a directory so that the tool does not notice. Waits until no mount namespace of another
+/// test has a copy of the mount.
+pub(crate) fn unmount(directory: &Path) {
+    ok(Command::new("umount").arg(directory));
+    while cas_host::MountedDirs::read().has(directory) {
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Runs a command that must succeed. Returns its standard output.

@@ -39,7 +39,7 @@ impl Containerd {
             .unwrap();
         let socket = directory.join("sock");
         let containerd = Containerd { process, socket };
-        for _ in 0..200 {
+        for _ in 0..1200 {
             let asked = containerd.ctr().arg("version").output().unwrap();
             if asked.status.success() {
                 return containerd;

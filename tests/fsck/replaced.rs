@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
+use cas::Labels;
 use cas::blocking::Cas;
-use cas::snapshot::Mount;
+use cas_host::mount::{self, Rights};
 
-use crate::common::{can, cas, mounting_snapshotters, ok};
+use crate::common::{can, cas, mounting_snapshotters, ok, unmount};
 use crate::scene::{Scene, files, has, overwrite};
 
 #[test]
@@ -66,7 +66,7 @@ fn a_mount_that_is_gone_is_found_and_its_snapshot_is_removed() {
             .args(["mount", "--rw", "app:1"])
             .arg(&target));
         assert_eq!(scene.fsck(&[]), (0, Vec::new()), "it is mounted");
-        ok(Command::new("umount").arg(&target));
+        unmount(&target);
         let (code, found) = scene.fsck(&[]);
         assert!(
             has(&found, "mount-left", target.to_str().unwrap()),
@@ -86,21 +86,19 @@ fn a_mount_in_the_making_is_kept() {
     let scene = Scene::new("fs");
     let target = scene.scratch.path().join("a place");
     fs::create_dir(&target).unwrap();
-    ok(cas(&scene.root).arg("mount").arg("app:1").arg(&target));
-    ok(Command::new("umount").arg(&target));
     let key = format!("mounted {}", target.display());
     let open = Cas::open(&scene.root).unwrap();
-    let mounts = cas::backend::pool::wait(open.snapshotter().unwrap().mounts(&key)).unwrap();
+    let top = open.snapshot("app:1").unwrap().unwrap().to_string();
+    let snapshotter = open.snapshotter().unwrap();
+    let view = snapshotter.view(&key, Some(&top), Labels::new());
+    let mounts = cas::backend::pool::wait(view).unwrap();
     open.close().unwrap();
-    let Mount::Bind { source, .. } = &mounts[0] else {
-        panic!("{mounts:?}");
-    };
-    // The mount is missing for a moment, as if the snapshot had not been mounted yet.
+    // The check begins before the snapshot is mounted, and ends after that.
     let mounting = std::thread::spawn({
-        let (source, target) = (source.clone(), target.clone());
+        let target = target.clone();
         move || {
             std::thread::sleep(Duration::from_secs(1));
-            ok(Command::new("mount").arg("--bind").args([source, target]));
+            mount::attach(&mounts, &target, None, Rights::default()).unwrap();
         }
     });
     assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()));

@@ -1,14 +1,13 @@
 //! All kinds of damage at once, on each store.
 
 use std::fs;
-use std::process::Command;
 
 use bytes::Bytes;
 use cas::ContentExt;
 use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
 
-use crate::common::{ENGINES, can, cas, ok};
+use crate::common::{ENGINES, can, cas, ok, unmount};
 use crate::scene::{Scene, files, has, overwrite};
 
 /// Mounts the image at `mnt`, and unmounts it so that the tool does not notice.
@@ -16,7 +15,7 @@ pub(crate) fn leave_mount(scene: &Scene) {
     let target = scene.scratch.path().join("mnt");
     fs::create_dir(&target).unwrap();
     ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
-    ok(Command::new("umount").arg(&target));
+    unmount(&target);
 }
 
 /// Deletes the directory of one snapshot, and empties a file of another.

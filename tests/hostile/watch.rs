@@ -116,10 +116,12 @@ fn listen(child: &mut Child, plan: &Plan, report: &mut Report) -> Option<Unfinis
     let lines = lines(child);
     let mut now = None;
     let failed = loop {
-        match lines.recv_timeout(plan.bounds.time) {
+        // The process itself needs some time to begin.
+        let limit = now.as_ref().map_or(BOUNDS.time, |_| plan.bounds.time);
+        match lines.recv_timeout(limit) {
             Err(RecvTimeoutError::Disconnected) => break "the process ended".to_owned(),
             Err(RecvTimeoutError::Timeout) => {
-                break format!("no end after {:?}", plan.bounds.time);
+                break format!("no end after {limit:?}");
             }
             Ok(line) => match line.split_once(' ') {
                 Some(("begin", trial)) => {

@@ -489,15 +489,24 @@ fn mounts_are_made_and_ended_although_their_calls_are_interrupted() {
     }
 }
 
-/// Returns `command` under strace, which makes the first call on `path` in each thread fail.
-fn failing_at(command: &Command, path: &Path, fault: &str) -> Command {
+/// Runs `command` under strace, which makes the first call on `path` in each thread fail. Checks
+/// that a call has failed. `run` checks how the command ends. Returns what `run` returns.
+fn with_a_failure(
+    command: &Command,
+    path: &Path,
+    fault: &str,
+    run: impl FnOnce(&mut Command) -> String,
+) -> String {
+    let log = tempfile::NamedTempFile::new().unwrap();
     let mut strace = Command::new("strace");
-    strace
-        .args(["-f", "-qq", "-o", "/dev/null", "-P"])
-        .arg(path);
+    strace.args(["-f", "-qq", "-o"]).arg(log.path());
+    strace.arg("-P").arg(path);
     strace.args(["-e", &format!("inject={fault}:when=1")]);
     append(&mut strace, command);
-    strace
+    let said = run(&mut strace);
+    let calls = std::fs::read_to_string(log.path()).unwrap();
+    assert!(calls.contains("(INJECTED)"), "{fault}: {calls}");
+    said
 }
 
 /// A call of the standard library or of SQLite that fails once must not look like an absent
@@ -514,35 +523,32 @@ fn calls_of_libraries_that_fail_once_are_repeated() {
     for fault in ["statx:error=EINTR", "statx:error=ESTALE"] {
         let mut mount = cas(&root);
         mount.args(["-q", "mount", &name]).arg(&target);
-        ok(&mut failing_at(&mount, &target, fault));
-        ok(&mut failing_at(
-            cas(&root).arg("umount").arg(&target),
-            &target,
-            fault,
-        ));
+        with_a_failure(&mount, &target, fault, ok);
+        with_a_failure(cas(&root).arg("umount").arg(&target), &target, fault, ok);
     }
     let records = root.join("store/.cas/records.db");
     for fault in ["newfstatat:error=EINTR", "newfstatat:error=ESTALE"] {
-        let names = ok(&mut failing_at(cas(&root).arg("images"), &records, fault));
+        let names = with_a_failure(cas(&root).arg("images"), &records, fault, ok);
         assert!(names.contains(NAME), "{fault}: {names}");
     }
     let log = root.join("store/.cas/records.db-wal");
     let mut tag = cas(&root);
     tag.args(["-q", "tag", &name, "other:1"]);
-    ok(&mut failing_at(&tag, &log, "fsync:error=EINTR"));
+    with_a_failure(&tag, &log, "fsync:error=EINTR", ok);
     ok(cas(&root).args(["inspect", "other:1"]));
     // After such a failure of a sync, data may be lost.
     let mut tag = cas(&root);
     tag.args(["-q", "tag", &name, "third:1"]);
-    fails(&mut failing_at(&tag, &log, "fsync:error=ESTALE"), 7);
+    let ends_with_7 = |command: &mut Command| fails(command, 7);
+    with_a_failure(&tag, &log, "fsync:error=ESTALE", ends_with_7);
     for fault in ["EINTR", "ESTALE"] {
         let fault = format!("faccessat2:error={fault}");
-        ok(&mut failing_at(cas(&root).arg("images"), &root, &fault));
+        with_a_failure(cas(&root).arg("images"), &root, &fault, ok);
     }
     let null = Path::new("/dev/null");
     let mut images = cas(&root);
     images.arg("images");
-    ok(&mut failing_at(&images, null, "openat:error=ESTALE"));
-    let said = fails(&mut failing_at(&images, null, "openat:error=EIO"), 7);
+    with_a_failure(&images, null, "openat:error=ESTALE", ok);
+    let said = with_a_failure(&images, null, "openat:error=EIO", ends_with_7);
     assert!(said.contains("open /dev/null"), "{said}");
 }

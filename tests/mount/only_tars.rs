@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use cas::Digest;
 use cas::gc::GcOptions;
 use flate2::{Compression, write::GzEncoder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
 use crate::common::layout::layout_typed;
@@ -367,4 +367,61 @@ fn a_kill_leaves_a_blob_or_its_tar() {
         }
     }
     assert!(kills > 5, "{kills}");
+}
+
+/// Artifacts have no file system, so their blobs are not replaced by tars.
+#[test]
+fn artifacts_are_stored_and_leave_as_they_came() {
+    let Some(scene) = Scene::new() else {
+        return;
+    };
+    let layout = scene.layout("layout", &[(&lower(), ours)]);
+    let blob = |media_type: &str, data: &[u8]| {
+        let digest = Digest::sha256(data);
+        fs::write(layout.join("blobs/sha256").join(digest.hex()), data).unwrap();
+        json!({"mediaType": media_type, "digest": digest, "size": data.len()})
+    };
+    let manifest = |config: Value, layer: Value| {
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        blob(media_type, manifest.to_string().as_bytes())
+    };
+    let mut index: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let empty = blob("application/vnd.oci.empty.v1+json", b"{}");
+    let chart = blob("application/vnd.example.chart", b"chart");
+    let payload = b"{\"signed\": true}";
+    let rootfs = json!({"type": "layers", "diff_ids": [Digest::sha256(payload)]});
+    let config = json!({"os": "", "architecture": "", "rootfs": rootfs}).to_string();
+    let config = blob(
+        "application/vnd.oci.image.config.v1+json",
+        config.as_bytes(),
+    );
+    let signature = blob("application/vnd.example.signature.v1+json", payload);
+    let image = index["manifests"][0].take();
+    let mut entries = [image, manifest(empty, chart), manifest(config, signature)];
+    let names = ["app", "chart", "signature"];
+    for (entry, name) in entries.iter_mut().zip(names) {
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": format!("{name}:1")});
+    }
+    index["manifests"] = json!(entries);
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+
+    ok(scene.cas().arg("import").arg(&layout));
+    assert_eq!(scene.blobs(), 2 + 3 + 3, "the layer of the image is a tar");
+    ok(scene.cas().arg("gc"));
+    ok(scene.cas().args(["fsck", "--read-data"]));
+    let other = scene.at("other");
+    ok(cas(&other).args(["--snapshotter", "native", "init"]));
+    for (name, entry) in names.iter().zip(&entries).skip(1) {
+        let name = format!("{name}:1");
+        let said = scene.export(&name, "out.tar");
+        assert!(!said.contains("compressed again"), "{said}");
+        ok(cas(&other).arg("import").arg(scene.at("out.tar")));
+        let shown = ok(cas(&other).args(["--json", "tree", &name]));
+        assert!(shown.contains(entry["digest"].as_str().unwrap()), "{shown}");
+        assert!(!shown.contains("\"present\":false"), "{shown}");
+        let copied = format!("{}#{name}", scene.at("copied").display());
+        ok(scene.cas().args(["copy", &name, &copied]));
+    }
 }

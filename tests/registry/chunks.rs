@@ -83,7 +83,7 @@ async fn a_push_fails_if_the_shortest_chunks_are_too_large() {
         });
         let registry = receiver.start();
         let pushed = pushed(&registry, &sample, quick());
-        let pushed = timeout(Duration::from_secs(20), pushed).await;
+        let pushed = timeout(Duration::from_secs(120), pushed).await;
         let error = pushed.expect("the push ends").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutOfRange, "{stated}: {error}");
     }
@@ -157,5 +157,5 @@ async fn uploads_that_are_always_forgotten_end() {
     let timeouts = quick().with_repeat(Duration::from_secs(1));
     let began = Instant::now();
     let error = pushed(&registry, &sample, timeouts).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(10), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{error}");
 }

@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A received request.
 #[derive(Clone, Debug)]
@@ -206,6 +207,39 @@ impl Fake {
         seen.iter()
             .filter(|request| request.is(method, part))
             .count()
+    }
+}
+
+/// Time in which a request that should not be made would arrive.
+pub(crate) const GRACE: Duration = Duration::from_millis(100);
+/// How long a request waits for those that should be made at the same time. Clients wait longer for
+/// an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Counts the requests that are being answered.
+#[derive(Default)]
+pub(crate) struct InFlight {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl InFlight {
+    /// Answers a request, after `expected` requests were made at the same time once.
+    pub(crate) fn hold(&self, expected: usize, answer: impl FnOnce() -> Answer) -> Answer {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        let begun = Instant::now();
+        while self.most() < expected && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(GRACE);
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        answer()
+    }
+
+    /// Returns the largest number of requests that were answered at the same time.
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
     }
 }
 

@@ -25,7 +25,7 @@ const SIZE: usize = 60_000;
 /// Where a connection breaks in some cases.
 const CUT: usize = 20_000;
 /// Maximum time for one case, which is far more than its timeouts.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// The head of an answer, which is longer than the client waits for if it arrives byte by byte.
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-More: more\r\n\r\n1";
 /// More often than any request is made.

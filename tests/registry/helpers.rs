@@ -11,7 +11,7 @@ use super::cas;
 use super::fake::{Answer, Fake, Request};
 use super::login::{AUTH, closed};
 use super::sample::Sample;
-use crate::common::{at_terminal, fails, ok, text};
+use crate::common::{at_terminal, fails, ok, program, text};
 
 /// A line of a script: answers with the login of [`AUTH`].
 pub(crate) const ANSWER: &str = r#"echo '{"ServerURL":"x","Username":"me","Secret":"pass:word"}'"#;
@@ -20,12 +20,12 @@ pub(crate) const NONE: &str = "{ echo 'credentials not found in native keychain'
 
 /// Writes the helper `name` into `home`: a shell script.
 pub(crate) fn helper(home: &Path, name: &str, lines: &str) {
-    let script = home.join("script");
-    fs::write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    // A file that another thread's child still has open for writing could not be started.
-    let mut install = Command::new("install");
-    install.args(["-m", "755"]).arg(script);
-    ok(install.arg(home.join(format!("docker-credential-{name}"))));
+    script(&home.join(format!("docker-credential-{name}")), lines);
+}
+
+/// Writes a shell script that can be started.
+pub(crate) fn script(path: &Path, lines: &str) {
+    program(path, &format!("#!/bin/sh\n{lines}\n"), 0o755);
 }
 
 /// Returns the path of programs with those in `home` first.

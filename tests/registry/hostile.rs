@@ -1,17 +1,14 @@
 //! Registries with wrong, truncated or misleading answers: no image is named, and the exit code
 //! shows why.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::Duration;
 
 use cas::{Digest, MediaType, limit};
 use serde_json::json;
 use testkit::archive::Tar;
 
 use super::cas;
-use super::fake::{Answer, Fake, Request};
+use super::fake::{Answer, Fake, InFlight, Request};
 use super::sample::Sample;
 use crate::common::layout::layout_typed;
 use crate::common::shop::names;
@@ -265,20 +262,15 @@ fn addresses_in_a_manifest_are_never_followed() {
 fn layers_come_three_at_a_time() {
     let sizes: Vec<usize> = (100..109).collect();
     let sample = Sample::new(&sizes);
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (good, counted, high) = (sample.clone(), now, Arc::clone(&most));
-    let registry = Fake::start(move |request| {
-        if request.path.contains("/blobs/") {
-            let under_way = counted.fetch_add(1, Ordering::SeqCst) + 1;
-            high.fetch_max(under_way, Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(100));
-            counted.fetch_sub(1, Ordering::SeqCst);
-        }
-        good.answer(request)
+    let in_flight = Arc::new(InFlight::default());
+    let (good, counted) = (sample.clone(), Arc::clone(&in_flight));
+    let registry = Fake::start(move |request| match request.path.contains("/blobs/") {
+        true => counted.hold(3, || good.answer(request)),
+        false => good.answer(request),
     });
     let scratch = tempfile::tempdir().unwrap();
     ok(cas(&scratch.path().join("root"), scratch.path()).args(["pull", &registry.image()]));
-    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(in_flight.most(), 3);
 }
 
 /// What is not HTTP is not HTTP in the next answer either.

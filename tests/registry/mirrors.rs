@@ -157,8 +157,8 @@ fn what_a_mirror_lacks_comes_from_the_next() {
 fn a_mirror_that_denies_or_is_gone_is_passed_over_with_a_warning() {
     let scene = Scene::new();
     let denies = scene.mirror(|_, _| Answer::error(403, "DENIED", "not you"));
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let gone = gone.local_addr().unwrap();
+    // Nothing listens on port 1.
+    let gone = "127.0.0.1:1";
     let conf = scene.registries_conf(&format!(
         "location = \"{}\"\n[[registry.mirror]]\nlocation = \"{gone}/a\"\n\
          [[registry.mirror]]\nlocation = \"{}/b\"\n",
@@ -171,7 +171,7 @@ fn a_mirror_that_denies_or_is_gone_is_passed_over_with_a_warning() {
         .unwrap();
     assert!(said.status.success(), "{}", text(&said.stderr));
     scene.has("root");
-    for host in [gone.to_string(), denies.host.clone()] {
+    for host in [gone, denies.host.as_str()] {
         let warning = format!("{host} was passed over");
         assert!(
             text(&said.stderr).contains(&warning),

@@ -67,7 +67,7 @@ use self::fake::Fake;
 use self::sample::Sample;
 
 /// Returns a command of the tool on a root. Its only credentials are those in `home`, which is also
-/// the directory of docker's configuration.
+/// the directory of docker's configuration. It uses no proxy.
 fn cas(root: &Path, home: &Path) -> Command {
     let mut command = crate::common::cas(root);
     command.envs([
@@ -77,17 +77,26 @@ fn cas(root: &Path, home: &Path) -> Command {
         ("XDG_CONFIG_HOME", home),
     ]);
     command.env_remove("REGISTRY_AUTH_FILE");
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
     command
 }
 
-/// Returns timeouts for tests, in which nothing takes long.
+/// Returns timeouts with short pauses. A correct registry keeps the deadlines even on a busy
+/// machine, so a test can count the requests.
 fn quick() -> Timeouts {
     Timeouts::default()
-        .with_answer(Duration::from_secs(2))
-        .with_idle(Duration::from_millis(500))
-        .with_min_speed(1000)
-        .with_repeat(Duration::from_secs(10))
+        .with_idle(Duration::from_secs(25))
+        .with_min_speed(20)
         .with_pause(Duration::from_millis(2))
+}
+
+/// Returns timeouts for registries that stall or are slow.
+fn impatient() -> Timeouts {
+    quick()
+        .with_idle(Duration::from_secs(2))
+        .with_min_speed(1000)
 }
 
 /// Returns a client for the image of a fake registry.

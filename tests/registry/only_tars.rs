@@ -131,3 +131,28 @@ fn a_read_only_root_pushes_layers_that_it_has_as_blobs() {
     ok(tool("blobs").args(["push", &image, &there]));
     receiver.has_all(&sample);
 }
+
+/// An artifact has no file system that could be kept as tars.
+#[test]
+fn an_artifact_is_pulled_and_pushed_as_in_other_roots() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let tool = || super::cas(&root, scratch.path());
+    let made = ["--snapshotter", "erofs", "init", "--keep-tars"];
+    ok(tool().args(made));
+    let sample = Sample::with(&[1000], |manifest| {
+        manifest["layers"][0]["mediaType"] = "application/vnd.example.chart".into();
+    });
+    let image = registry(&sample).image();
+    for flags in [&[][..], &["--all-platforms"]] {
+        ok(tool().args(["-q", "pull", &image]).args(flags));
+        let blobs = fs::read_dir(root.join("store/blobs/sha256")).unwrap();
+        assert_eq!(blobs.count(), 3, "{flags:?}");
+    }
+    let receiver = Receiver::new();
+    ok(tool().args(["push", &image, &receiver.start().image()]));
+    receiver.has_all(&sample);
+}

@@ -1,8 +1,6 @@
 //! Which images a pull accepts: lists, programs, and verifiers of callers.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -11,6 +9,7 @@ use cas::image::FullName;
 use cas::{Cas, Descriptor, Error, ErrorKind, Policy, PullOptions, Result};
 
 use super::fake::Fake;
+use super::helpers::script;
 use super::sample::Sample;
 use super::settings::configure;
 use crate::common::shop::names;
@@ -89,22 +88,20 @@ fn an_image_that_was_pulled_before_is_judged_again() {
     assert_eq!(registry.seen().len(), asked);
 }
 
-fn program(directory: &Path, name: &str, lines: &str) {
-    let path = directory.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 #[test]
 fn programs_judge_with_the_contract_of_containerd() {
     let (sample, registry) = registry();
     let scratch = tempfile::tempdir().unwrap();
     let (home, root) = (scratch.path(), scratch.path().join("root"));
     let directory = root.join("../verifiers");
-    configure(
-        &root,
-        "[policy]\nverifiers = \"../verifiers\"\nverifier-timeout = 1\nmax-verifiers = 2\n",
-    );
+    let allow = |seconds: u64| {
+        let keys = format!("verifier-timeout = {seconds}\nmax-verifiers = 2\n");
+        configure(
+            &root,
+            &format!("[policy]\nverifiers = \"../verifiers\"\n{keys}"),
+        );
+    };
+    allow(60);
     let pull = || {
         let mut pull = super::cas(&root, home);
         pull.args(["pull", &registry.image()]);
@@ -114,9 +111,10 @@ fn programs_judge_with_the_contract_of_containerd() {
     assert!(said.contains("expected a directory of verifiers"), "{said}");
     fs::create_dir(&directory).unwrap();
     let out = home.join("out");
-    program(&directory, "a", &format!("echo $2 $4 > {}", out.display()));
-    program(&directory, "b", "echo unsigned; exit 1");
-    program(&directory, "c", "sleep 1000");
+    let program = |name: &str, lines: &str| script(&directory.join(name), lines);
+    program("a", &format!("echo $2 $4 > {}", out.display()));
+    program("b", "echo unsigned; exit 1");
+    program("c", "sleep 1000");
     let said = fails(&mut pull(), 1);
     assert!(
         said.contains("b rejects the image") && said.contains("unsigned"),
@@ -127,12 +125,17 @@ fn programs_judge_with_the_contract_of_containerd() {
         asked.trim(),
         format!("{} {}", registry.image(), sample.root.digest)
     );
-    fs::remove_file(directory.join("b")).unwrap();
+    for name in ["a", "b"] {
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+    allow(1);
     let said = fails(&mut pull(), 1);
     assert!(said.contains("c did not end within 1 s"), "{said}");
     assert_eq!(registry.count("GET", "/v2/"), 0);
     assert!(names(&root).is_empty());
-    program(&directory, "b", "exit 0");
+    allow(60);
+    program("a", "exit 0");
+    program("b", "exit 0");
     let done = pull().output().unwrap();
     assert!(done.status.success(), "{}", text(&done.stderr));
     let said = text(&done.stderr);

@@ -174,3 +174,24 @@ fn addresses_are_judged_and_names_are_left_to_the_proxy() {
         assert_eq!(others > 0, is_asked, "{place}: {:?}", relay.asked());
     }
 }
+
+#[test]
+fn a_proxy_is_named_if_an_answer_through_it_ends_too_early() {
+    let sample = Sample::new(&[100_000]);
+    let part = sample.layers[0].digest.to_string();
+    let registry = Fake::start(move |request| {
+        let answer = sample.answer(request);
+        match request.path.ends_with(&part) {
+            true => answer
+                .edit(|body| body.truncate(1000))
+                .with("X-No-Length", "1"),
+            false => answer,
+        }
+    });
+    let relay = Relay::start(&[("registry.test:80", &registry.host)], None);
+    let scratch = tempfile::tempdir().unwrap();
+    let proxy = format!("http://{}", relay.host);
+    let said = fails(pull(scratch.path(), NAME, &proxy).arg("--plain-http"), 7);
+    let expected = format!("ended too early; check the proxy {proxy},");
+    assert!(said.contains(&expected), "{said}");
+}

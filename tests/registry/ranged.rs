@@ -11,7 +11,7 @@ use cas::ErrorKind;
 use cas::transfer::{PullLimits, PullOptions, pull};
 use cas_core::testing::memory::MemoryStore;
 
-use super::fake::{Answer, Fake, Request};
+use super::fake::{Answer, Fake, InFlight, Request};
 use super::sample::Sample;
 use super::{client, quick};
 use crate::common::disk::Disk;
@@ -179,16 +179,11 @@ async fn small() {
 #[tokio::test]
 async fn large() {
     let sample = Sample::new(&[3 * RANGE + 1]);
-    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
-    let (served, high) = (sample.clone(), Arc::clone(&most));
-    let registry = Fake::start(move |request| {
-        if request.range().is_none() {
-            return served.answer(request);
-        }
-        high.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(100));
-        now.fetch_sub(1, Ordering::SeqCst);
-        served.answer(request)
+    let in_flight = Arc::new(InFlight::default());
+    let (served, counted) = (sample.clone(), Arc::clone(&in_flight));
+    let registry = Fake::start(move |request| match request.range() {
+        Some(_) => counted.hold(2, || served.answer(request)),
+        None => served.answer(request),
     });
     let store = MemoryStore::new().with_images();
     let options = PullOptions::default().with_limits(PullLimits::default().with_per_layer(2));
@@ -196,7 +191,7 @@ async fn large() {
     pull(&store, &client, name, &options).await.unwrap();
     assert!(store.present(&sample.layers[0]).await.unwrap());
     assert_eq!(ranges(&registry), [0, RANGE, 2 * RANGE, 3 * RANGE]);
-    assert_eq!(most.load(Ordering::SeqCst), 2);
+    assert_eq!(in_flight.most(), 2);
 }
 
 /// The future of the pull is dropped while a range does not arrive. The next pull succeeds.

@@ -144,9 +144,9 @@ async fn the_whole_is_requested_in_time_if_ranges_are_never_answered_or_never_se
     ];
     // The time is over before ranges have failed often.
     let timeouts = quick()
-        .with_answer(Duration::from_secs(1))
-        .with_idle(Duration::from_secs(1))
-        .with_repeat(Duration::from_millis(1500));
+        .with_answer(Duration::from_secs(3))
+        .with_idle(Duration::from_secs(3))
+        .with_repeat(Duration::from_secs(5));
     for refuse in refusals {
         let registry = refusing(&sample, refuse);
         pulled(&registry, &sample, timeouts.clone()).await.unwrap();

@@ -204,8 +204,8 @@ fn the_root_says_how_long_requests_are_repeated_and_an_option_replaces_that() {
     let (image, repository) = (registry.image(), format!("{}/team/app", registry.host));
     fails(&mut once(&["pull", &image]), 7);
     fails(&mut once(&["registry", "tags", &repository]), 7);
-    ok(&mut once(&["pull", &image, "--retry-for", "10s"]));
-    configure(&root, "[remote]\nretry-for = 10\n");
+    ok(&mut once(&["pull", &image, "--retry-for", "60s"]));
+    configure(&root, "[remote]\nretry-for = 60\n");
     ok(&mut once(&["pull", &image]));
     fails(&mut once(&["pull", &image, "--retry-for", "0s"]), 7);
 }

@@ -1,12 +1,12 @@
 //! Signals: they end a command as an error does.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::archive::Tar;
@@ -164,7 +164,11 @@ fn a_second_signal_ends_what_cannot_be_interrupted() {
     while !root.exists() || leases(&root).is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
-    // The import waits for its input.
+    // The import waits for its input. Its lease ends at the first signal.
+    send(&import, Signal::TERM);
+    while import.try_wait().unwrap().is_none() && !leases(&root).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
     while import.try_wait().unwrap().is_none() {
         send(&import, Signal::TERM);
         thread::sleep(Duration::from_millis(50));
@@ -172,6 +176,42 @@ fn a_second_signal_ends_what_cannot_be_interrupted() {
     let ended = import.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(143));
     assert!(leases(&root).is_empty());
+}
+
+/// The main thread waits until somebody reads what the command prints.
+#[test]
+fn a_signal_ends_a_command_that_waits_for_a_system_call() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, file) = (scratch.path().join("root"), scratch.path().join("file"));
+    fs::write(&file, vec![7; 4 << 20]).unwrap();
+    let digest = ok(crate::common::cas(&root).args(["blob", "add"]).arg(&file));
+    for is_repeated in [false, true] {
+        let mut cat = Command::new("env");
+        cat.args(["--default-signal=TERM", env!("CARGO_BIN_EXE_cas")]);
+        cat.arg("--root").arg(&root);
+        cat.args(["blob", "cat", digest.trim()]);
+        let cat = cat.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut cat = cat.spawn().unwrap();
+        let mut output = cat.stdout.take().unwrap();
+        output.read_exact(&mut [0]).unwrap();
+        // The pipe is soon full.
+        thread::sleep(Duration::from_secs(1));
+        send(&cat, Signal::TERM);
+        let begun = Instant::now();
+        while cat.try_wait().unwrap().is_none() {
+            let waited = begun.elapsed();
+            assert!(waited < Duration::from_secs(120), "{is_repeated}");
+            thread::sleep(Duration::from_millis(50));
+            if is_repeated {
+                send(&cat, Signal::TERM);
+            }
+        }
+        let ended = cat.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(143), "{is_repeated}: {said}");
+        assert!(said.contains("stopped by signal 15"), "{said}");
+        drop(output);
+    }
 }
 
 fn is_empty(directory: &Path) -> bool {

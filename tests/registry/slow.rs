@@ -1,16 +1,18 @@
 //! Connections that are too slow are replaced.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cas::ErrorKind;
 use cas::distribution::{ListOptions, Timeouts};
+use futures_util::future::join_all;
 
 use super::fake::{Answer, Fake};
 use super::sample::Sample;
-use super::{client, pulled, quick};
+use super::{client, impatient, pulled, quick};
 
-const SIZE: usize = 5000;
+const SIZE: usize = 10_000;
 
 /// Returns a registry whose first `slow` answers for the layer are changed by `spoil`.
 fn slow(sample: &Sample, slow: usize, spoil: fn(Answer) -> Answer) -> Fake {
@@ -41,29 +43,33 @@ fn starts(registry: &Fake, sample: &Sample) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_slow_connection_is_replaced_and_the_next_one_continues() {
-    let sample = Sample::new(&[SIZE]);
-    for (number, spoil) in [
-        drips as fn(Answer) -> Answer,
-        |answer| answer.drip(1, Duration::from_millis(100)),
-        |answer| answer.cut(0).stall(),
-        |answer| answer.cut(4999).stall(),
-        |answer| answer.cut(1000).stall(),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let registry = slow(&sample, 1, spoil);
+    let sample = &Sample::new(&[SIZE]);
+    type Case = (fn(Answer) -> Answer, RangeInclusive<usize>);
+    // On a busy machine, more may arrive before the client looks at the time.
+    let cases: [Case; 5] = [
+        (drips, 100..=SIZE / 2),
+        (
+            |answer| answer.drip(1, Duration::from_millis(100)),
+            1..=SIZE / 2,
+        ),
+        (|answer| answer.cut(0).stall(), 0..=0),
+        (|answer| answer.cut(9999).stall(), 9999..=9999),
+        (|answer| answer.cut(1000).stall(), 1000..=1000),
+    ];
+    let replaced = |(spoil, expected): Case| async move {
+        let registry = slow(sample, 1, spoil);
         let began = Instant::now();
-        pulled(&registry, &sample, quick()).await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(5), "{number}");
-        let starts = starts(&registry, &sample);
-        assert_eq!(starts.len(), 2, "{number}: {starts:?}");
-        let expected = [100..=300, 1..=10, 0..=0, 4999..=4999, 1000..=1000];
+        pulled(&registry, sample, impatient()).await.unwrap();
+        // The slow answers end after 25 seconds or more.
+        assert!(began.elapsed() < Duration::from_secs(20), "{expected:?}");
+        let starts = starts(&registry, sample);
+        assert_eq!(starts.len(), 2, "{starts:?}");
         assert!(
-            expected[number].contains(&starts[1]),
-            "{number}: {starts:?}"
+            expected.contains(&starts[1]),
+            "{starts:?}, not {expected:?}"
         );
-    }
+    };
+    join_all(cases.map(replaced)).await;
 }
 
 #[tokio::test]
@@ -73,18 +79,20 @@ async fn a_registry_that_is_always_slow_ends_in_time() {
         answer.drip(1, Duration::from_millis(100))
     });
     let began = Instant::now();
-    let timeouts = quick().with_repeat(Duration::from_secs(2));
+    let timeouts = impatient()
+        .with_idle(Duration::from_millis(500))
+        .with_repeat(Duration::from_secs(2));
     let error = pulled(&registry, &sample, timeouts).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("too slow"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]
 async fn the_minimum_speed_is_the_users() {
     let sample = Sample::new(&[1200]);
     let registry = slow(&sample, usize::MAX, drips);
-    pulled(&registry, &sample, quick().with_min_speed(1))
+    pulled(&registry, &sample, impatient().with_min_speed(1))
         .await
         .unwrap();
     assert_eq!(starts(&registry, &sample), [0]);
@@ -111,7 +119,7 @@ async fn a_registry_that_never_answers_ends_in_time() {
     let error = pulled(&registry, &sample, timeouts).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("no response"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(25));
 }
 
 #[tokio::test]
@@ -122,7 +130,9 @@ async fn a_list_that_arrives_byte_by_byte_ends_in_time() {
             .body(names)
             .drip(1, Duration::from_millis(100))
     });
-    let timeouts = quick().with_repeat(Duration::from_secs(1));
+    let timeouts = impatient()
+        .with_idle(Duration::from_millis(500))
+        .with_repeat(Duration::from_secs(1));
     let client = client(&registry, timeouts).await;
     let options = ListOptions::default();
     for list in [client.tags(&options), client.catalogue(&options)] {
@@ -130,6 +140,6 @@ async fn a_list_that_arrives_byte_by_byte_ends_in_time() {
         let error = list.unwrap().next().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("too slow"), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(60));
     }
 }

@@ -1,10 +1,7 @@
 //! The requests for the tables of contents of layers that are read on demand.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use cas::distribution::{Endpoint, Mirrors, Options};
 use cas::layer::unpack::{LayerTable, LayerTables};
@@ -19,7 +16,7 @@ use cas_core::testing::memory::MemoryStore;
 use serde_json::json;
 use testkit::archive::Tar;
 
-use super::fake::{Answer, Fake, Request};
+use super::fake::{Answer, Fake, GRACE, InFlight, Request};
 use super::quick;
 use crate::common::chunked;
 
@@ -27,8 +24,6 @@ use crate::common::chunked;
 const LAYERS: usize = 20;
 /// Maximum number of requests at the same time.
 const REQUESTS: usize = 8;
-/// Time in which a request that should not be made would arrive.
-const GRACE: Duration = Duration::from_millis(100);
 
 /// An image with a SOCI index.
 struct Scene {
@@ -147,31 +142,6 @@ fn answer(content: &BTreeMap<String, Vec<u8>>, request: &Request) -> Answer {
     }
 }
 
-/// Counts the requests for blobs that are being answered.
-#[derive(Default)]
-struct InFlight {
-    now: AtomicUsize,
-    most: AtomicUsize,
-}
-
-impl InFlight {
-    /// Answers a request, after `expected` requests were made at the same time once.
-    fn hold(&self, expected: usize, answer: impl FnOnce() -> Answer) -> Answer {
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        let begun = Instant::now();
-        while self.most.load(Ordering::SeqCst) < expected {
-            if begun.elapsed() > Duration::from_secs(10) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        thread::sleep(GRACE);
-        self.now.fetch_sub(1, Ordering::SeqCst);
-        answer()
-    }
-}
-
 /// Returns the layers that tables belong to.
 fn layers_of(tables: &[Option<LayerTable>]) -> Vec<Option<Digest>> {
     let layer = |table: &LayerTable| {
@@ -205,7 +175,7 @@ async fn tables_are_requested_at_the_same_time_within_both_bounds_and_each_once(
             let names: Vec<_> = table.files.iter().map(|(name, _)| *name).collect();
             assert!(names.contains(&StoredTable::PREFETCH_FILE), "{names:?}");
         }
-        assert_eq!(in_flight.most.load(Ordering::SeqCst), expected);
+        assert_eq!(in_flight.most(), expected);
         // The index of SOCI, the tables and the prefetch artifacts. The store has the index of the
         // image.
         let paths = |request: Request| (request.method, request.path);

@@ -90,7 +90,7 @@ async fn what_passes_is_repeated_in_a_push() {
 #[tokio::test]
 async fn a_push_that_always_fails_ends_in_time() {
     let sample = Sample::new(&[SIZE]);
-    let timeouts = quick().with_repeat(Duration::from_millis(500));
+    let timeouts = quick().with_repeat(Duration::from_secs(3));
     for (method, part) in [("POST", "/uploads/"), ("PUT", "/uploads/")] {
         let receiver = Receiver::new();
         receiver.spoil(move |request, _| request.is(method, part).then(|| Answer::new(503)));
@@ -100,7 +100,7 @@ async fn a_push_that_always_fails_ends_in_time() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(60));
         assert!(registry.count(method, part) > 2);
     }
 }
@@ -280,7 +280,7 @@ async fn an_early_refusal_is_heard_while_the_body_is_sent() {
         let error = pushed(&registry, &sample, quick()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{status}: {error}");
         assert!(error.to_string().contains("not this one"), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(60));
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::archive::{Header, Tar};
 
-use crate::common::{append, fails, ok};
+use crate::common::{append, fails, ok, program};
 use crate::run::tools;
 use crate::scene::{Home, Ids, MORE, USER, succeeds};
 
@@ -78,8 +78,7 @@ fn what_is_mounted_in_a_bundle_is_neither_removed_nor_changed() {
 fn own_mapper(home: &Home, text: &str, mode: u32) {
     let bin = home.path("bin");
     fs::create_dir_all(&bin).unwrap();
-    fs::write(bin.join("newuidmap"), text).unwrap();
-    fs::set_permissions(bin.join("newuidmap"), Permissions::from_mode(mode)).unwrap();
+    program(&bin.join("newuidmap"), text, mode);
 }
 
 fn with_own_mapper(home: &Home, mut command: Command) -> Command {
@@ -107,8 +106,8 @@ fn a_mapper_that_does_not_start_is_named_and_one_that_is_not_executable_is_skipp
     }
 }
 
-/// The signal comes while files get their owners. By then, the bundle has a directory that cannot
-/// be removed.
+/// The signal comes while files get their owners, which takes longer than the rest of the test. By
+/// then, the bundle has a directory that cannot be removed.
 #[test]
 fn a_stopped_run_that_cannot_clean_up_has_the_exit_code_of_the_signal() {
     let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
@@ -118,7 +117,8 @@ fn a_stopped_run_that_cannot_clean_up_has_the_exit_code_of_the_signal() {
     home.import(&home.image(vec![layer]));
     let up = home.path("up");
     let script = format!(
-        "#!/bin/sh\n[ ! -e {0} ] || exit 1\n> {0}; sleep 3\n",
+        "#!/bin/sh\n[ ! -e {0} ] || exit 1\n> {0}\n\
+         for _ in $(seq 600); do [ ! -e {0} ] || sleep 0.1; done\n",
         up.display()
     );
     own_mapper(&home, &script, 0o755);

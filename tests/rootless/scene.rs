@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use testkit::archive::Tar;
 
 use crate::common::layout::layout;
-use crate::common::{can, ok, text};
+use crate::common::{can, copy_tool, ok, text};
 
 /// The user. No other test uses this id, and no user of a system has it.
 pub(crate) const USER: u32 = 123_456;
@@ -75,7 +75,7 @@ impl Home {
         let dir = tempfile::tempdir_in(place).unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let home = Home { dir };
-        fs::copy(env!("CARGO_BIN_EXE_cas"), home.outside("cas")).unwrap();
+        copy_tool(&home.outside("cas"));
         let passwd = fs::read_to_string("/etc/passwd").unwrap();
         let line = format!("rootless:x:{USER}:{USER}::/:/bin/sh\n");
         fs::write(home.outside("passwd"), passwd + &line).unwrap();

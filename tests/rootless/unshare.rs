@@ -1,12 +1,11 @@
 //! `cas unshare`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use testkit::archive::{Header, Tar};
 
-use crate::common::{can, cas, fails, ok};
+use crate::common::{can, cas, fails, ok, program};
 use crate::scene::{Home, Ids, MORE, USER, succeeds};
 
 #[test]
@@ -66,8 +65,7 @@ fn the_program_gets_the_root_and_its_exit_code_is_returned() {
         "--json -q\n"
     );
     let shell = home.path("shell");
-    fs::write(&shell, "#!/bin/sh\necho $CAS_ROOT\n").unwrap();
-    fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
+    program(&shell, "#!/bin/sh\necho $CAS_ROOT\n", 0o755);
     let default = home.path(".local/share/cas");
     for (options, root) in [(&[][..], default), (&["--root", "r"], home.path("r"))] {
         let all = [options, &["unshare"]].concat();

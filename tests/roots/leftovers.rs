@@ -8,7 +8,7 @@ use std::process::Command;
 use cas::{ErrorKind, Labels, UnmountOptions};
 
 use super::{Scene, each, each_store, names};
-use crate::common::ok;
+use crate::common::{ok, unmount};
 
 /// A name for a leftover, and the function that makes it.
 type Left = (&'static str, fn(&Scene));
@@ -26,7 +26,7 @@ const LEFT: &[Left] = &[
     }),
     ("unmounted by a restart of the machine", |scene| {
         scene.prepare("other:1");
-        ok(Command::new("umount").arg(scene.rootfs()));
+        unmount(&scene.rootfs());
     }),
     ("written to, mounted and not", |scene| {
         scene.prepare("other:1");

@@ -9,14 +9,19 @@ use cas::{ErrorKind, UnmountOptions};
 use super::{Scene, each};
 use crate::common::{can, ok};
 
-/// A mount namespace that keeps copies of all mounts until this value is dropped.
+/// Binds the directory `$0` on itself. The mounts in it stay when they end outside. The mounts of
+/// other tests do not, because copies of those could disturb the other tests.
+const SCRIPT: &str =
+    "mount --rbind \"$0\" \"$0\" && mount --make-rprivate \"$0\" && echo && read end";
+
+/// A mount namespace that keeps copies of all mounts of a scene until this value is dropped.
 struct Copies(Child);
 
 impl Copies {
-    fn make() -> Self {
+    fn make(scene: &Scene) -> Self {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
-        unshare.args(["sh", "-c", "echo; read end"]);
+        unshare.args(["--mount", "--propagation", "slave"]);
+        unshare.args(["sh", "-c", SCRIPT]).arg(scene.scratch.path());
         let unshare = unshare.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = unshare.spawn().unwrap();
         let mut line = [0];
@@ -49,7 +54,7 @@ fn a_root_directory_that_was_unmounted_here_is_not_mounted() {
     each_with_copies(|scene| {
         let cas = &scene.cas;
         scene.prepare("app:1");
-        let _copies = Copies::make();
+        let _copies = Copies::make(scene);
         assert!(cas.unmount_root_dir(scene.dir()).unwrap());
         for lazy in [false, true] {
             let options = UnmountOptions::default().with_lazy(lazy);
@@ -57,7 +62,7 @@ fn a_root_directory_that_was_unmounted_here_is_not_mounted() {
         }
         scene.prepare("other:1");
         scene.assert_prepared("other:1");
-        let _copies = Copies::make();
+        let _copies = Copies::make(scene);
         assert!(cas.remove_root_dir(scene.dir()).unwrap());
         scene.assert_nothing_left();
     });
@@ -69,7 +74,7 @@ fn a_root_directory_that_is_mounted_elsewhere_is_busy() {
     each_with_copies(|scene| {
         let cas = &scene.cas;
         scene.prepare("app:1");
-        let _copies = Copies::make();
+        let _copies = Copies::make(scene);
         ok(Command::new("umount").arg(scene.rootfs()));
         for lazy in [false, true] {
             let options = UnmountOptions::default().with_lazy(lazy);
@@ -89,12 +94,12 @@ fn a_snapshot_that_was_unmounted_here_is_mounted_again_and_removed() {
         cas.create_snapshot("one", "app:1").unwrap();
         for _ in 0..2 {
             cas.mount_snapshot("one", &place).unwrap();
-            let _copies = Copies::make();
+            let _copies = Copies::make(scene);
             assert!(cas.unmount_snapshot("one").unwrap());
             assert!(!cas.unmount_snapshot("one").unwrap());
         }
         cas.mount_snapshot("one", &place).unwrap();
-        let _copies = Copies::make();
+        let _copies = Copies::make(scene);
         assert!(cas.unmount_snapshot("one").unwrap());
         assert!(cas.remove_snapshot("one").unwrap());
     });

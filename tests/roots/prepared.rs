@@ -5,8 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use cas::blocking::Cas;
 use cas::gc::GcOptions;
-use cas::{Digest, ErrorKind, ImageRef, Platform, PruneOptions, RootDirOptions, UnmountOptions};
+use cas::{
+    Digest, ErrorKind, ImageRef, OpenOptions, Platform, PruneOptions, RootDirOptions,
+    UnmountOptions,
+};
 use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
@@ -31,6 +35,43 @@ fn a_root_directory_has_the_tree_the_configuration_and_the_name() {
     });
 }
 
+/// Another handle on the root may have another snapshotter.
+#[test]
+fn a_root_directory_of_another_snapshotter_is_replaced_with_its_snapshot() {
+    each(|scene| {
+        let other = match scene.snapshotter {
+            "native" => "overlay",
+            _ => "native",
+        };
+        let options = OpenOptions::default().with_snapshotter(other);
+        let handle = Cas::open_with(scene.path("root"), options).unwrap();
+        let has_key = || {
+            let found = handle.snapshots().unwrap();
+            found.iter().any(|info| info.key == super::KEY)
+        };
+        for is_mounted in [true, false] {
+            handle.prepare_root_dir(scene.dir(), "other:1").unwrap();
+            assert!(has_key());
+            if !is_mounted {
+                assert!(handle.unmount_root_dir(scene.dir()).unwrap());
+            }
+            scene.prepare("app:1");
+            scene.assert_prepared("app:1");
+            assert!(!has_key(), "{is_mounted}");
+            assert!(scene.cas.remove_root_dir(scene.dir()).unwrap());
+            scene.assert_nothing_left();
+        }
+        // A snapshot that is not of this directory stays.
+        handle.create_snapshot(super::KEY, "other:1").unwrap();
+        scene.prepare("app:1");
+        scene.assert_prepared("app:1");
+        assert!(has_key());
+        assert!(handle.remove_snapshot(super::KEY).unwrap());
+        assert!(scene.cas.remove_root_dir(scene.dir()).unwrap());
+        scene.assert_nothing_left();
+    });
+}
+
 /// This holds for any umask of the process, and for any modes that the directory had before.
 #[test]
 fn other_users_cannot_reach_the_programs_of_the_image() {
@@ -43,7 +84,8 @@ fn other_users_cannot_reach_the_programs_of_the_image() {
         assert_eq!(mode(&scene.dir()), 0o700);
         assert_eq!(mode(&scene.rootfs().join("program")), 0o4755);
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let line = table.lines().find(|line| line.contains("0.container"));
+        let here = scene.path("dirs").display().to_string();
+        let line = table.lines().find(|line| line.contains(&here));
         assert!(!line.unwrap().contains("nosuid"), "{line:?}");
         assert!(scene.cas.unmount_root_dir(scene.dir()).unwrap());
         assert_eq!(mode(&scene.rootfs()), 0o700);

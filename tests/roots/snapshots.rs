@@ -129,16 +129,15 @@ fn a_snapshot_that_something_else_has_unmounted_is_mounted_and_removed() {
     each(|scene| {
         let (cas, target) = (&scene.cas, scene.path("mnt"));
         cas.create_snapshot("one", "app:1").unwrap();
-        let unmount = || crate::common::ok(std::process::Command::new("umount").arg(&target));
         cas.mount_snapshot("one", &target).unwrap();
         fs::write(target.join("new"), "kept").unwrap();
-        unmount();
+        crate::common::unmount(&target);
         cas.gc_with(GcOptions::default().with_now(SystemTime::now() + DAYS))
             .unwrap();
         assert!(!cas.unmount_snapshot("one").unwrap());
         cas.mount_snapshot("one", &target).unwrap();
         assert_eq!(fs::read_to_string(target.join("new")).unwrap(), "kept");
-        unmount();
+        crate::common::unmount(&target);
         assert!(cas.remove_snapshot("one").unwrap());
     });
 }

@@ -4,7 +4,6 @@ mod scene;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -185,11 +184,11 @@ fn what_a_killed_run_leaves_is_removed_by_the_next_gc_or_run() {
             ok(cas(&root).arg("gc"));
             assert!(scene.leftovers().len() >= 4, "{:?}", scene.leftovers());
             kill_process(Pid::from_raw(below).unwrap(), Signal::KILL).unwrap();
-            // It has ended when its pid is gone; this process is not its parent and cannot wait for it.
-            let gone = || !Path::new(&format!("/proc/{below}/fd/0")).exists();
-            while !gone() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            // This process is not the parent of the program and cannot wait for it. The lock of the
+            // run is free when the program has ended.
+            let lock = fs::File::open(scene.lock_of_run()).unwrap();
+            lock.lock().unwrap();
+            lock.unlock().unwrap();
             ok(cas(&root).args(next).stdin(Stdio::null()));
             scene.assert_clean();
         }
@@ -210,7 +209,7 @@ fn everything_that_a_killed_run_leaves_is_cleaned_up() {
             }
         }
         let begun = Instant::now();
-        while !scene.leftovers().is_empty() && begun.elapsed() < Duration::from_secs(20) {
+        while !scene.leftovers().is_empty() && begun.elapsed() < Duration::from_secs(120) {
             ok(cas(&scene.root()).arg("gc"));
         }
         scene.assert_clean();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::common::{can, cas, mounting_snapshotters, ok, real_image};
+use crate::common::{can, cas, mounting_snapshotters, ok, program, real_image};
 
 const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
 const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
@@ -89,8 +89,7 @@ impl Scene {
         let mut runtimes = RUNTIMES.map(str::to_owned).to_vec();
         if can(&["crun", "unshare"]) {
             let crun = self.path("crun");
-            fs::write(&crun, CRUN).unwrap();
-            fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).unwrap();
+            program(&crun, CRUN, 0o755);
             runtimes.push(crun.to_str().unwrap().to_owned());
         }
         runtimes
@@ -102,6 +101,14 @@ impl Scene {
         run.args(["run", "--runtime", runtime, image, "--"]);
         run.args(command).stdin(Stdio::null());
         run
+    }
+
+    /// Returns the file that the only run in this root locks.
+    pub(crate) fn lock_of_run(&self) -> PathBuf {
+        let runs = fs::read_dir(self.root().join("run")).unwrap();
+        let mut paths = runs.map(|one| one.unwrap().path());
+        let is_lock = |path: &PathBuf| path.extension().is_some_and(|name| name == "lock");
+        paths.find(is_lock).unwrap()
     }
 
     /// Returns what runs have left in this root: bundles, mounts and snapshots.
@@ -130,8 +137,9 @@ impl Scene {
 pub(crate) const RUNTIMES: [&str; 2] = ["runc", "chroot"];
 
 /// A wrapper of crun with its own cgroup mounts, because crun refuses to start if cgroups of both
-/// versions are mounted, or if it may not set their device filters.
+/// versions are mounted, or if it may not set their device filters. Mounts that other tests end
+/// meanwhile end here, too.
 const CRUN: &str = "#!/bin/sh
-exec unshare -m sh -c 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit
+exec unshare -m --propagation slave sh -c 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit
 exec crun --cgroup-manager=disabled \"$@\"' sh \"$@\"
 ";

@@ -82,11 +82,22 @@ fn packages_without(is_installed: impl Fn(&str, &str) -> bool) -> Vec<&'static s
 
 /// Installs Debian packages.
 fn install(packages: &[&str]) -> Result<()> {
-    let options = ["install", "-y", "-q", "--no-install-recommends"];
-    step(Command::new("apt-get").args(["-q", "update"]))?;
+    let apt_get = || {
+        let mut command = Command::new("apt-get");
+        // A server may not answer at once, and another process may install something now.
+        command.args([
+            "-q",
+            "-o",
+            "Acquire::Retries=3",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+        ]);
+        command
+    };
+    step(apt_get().arg("update"))?;
     step(
-        Command::new("apt-get")
-            .args(options)
+        apt_get()
+            .args(["install", "-y", "--no-install-recommends"])
             .arg("debian-archive-keyring")
             .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),

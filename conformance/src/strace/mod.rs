@@ -37,7 +37,7 @@ const FIRST: usize = 10;
 /// The time after which a law tries no more calls.
 const BUDGET: Duration = Duration::from_secs(30);
 /// The time after which a victim or a check counts as hanging.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Number of writes before the job. The test harness makes fewer writes on its own thread.
 const OTHERS: usize = 8;
@@ -99,7 +99,7 @@ struct Ended {
 impl<S: ?Sized + 'static> Subject<S> {
     /// Does the job of a victim until a step fails. The job acknowledges each step. At the end,
     /// this function acknowledges that all steps succeeded, or acknowledges the kind of the error.
-    /// Aborts the process if the job takes longer than 30 seconds.
+    /// Aborts the process if the job takes longer than [`TIMEOUT`].
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {
             thread::sleep(TIMEOUT);

@@ -3,17 +3,18 @@
 pub mod proxy;
 
 use std::env;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// The environment variable with the address of the service. If a law starts the test binary again,
 /// the new process uses the service of its parent process.
 const SERVICE: &str = "CAS_TEST_S3";
+/// The address of the host that the service listens on.
+const HOST: &str = "127.0.0.1";
 /// A well-formed signature. Moto checks only the form.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=0";
@@ -42,15 +43,7 @@ fn start() -> Option<String> {
         eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
         return None;
     }
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let host = free.local_addr().expect("a port").to_string();
-    drop(free);
-    run_service(program, host.clone());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while TcpStream::connect(&host).is_err() {
-        assert!(Instant::now() < deadline, "moto did not start within 60 s");
-        thread::sleep(Duration::from_millis(50));
-    }
+    let host = run_service(program);
     make_bucket(&host, BUCKET);
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", "a"),
@@ -64,21 +57,28 @@ fn start() -> Option<String> {
 }
 
 /// Runs the service from a thread that waits for it, because the kernel kills the service when the
-/// thread that started it ends.
-fn run_service(program: PathBuf, host: String) {
+/// thread that started it ends. Returns the host and port of the service once it listens.
+fn run_service(program: PathBuf) -> String {
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let (ip, port) = host.split_once(':').expect("a port");
         let mut server = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/s3/service.py"))
-            .args([ip, port])
-            .stdout(Stdio::null())
+            .arg(HOST)
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("moto starts");
+        let mut printed = server.stdout.take().map(BufReader::new).expect("a pipe");
+        let mut port = String::new();
+        printed.read_line(&mut port).expect("moto prints its port");
+        sender.send(port).expect("the first call waits");
         server.wait()
     });
+    let port = receiver.recv().unwrap_or_default();
+    assert!(!port.is_empty(), "moto ended before it listened");
+    format!("{HOST}:{}", port.trim())
 }
 
 /// Creates a bucket.

@@ -101,7 +101,7 @@ fn check_then_write(service: &str, request: &mut Request) -> Option<Vec<u8>> {
         return Some(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n".to_vec());
     }
     if !conditions.is_empty() {
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(300));
     }
     send(service, request)
 }

@@ -1,4 +1,6 @@
-"""Moto as an S3 service that handles one request at a time: python service.py HOST PORT
+"""Moto as an S3 service that handles one request at a time: python service.py HOST
+
+The service listens on a free port, and prints the port.
 
 moto_server has a thread per request and checks a condition before it writes, so that under load
 two writers can win the same race. backend-remote probes for this, and refuses such a service.
@@ -13,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from moto.moto_server.werkzeug_app import create_backend_app
 
-HOST, PORT = sys.argv[1], int(sys.argv[2])
+HOST = sys.argv[1]
 moto = create_backend_app("s3")
 
 
@@ -21,6 +23,7 @@ class Connection(asyncio.Protocol):
     """Reads requests that have a Content-Length or no body, and answers them in their order."""
 
     def connection_made(self, transport):
+        self.port = transport.get_extra_info("sockname")[1]
         self.transport = transport
         self.received = bytearray()
 
@@ -37,12 +40,12 @@ class Connection(asyncio.Protocol):
                 return
             body = bytes(self.received[end + 4 : after])
             del self.received[:after]
-            self.transport.write(answer(first, headers, body))
+            self.transport.write(answer(self.port, first, headers, body))
             if headers.get("connection", "").lower() == "close":
                 self.transport.close()
 
 
-def answer(first, headers, body):
+def answer(port, first, headers, body):
     """Returns the bytes of moto's response to a request."""
     method, target, _ = first.split(" ")
     path, _, query = target.partition("?")
@@ -54,7 +57,7 @@ def answer(first, headers, body):
         "REQUEST_URI": target,
         "RAW_URI": target,
         "SERVER_NAME": HOST,
-        "SERVER_PORT": str(PORT),
+        "SERVER_PORT": str(port),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": HOST,
         "CONTENT_LENGTH": headers.pop("content-length", ""),
@@ -82,7 +85,8 @@ def answer(first, headers, body):
 
 
 async def serve():
-    server = await asyncio.get_running_loop().create_server(Connection, HOST, PORT)
+    server = await asyncio.get_running_loop().create_server(Connection, HOST, 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 

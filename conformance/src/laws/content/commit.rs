@@ -198,7 +198,7 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
             assert!(found == data, "a part of the blob is visible");
         }
         let expected = Expected::exactly(digest, 400_000);
-        let patience = Duration::from_secs(10);
+        let patience = Duration::from_secs(60);
         let writer = store.begin_or_wait("layer", expected, patience).await;
         let mut writer = writer.expect("the key must be free after a commit was cancelled");
         if writer.offset() == 0 {
@@ -221,7 +221,7 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     let waiting = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
-            let patience = Duration::from_secs(10);
+            let patience = Duration::from_secs(60);
             store.begin_or_wait("layer", Expected::ANY, patience).await
         }
     });
