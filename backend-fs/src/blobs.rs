@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use cas_core::content::{Stat, Version};
@@ -11,7 +12,7 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::blob_name::BlobName;
 use crate::listing::{Listing, Page};
-use crate::places::{BLOBS, misplaced};
+use crate::places::BLOBS;
 
 /// The system's error code for opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
@@ -57,7 +58,7 @@ impl Blobs {
             Err(error) => match Place::Directory(algorithm.name()).misplaced(&self.root) {
                 Ok(Some(what)) => {
                     let path = format!("{BLOBS}/{}", algorithm.name());
-                    Err(misplaced(&path, &what).into())
+                    Err(what.error(Path::new(&path)).into())
                 }
                 Ok(None) | Err(_) => Err(error),
             },

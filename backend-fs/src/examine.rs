@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use cas_core::check::Finding;
-use cas_core::image::Image;
+use cas_core::image::{Image, decode_image, encode_image};
 use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Records, Table};
@@ -18,7 +18,7 @@ use crate::file;
 use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{IndexFile, lock_index, replace};
-use crate::layout::{self, FORMAT, RECORDS, encode};
+use crate::layout::{self, FORMAT, RECORDS};
 use crate::places::{self, BLOBS, CAS_DIR, finding};
 
 /// Maximum number of records in one page.
@@ -235,8 +235,8 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
         if records.load_blocking(Table::Images, &key)?.is_some() {
             continue;
         }
-        let value = encode(&Image::new(name, target))?;
-        batch.put(Table::Images, key, Expect::Any, value.into());
+        let value = encode_image(&Image::new(name, target))?;
+        batch.put(Table::Images, key, Expect::Any, value);
         records.commit_blocking(&batch)?;
     }
     Ok(())
@@ -250,11 +250,8 @@ fn rebuild_index(directories: (&Dir, &Dir), database: &Path) -> Result<usize> {
     let mut after: Option<String> = None;
     loop {
         let page = wait(records.scan(Table::Images, "", after.as_deref(), PAGE))?;
-        // A record that does not parse is reported by the check that follows.
-        images.extend(
-            page.iter()
-                .filter_map(|record| serde_json::from_slice(&record.value).ok()),
-        );
+        // A damaged record is reported by the check that follows.
+        images.extend(page.iter().filter_map(|record| decode_image(record).ok()));
         match page.into_iter().nth(PAGE - 1) {
             Some(last) => after = Some(last.key),
             None => break,

@@ -5,15 +5,16 @@
 //! program gives a name another target in `index.json`, the new target therefore does not get the
 //! owner and the labels of the old target.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
-use cas_core::image::{Image, Reference, Root};
+use cas_core::image::{Image, Reference, Root, decode_image, encode_image};
 use cas_core::layout::INDEX;
-use cas_core::records::{Batch, Expect, Table};
+use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{
     Context, Descriptor, DigestPrefix, Error, ImageStore, Owner, Records, Result, pool,
 };
@@ -85,14 +86,12 @@ impl FsImages {
             .load_blocking(Table::Images, &key(&name, &target))?
         {
             Some(record) => {
-                let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
-                    Error::corrupt(format!(
-                        "the record of the image does not parse: {error}; run \
-                         `cas fsck --repair`"
-                    ))
-                    .source(error)
-                })?;
-                Ok(Image { target, ..image })
+                let image = decode_image(&record)?;
+                Ok(Image {
+                    name,
+                    target,
+                    ..image
+                })
             }
             None => {
                 // Another program made the name, or the record was lost, so the times of the image
@@ -126,12 +125,9 @@ impl FsImages {
     }
 
     fn write_record(&self, image: &Image) -> Result<()> {
-        let value = serde_json::to_vec(image).map_err(|error| {
-            Error::internal("cannot encode the image; please report it").source(error)
-        })?;
         let mut batch = Batch::new();
         let key = key(&image.name, &image.target);
-        batch.put(Table::Images, key, Expect::Any, value.into());
+        batch.put(Table::Images, key, Expect::Any, encode_image(image)?);
         self.records.commit_blocking(&batch)
     }
 
@@ -250,14 +246,49 @@ impl FsImages {
         Ok(deleted.into_iter().map(|image| image.name).collect())
     }
 
+    /// Returns the names that lead to nothing: their entries in the index do not have a valid
+    /// digest, or the store does not have the content. A changed bit in `index.json` can cause
+    /// this. Then only the records still state the targets of these names.
+    fn lost(&self, index: &Index) -> Result<Lost> {
+        let mut names: HashSet<Reference> = index.without_target().collect();
+        for (name, target) in index.list() {
+            if self.shared.blobs.status(&target.digest)?.is_none() {
+                names.insert(name);
+            }
+        }
+        Ok(match index.has_list() {
+            true => Lost::Names(names),
+            false => Lost::All,
+        })
+    }
+
+    /// Calls `visit` with each record of an image.
+    async fn each_record(&self, mut visit: impl FnMut(&Record) -> Result<()> + Send) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.records.scan(Table::Images, "", after.as_deref(), PAGE);
+            let page = page.await?;
+            page.iter().try_for_each(&mut visit)?;
+            match page.into_iter().nth(PAGE - 1) {
+                Some(last) => after = Some(last.key),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Removes the records with the keys `found`, except records whose names are in the index with
-    /// the same targets by now.
+    /// the same targets by now, and records of names that lead to nothing.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
         let tidied = self.index_file.tidy(directories, |index| {
             let mut batch = Batch::new();
             batch.set_reclaims();
-            for key in found.iter().filter(|key| is_stray(index, key)) {
+            let lost = match found.is_empty() {
+                true => Lost::Names(HashSet::new()),
+                false => self.lost(index)?,
+            };
+            let is_removed = |key: &&String| is_stray(index, key) && !lost.has_key(key);
+            for key in found.iter().filter(is_removed) {
                 batch.delete(Table::Images, key.as_str(), Expect::Any);
             }
             self.records.commit_blocking(&batch)
@@ -342,7 +373,7 @@ impl ImageStore for FsImages {
             owner,
             ..self.clone()
         };
-        all.run(|images| {
+        let listed = all.run(|images| {
             let index = images.index()?;
             let mut roots = Vec::new();
             for (name, target) in index.list() {
@@ -353,9 +384,23 @@ impl ImageStore for FsImages {
             for root in &mut roots {
                 root.target = facts.correct(blobs, root.target.clone())?;
             }
-            Ok(roots)
-        })
-        .await
+            Ok((roots, images.lost(&index)?))
+        });
+        let (mut roots, lost) = listed.await?;
+        if lost.is_empty() {
+            return Ok(roots);
+        }
+        // Content that only a record still names must not be collected.
+        let blobs = &self.shared.blobs;
+        let recorded = self.each_record(|record| {
+            let Image { name, target, .. } = decode_image(record)?;
+            if lost.has(&name) && blobs.status(&target.digest)?.is_some() {
+                roots.push(Root::unnamed(target));
+            }
+            Ok(())
+        });
+        recorded.await?;
+        Ok(roots)
     }
 
     async fn unnamed(&self) -> Result<Vec<Image>> {
@@ -419,20 +464,45 @@ impl ImageStore for FsImages {
 
     /// Removes each record whose name is not in `index.json`, or has another target there. Such a
     /// record is left behind if a process is killed, or if another program removes a name or
-    /// changes its target. Also removes the file `.cas/index.new` that a killed change left behind.
+    /// changes its target. Keeps the records of a name that leads to nothing. Also removes the file
+    /// `.cas/index.new` that a killed change left behind.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.records.scan(Table::Images, "", after.as_deref(), PAGE);
-            let keys: Vec<String> = page.await?.into_iter().map(|record| record.key).collect();
-            after = keys.get(PAGE - 1).cloned();
-            found.extend(keys.into_iter().filter(|key| is_stray(&index, key)));
-            if after.is_none() {
-                break;
+        let mut found = Vec::new();
+        let recorded = self.each_record(|record| {
+            if is_stray(&index, &record.key) {
+                found.push(record.key.clone());
             }
-        }
+            Ok(())
+        });
+        recorded.await?;
         self.run(move |images| images.remove_strays(&found)).await
+    }
+}
+
+/// The names whose entries in `index.json` lead to nothing.
+enum Lost {
+    Names(HashSet<Reference>),
+    /// All names, because the document has no list of entries.
+    All,
+}
+
+impl Lost {
+    fn is_empty(&self) -> bool {
+        matches!(self, Lost::Names(names) if names.is_empty())
+    }
+
+    fn has(&self, name: &Reference) -> bool {
+        match self {
+            Lost::Names(names) => names.contains(name),
+            Lost::All => true,
+        }
+    }
+
+    /// Returns whether the key of a record begins with such a name.
+    fn has_key(&self, key: &str) -> bool {
+        let name = key.split(' ').next().unwrap_or_default();
+        name.parse::<Reference>().is_ok_and(|name| self.has(&name))
     }
 }
 

@@ -143,6 +143,18 @@ impl Index {
         unnamed.filter_map(|entry| target(entry).ok()).collect()
     }
 
+    /// Returns the names of the entries that do not have a valid digest.
+    pub(crate) fn without_target(&self) -> impl Iterator<Item = Reference> {
+        let entries = self.entries().iter();
+        let broken = entries.filter(|entry| digest_of(entry).is_none());
+        broken.filter_map(name_of)
+    }
+
+    /// Returns whether the document has the member `manifests`.
+    pub(crate) fn has_list(&self) -> bool {
+        self.document.contains_key("manifests")
+    }
+
     /// Returns the same as [`Self::list`] and [`Self::unnamed`], but only for entries whose digests
     /// begin with `prefix`.
     pub(crate) fn find(&self, prefix: &DigestPrefix) -> (Vec<Named>, Vec<Descriptor>) {

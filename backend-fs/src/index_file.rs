@@ -197,7 +197,13 @@ mod tests {
                 assert_eq!(target.digest, expected, "{number}");
             }
         }
-        assert!(file.cached(&root).unwrap().is_none(), "too young");
+        // On a busy machine, a read may come so late that the status is trusted.
+        let is_too_young = |_| {
+            std::fs::write(temp.path().join(FILE), text(0)).unwrap();
+            file.read(&root).unwrap();
+            file.cached(&root).unwrap().is_none()
+        };
+        assert!((0..100).any(is_too_young));
         std::thread::sleep(TICK * 2);
         file.read(&root).unwrap();
         assert!(file.cached(&root).unwrap().is_some());

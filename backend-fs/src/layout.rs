@@ -298,7 +298,7 @@ fn damaged_layout(why: impl Display) -> Error {
 }
 
 /// Returns a document as JSON.
-pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| {
         Error::internal("cannot encode a document of the store; please report it").source(error)
     })

@@ -1,6 +1,7 @@
 //! Which entries of a store must be files, and which must be directories.
 
 use std::io;
+use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
 use cas_core::{Error, ErrorKind, Result};
@@ -83,17 +84,10 @@ pub(crate) fn explain(root: &Dir, error: Error) -> Error {
         return error;
     }
     match first_misplaced(root) {
-        Ok(Some((path, what))) => misplaced(&path, &what).source(error),
+        Ok(Some((path, what))) => what.error(Path::new(&path)).source(error),
         // If the search for a cause fails, the first error is more useful.
         Ok(None) | Err(_) => error,
     }
-}
-
-/// Returns the error for a misplaced entry at `path`.
-pub(crate) fn misplaced(path: &str, what: &Misplaced) -> Error {
-    Error::corrupt(format!(
-        "{what} at {path}; run `cas fsck --repair`, which sets it aside"
-    ))
 }
 
 /// Returns the path of the first misplaced entry of the store, or `None` if there is none.

@@ -14,10 +14,9 @@ use crate::index::Index;
 /// Returns an index with the names in `refs/`, or `None` if that directory does not exist.
 ///
 /// # Errors
-/// `Corrupt`, with the path, for a directory, a symbolic link, a file that is not a descriptor, or a
-/// file whose name is not the name of an image;
-/// `OutOfRange` for more than [`limit::DESCRIPTORS`] files, or a file of more than
-/// [`limit::LAYOUT_FILE`] bytes; errors of the file system.
+/// `Corrupt`, with the path, for a directory, a symbolic link, a file that is not a descriptor, or
+/// a file whose name is not the name of an image; `OutOfRange` for more than [`limit::DESCRIPTORS`]
+/// files, or a file of more than [`limit::LAYOUT_FILE`] bytes; errors of the file system.
 pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
     let mut index = Index::empty();
     let refs = match root.open_dir(REFS) {

@@ -214,6 +214,82 @@ fn a_collection_removes_records_without_a_name() {
     );
 }
 
+#[test]
+fn a_record_with_a_changed_bit_is_not_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = FsStore::open(temp.path()).unwrap().store();
+    let target = serde_json::from_value(manifest(&store, "app", None)).unwrap();
+    let mut image = Image::new("app:1".parse().unwrap(), target);
+    // With another time, a collection would remove the name.
+    let expires = ("containerd.io/gc.expire", "2999-01-01T00:00:00Z");
+    image.labels = Labels::from([expires].map(|(key, value)| (key.into(), value.into())));
+    let made = wait(store.images.create(image)).unwrap();
+    let found = wait(store.records.scan(Table::Images, "", None, 2)).unwrap();
+    let [record] = &found[..] else {
+        panic!("{found:?}");
+    };
+    for at in (0..record.value.len()).step_by(3) {
+        let mut value = record.value.to_vec();
+        value[at] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(Table::Images, &*record.key, Expect::Any, value.into());
+        wait(store.records.commit(&batch)).unwrap();
+        match wait(store.images.get(&made.name)) {
+            // Without its name, the checksum is a member that is not read.
+            Ok(found) => assert_eq!(found, Some(made.clone()), "{at}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}: {error}");
+                let collected = wait(collect(&store, &[], &GcOptions::default()));
+                assert_eq!(collected.unwrap_err().kind(), ErrorKind::Corrupt, "{at}");
+            }
+        }
+    }
+}
+
+/// Returns the position of a byte of `index.json` whose lowest bit changes.
+type Place = fn(&str) -> usize;
+
+/// The changed bit makes the digest of the entry another digest or no digest, or removes the digest
+/// or the list of entries.
+const PLACES: [Place; 4] = [
+    |text| {
+        let digest = text.find("sha256:").unwrap() + "sha256:".len();
+        let digit = text[digest..].find(|one: char| one.is_ascii_digit());
+        digest + digit.unwrap()
+    },
+    |text| text.find("sha256:").unwrap(),
+    |text| text.find("digest").unwrap(),
+    |text| text.find("manifests").unwrap(),
+];
+
+#[test]
+fn a_collection_keeps_content_whose_entry_has_a_changed_bit() {
+    for place in PLACES {
+        let temp = tempfile::tempdir().unwrap();
+        let store = FsStore::open(temp.path()).unwrap().store();
+        let target = serde_json::from_value(manifest(&store, "kept", None)).unwrap();
+        manifest(&store, "garbage", None);
+        let mut image = Image::new("app:1".parse().unwrap(), target);
+        image.labels = Labels::from([("k".into(), "v".into())]);
+        let made = wait(store.images.create(image)).unwrap();
+        let file = temp.path().join("index.json");
+        let good = fs::read_to_string(&file).unwrap();
+        let mut changed = good.clone().into_bytes();
+        changed[place(&good)] ^= 1;
+        fs::write(&file, &changed).unwrap();
+        let later = SystemTime::now() + Duration::from_hours(48);
+        let options = GcOptions::default().with_now(later);
+        for garbage in [3, 0] {
+            let removed = wait(collect(&store, &[], &options)).unwrap();
+            let changed = String::from_utf8_lossy(&changed);
+            assert_eq!(removed.blobs.len(), garbage, "{changed}");
+        }
+        fs::write(&file, &good).unwrap();
+        assert_eq!(wait(store.images.get(&made.name)).unwrap(), Some(made));
+        assert_eq!(wait(store.content.list(None, 10)).unwrap().len(), 3);
+    }
+}
+
 /// A process was killed after it wrote the key file or the file of the bytes, but not both.
 #[test]
 fn key_files_without_bytes_are_removed_after_a_day() {

@@ -99,7 +99,7 @@ impl Remote {
 
     async fn examine_record(&self, path: &str, repair: bool) -> Result<Option<Finding>> {
         let name = path.strip_prefix(RECORDS).unwrap_or(path);
-        if let Some(what) = self.cells.prefix().misplaced(path) {
+        if let Some(what) = self.cells.prefix().misplaced(path)? {
             if repair {
                 self.cells.prefix().delete(path).await?;
             }

@@ -163,9 +163,13 @@ impl Folder {
     /// Returns an error that names what is in the place of the file of an object, if that is not a
     /// file. Returns `None` if there is a file or nothing. OpenDAL would wait for ever at a pipe,
     /// and would follow a symbolic link.
-    pub(crate) fn misplaced(&self, path: &str) -> Option<Error> {
-        let what = Place::File(path).misplaced(&self.dir).ok()??;
-        Some(what.error(&self.root.join(path)))
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn misplaced(&self, path: &str) -> Result<Option<Error>> {
+        let found = Place::File(path).misplaced(&self.dir);
+        let found = found.during("stat", path)?;
+        Ok(found.map(|what| what.error(&self.root.join(path))))
     }
 
     /// Returns the first `limit` names of objects in `folder`, in byte order, for which `wanted`
@@ -337,5 +341,23 @@ mod tests {
             folder.check().unwrap_err().kind(),
             cas_core::ErrorKind::FailedPrecondition
         );
+    }
+
+    /// An object must not be taken for absent because its place cannot be examined.
+    #[test]
+    fn a_place_that_cannot_be_examined_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::claim(home.path()).unwrap();
+        folder.prepare().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        for sound in ["file", "absent", "absent/x"] {
+            assert!(folder.misplaced(sound).unwrap().is_none(), "{sound}");
+        }
+        let what = folder.misplaced("uploads").unwrap().unwrap();
+        assert_eq!(what.kind(), cas_core::ErrorKind::Corrupt, "{what}");
+        let error = folder.misplaced("file/x").unwrap_err();
+        let kind = cas_core::ErrorKind::FailedPrecondition;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains("file/x"), "{error}");
     }
 }

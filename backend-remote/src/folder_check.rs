@@ -2,12 +2,14 @@
 //! in the place of a file or a folder of the store, a lost or damaged file `format`, and lost
 //! folders of records.
 
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
 use cas_core::records::Table;
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Error, Result, limit};
+use cas_host::calls::undisturbed;
 use cas_host::{Dir, Misplaced, NewFile, Place, if_directory};
 
 use crate::folder::{Folder, LOCK, RESERVE, TEMP_DIR, set_aside, subfolders, table_folder};
@@ -171,13 +173,18 @@ fn lost_folders(root: &Path, format: Option<&Format>) -> Result<Vec<String>> {
     Ok(lost)
 }
 
-/// Returns the bytes of the file `format`, or `None` if it does not exist.
+/// Returns the bytes of the file `format`, or `None` if it does not exist. Of a file that is too
+/// large to be a format, returns only the first bytes, but more than a format may have.
 fn read_format(root: &Path) -> Result<Option<Vec<u8>>> {
     let path = root.join(format::PATH);
-    match std::fs::read(&path) {
-        Ok(body) => Ok(Some(body)),
+    let mut body = Vec::new();
+    let mut read = || {
+        let file = undisturbed(|| File::open(&path))?;
+        file.take(limit::LAYOUT_FILE + 1).read_to_end(&mut body)
+    };
+    match read() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).during("read", path.display()),
+        read => read.map(|_| Some(body)).during("read", path.display()),
     }
 }
 

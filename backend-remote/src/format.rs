@@ -217,13 +217,13 @@ pub(crate) fn finding(damage: &str, repaired: bool) -> Finding {
 
 /// Returns whether the object has the form of a format, of any kind and version.
 pub(crate) fn is_format(body: &[u8]) -> bool {
-    serde_json::from_slice::<Format>(body).is_ok()
+    read(body).is_ok()
 }
 
 pub(crate) fn parse(body: &[u8]) -> Result<Format> {
-    let found: Format = serde_json::from_slice(body).map_err(|error| {
+    let found = read(body).map_err(|why| {
         Error::precondition(format!(
-            "the object does not describe a store of cas: {error}; restore the object, or name an \
+            "the object does not describe a store of cas: {why}; restore the object, or name an \
              empty location"
         ))
         .subject(PATH)
@@ -239,4 +239,13 @@ pub(crate) fn parse(body: &[u8]) -> Result<Format> {
         return Err(Error::newer_format(VERSION, found.version).subject(PATH));
     }
     Ok(found)
+}
+
+/// Reads a format of any kind and version. Returns what is wrong if the object is not a format.
+fn read(body: &[u8]) -> Result<Format, String> {
+    let allowed = limit::LAYOUT_FILE;
+    if body.len() as u64 > allowed {
+        return Err(format!("expected at most {allowed} bytes, found more"));
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }

@@ -59,7 +59,7 @@ pub(crate) async fn make_format(
     }
     let Some(endpoint) = endpoint else {
         let body = Format::single().body()?;
-        return prefix.put(format::PATH, body).await.map(drop);
+        return prefix.put(format::PATH, body).await;
     };
     let condition = match damaged.as_ref().and_then(|object| object.etag.as_deref()) {
         Some(etag) => Condition::Match(etag),

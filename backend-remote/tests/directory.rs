@@ -11,7 +11,7 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::lease::UNLEASED_TTL;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{ContentExt, ContentStore, ErrorKind, Opener};
+use cas_core::{ContentExt, ContentStore, ErrorKind, Opener, limit};
 
 #[test]
 fn a_second_opening_is_told_which_process_has_the_store() {
@@ -56,6 +56,27 @@ fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
     let refused = refused.to_string();
     assert!(refused.contains("found 3: written by a newer"), "{refused}");
+}
+
+#[test]
+fn a_format_of_as_many_bytes_as_are_allowed_is_read_and_no_larger_one() {
+    let home = tempfile::tempdir().unwrap();
+    let open = || wait(RemoteStore::open_dir(home.path()));
+    wait(open().unwrap().put(Bytes::from_static(b"blob"))).unwrap();
+    let format = home.path().join("format");
+    let mut text = fs::read(&format).unwrap();
+    for (length, is_read) in [(limit::LAYOUT_FILE, true), (limit::LAYOUT_FILE + 1, false)] {
+        text.resize(length as usize, b' ');
+        fs::write(&format, &text).unwrap();
+        assert_eq!(open().is_ok(), is_read, "{length}");
+    }
+    let error = open().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let location = format!("dir://{}", home.path().display());
+    let found = wait(DirOpener.examine(&location.parse().unwrap(), true)).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].repaired && found[0].subject == "format");
+    open().unwrap();
 }
 
 /// Their folder stays, because a full disk may have no space for a new one.

@@ -13,9 +13,9 @@ pub const DOCUMENT_READ: u64 = 8 << 20;
 /// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
 /// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
-/// Maximum size of the files `format.json` and `oci-layout` in a store of files. Also the maximum
-/// size of a file in the directory `refs/` of an old image layout that is opened as a store of
-/// files.
+/// Maximum size of the files `format.json` and `oci-layout` in a store of files, and of the object
+/// `format` in a bucket or in a directory with the layout of a bucket. Also the maximum size of a
+/// file in the directory `refs/` of an old image layout that is opened as a store of files.
 pub const LAYOUT_FILE: u64 = 64 << 10;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;

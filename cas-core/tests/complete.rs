@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use cas_core::complete::completeness;
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::records::{BlobRecord, Packing};
-use cas_core::{ContentExt, Descriptor, Digest, Store};
+use cas_core::records::{Batch, BlobRecord, Expect, Packing, Table};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Store};
 
 mod support;
 use support::{image, index, parts, store};
@@ -80,6 +80,19 @@ impl Scene {
         };
         let blobs = self.store.blobs();
         blobs.update(&self.part.digest, changed).await.unwrap();
+    }
+
+    /// Changes a bit of the record of a blob.
+    async fn damage_record(&self, blob: &Descriptor) {
+        let (records, key) = (&self.store.records, blob.digest.to_string());
+        let record = records.load(Table::Blobs, &key).await.unwrap().unwrap();
+        let mut value = record.value.to_vec();
+        value[1] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(Table::Blobs, key, Expect::Any, value.into());
+        records.commit(&batch).await.unwrap();
+        let error = self.store.blobs().load(&blob.digest).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 
     async fn lose(&self, part: usize) {
@@ -168,4 +181,24 @@ async fn a_layer_whose_tar_is_kept_is_not_missing() {
     let blobs = scene.store.blobs();
     blobs.update(&scene.part.digest, kept).await.unwrap();
     assert!(scene.left_out().await.is_empty());
+}
+
+/// Only the record states that a layer was left out on purpose.
+#[tokio::test]
+async fn a_document_whose_record_is_damaged_is_judged_by_its_bytes() {
+    for lost in [None, Some(CONFIG), Some(LAYER)] {
+        let scene = Scene::whole().await;
+        scene.state_absent(&[LAYER]).await;
+        if let Some(lost) = lost {
+            scene.lose(lost).await;
+        }
+        for damaged in [&scene.part, &scene.root] {
+            scene.damage_record(damaged).await;
+            let expected = match lost {
+                Some(_) => scene.only_part(),
+                None => BTreeSet::new(),
+            };
+            assert_eq!(scene.left_out().await, expected, "{lost:?}");
+        }
+    }
 }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cas_core::check::{CheckOptions, NoSources, Problem, Repair, check};
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
+use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{RecordImages, Reference, fieldpath};
-use cas_core::records::Table;
+use cas_core::records::{Batch, Expect, Table};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType};
 
@@ -161,4 +163,49 @@ async fn a_digest_leads_to_its_names_and_others_are_not_read() {
         298,
         "notes of the deleted names are left"
     );
+}
+
+/// The value of a record has a checksum, but the key has none.
+#[tokio::test]
+async fn a_record_with_a_changed_key_is_set_aside_and_the_content_kept() {
+    let store = store();
+    let target = support::image(&store, "linux/amd64").await;
+    store
+        .images
+        .create(Image::new(name("app"), target))
+        .await
+        .unwrap();
+    let record = store.records.load(Table::Images, "app").await.unwrap();
+    let mut batch = Batch::new();
+    batch.delete(Table::Images, "app", Expect::Any);
+    let value = record.unwrap().value;
+    batch.put(Table::Images, "apq", Expect::Absent, value);
+    store.records.commit(&batch).await.unwrap();
+    let repair = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    for (options, expected) in [
+        (&CheckOptions::default(), &[Problem::RecordDamaged][..]),
+        (
+            &repair,
+            &[
+                Problem::RecordDamaged,
+                Problem::NameLost,
+                Problem::NameMissing,
+            ][..],
+        ),
+    ] {
+        let report = check(&store, &[], options).await.unwrap();
+        let found = report.findings.iter().map(|one| one.problem);
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{report:?}");
+        assert_eq!(report.findings[0].subject, "images/apq");
+    }
+    let later = SystemTime::now() + Duration::from_hours(72);
+    let options = GcOptions::default().with_now(later);
+    let removed = collect(&store, &[], &options).await.unwrap();
+    assert_eq!(removed.blobs, []);
 }

@@ -6,16 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cas_core::compose::{Counters, observe};
+use cas_core::content::IngestStatus;
 use cas_core::gc::{GcOptions, Reason, collect, explain};
 use cas_core::image::{Reference, Root};
-use cas_core::records::Resource;
+use cas_core::labels::gc_ref_referrer;
+use cas_core::lease::LeaseGuard;
+use cas_core::records::{BlobRecord, Resource};
 use cas_core::testing::fault::{Plan, faulty};
 use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType, Result, Store};
 use serde_json::json;
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{config, image, put, store};
+use support::{config, image, index, parts, put, store};
 
 /// An image store that also lists `entry`, which has no name.
 struct WithEntry {
@@ -178,4 +181,56 @@ async fn content_that_is_not_a_valid_document_stops_a_collection_only_if_it_is_d
         let kept = plain.content.stat(&entry.digest).await.unwrap();
         assert!(kept.is_some(), "{text}");
     }
+}
+
+/// A repair deletes a damaged record before it makes the record again. Until then, the record of
+/// the index above still lists the document. A job that pins the image meanwhile makes a record
+/// that lists nothing.
+#[tokio::test]
+async fn a_document_that_has_lost_its_record_keeps_all_below_it() {
+    for is_pinned in [false, true] {
+        let store = store();
+        let below = image(&store, "linux/amd64").await;
+        let nested = index(&store, std::slice::from_ref(&below)).await;
+        let top = index(&store, std::slice::from_ref(&nested)).await;
+        let referrer = image(&store, "linux/s390x").await;
+        let keep = |record: Option<BlobRecord>| {
+            let mut record = record.unwrap();
+            let (key, value) = (gc_ref_referrer(&referrer.digest), referrer.digest);
+            record.labels.insert(key, value.to_string());
+            Ok(record)
+        };
+        store.blobs().update(&top.digest, keep).await.unwrap();
+        let named = Image::new("a".parse().unwrap(), top.clone());
+        store.images.create(named).await.unwrap();
+        image(&store, "linux/arm64").await;
+        for lost in [&below, &nested, &referrer] {
+            assert!(store.blobs().remove(&lost.digest).await.unwrap());
+        }
+        if is_pinned {
+            let guard = LeaseGuard::begin(&store, "export").await.unwrap();
+            guard.pin_tree(&top).await.unwrap();
+            guard.finish().await.unwrap();
+        }
+        assert_eq!(collect_later(&store).await, 3, "the other image");
+        for manifest in [&below, &referrer] {
+            for part in parts(&store, manifest).await {
+                assert!(store.present(&part).await.unwrap(), "{is_pinned}");
+            }
+        }
+    }
+}
+
+/// A program can set such a time on the file of an ingest.
+#[tokio::test]
+async fn an_ingest_of_the_last_second_is_kept() {
+    let plain = store();
+    let mut content = Wrapped::new(&plain);
+    content.listed = Some(IngestStatus {
+        key: "key".to_owned(),
+        offset: 1,
+        updated_at: SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX as u64),
+    });
+    let removed = collect(&content.of(&plain), &[], &GcOptions::default()).await;
+    assert_eq!(removed.unwrap().ingests, []);
 }

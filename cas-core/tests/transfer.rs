@@ -2,15 +2,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Read;
+use std::sync::Arc;
 
+use cas_core::compose::observe::Operation;
+use cas_core::compose::{Counters, observe};
 use cas_core::content::{Durability, Expected, Writer};
-use cas_core::image::{UNCOMPRESSED, diff_id};
-use cas_core::lease::set_labels;
+use cas_core::image::{RecordImages, UNCOMPRESSED, diff_id};
+use cas_core::lease::{LeaseGuard, set_labels};
 use cas_core::media_type::DiffCompression;
 use cas_core::records::BlobRecord;
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::testing::strict::StrictStore;
 use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
+use serde_json::json;
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
@@ -284,6 +290,92 @@ async fn a_copy_keeps_intact_bytes_and_replaces_damaged_ones() {
     let copied = wrapped.copy_from(&*from.content, &digest).await;
     assert_eq!(copied.unwrap(), 4);
     assert_ne!(version().await, before, "the damaged bytes are still there");
+}
+
+/// Puts an index of `manifests` that refers to `subject`. Its digest is less than those of the
+/// manifests, so it is copied before them if they refer to the same subject.
+async fn bundle(store: &Store, subject: &Descriptor, manifests: &[Descriptor]) -> Descriptor {
+    let mut number = 0;
+    loop {
+        let index = json!({
+            "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": manifests,
+            "subject": subject, "annotations": {"number": format!("{number}")},
+        });
+        let data = index.to_string().into_bytes();
+        let digest = Digest::sha256(&data);
+        if manifests.iter().all(|manifest| digest < manifest.digest) {
+            return put(store, MediaType::OCI_INDEX, &data).await;
+        }
+        number += 1;
+    }
+}
+
+/// A batch that changes a record twice fails, and each record is then changed on its own.
+#[tokio::test]
+async fn the_records_of_all_documents_are_changed_in_one_batch() {
+    let from = store();
+    let subject = image(&from, "linux/amd64").await;
+    let layer = put(&from, MediaType::from("text/plain"), b"signature").await;
+    let empty = put(&from, MediaType::OCI_EMPTY, b"{}").await;
+    let signature = json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "artifactType": "a/b",
+        "config": empty, "layers": [layer], "subject": subject,
+    });
+    let data = signature.to_string().into_bytes();
+    let signature = put(&from, MediaType::OCI_MANIFEST, &data).await;
+    let bundle = bundle(&from, &subject, std::slice::from_ref(&signature)).await;
+    let guard = LeaseGuard::begin(&from, "test").await.unwrap();
+    for referrer in [&signature, &bundle] {
+        guard.pin_tree(referrer).await.unwrap();
+    }
+    let referrers = [signature.digest, bundle.digest];
+    let recorded = guard.record_referrers(&subject, &referrers);
+    recorded.await.unwrap();
+    guard.finish().await.unwrap();
+
+    // Content and records are not one store, so the verified versions are recorded, too.
+    let records = Arc::new(MemoryStore::new());
+    let to = Store {
+        content: Arc::new(StrictStore::new()),
+        records: records.clone(),
+        images: Arc::new(RecordImages::new(records)),
+    };
+    let counters = Arc::new(Counters::new());
+    let observed = observe(to.clone(), counters.clone());
+    let named = Image::new("app:1".parse().unwrap(), subject.clone());
+    let options = CopyOptions::default();
+    let copied = copy(&from, &observed, &named, &options);
+    copied.await.unwrap();
+    assert_eq!(counters.of(Operation::Commit).errors, 0);
+    for document in [&subject, &signature, &bundle] {
+        let record = to.blobs().load(&document.digest).await.unwrap().unwrap().0;
+        let listed = support::parts(&from, document).await;
+        let listed: Vec<Digest> = listed.iter().map(|child| child.digest).collect();
+        assert_eq!((record.children, record.absent.len()), (listed, 0));
+        let stat = to.content.stat(&document.digest).await.unwrap();
+        assert_eq!(record.verified, stat.map(|stat| stat.version));
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_damaged_bytes_as_they_were() {
+    for flaw in [
+        Flaw::First,
+        Flaw::Cut,
+        Flaw::Opens(ErrorKind::Unavailable),
+        Flaw::Reads(ErrorKind::Unavailable),
+    ] {
+        let (from, to) = (store(), store());
+        let digest = from.content.put("good".into()).await.unwrap();
+        to.content.put("good".into()).await.unwrap();
+        let before = to.content.stat(&digest).await.unwrap().unwrap();
+        let (mut source, mut damaged) = (Wrapped::new(&from), Wrapped::new(&to));
+        source.damaged = Some((digest, flaw));
+        damaged.damaged = Some((digest, Flaw::First));
+        damaged.copy_from(&source, &digest).await.unwrap_err();
+        let after = to.content.stat(&digest).await.unwrap();
+        assert_eq!(after, Some(before), "{flaw:?}");
+    }
 }
 
 /// The record of a digest is only published with bytes of that digest.

@@ -224,7 +224,8 @@ pub trait Transaction {
     fn meta(&mut self, name: &str) -> Result<Option<u64>, Failed>;
     /// Stores a number in the table `meta` under `name`.
     fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed>;
-    /// Returns the entry of a blob. As [`View::find_blob`] for an entry that cannot be read.
+    /// Returns the entry of a blob. If the entry cannot be read, does the same as
+    /// [`View::find_blob`].
     fn find_blob(&mut self, digest: &Digest) -> Result<Option<BlobEntry>, Failed>;
     /// Returns the entries of many blobs, in the order of `digests`.
     fn find_blobs(&mut self, digests: &[&Digest]) -> Result<Vec<Option<BlobEntry>>, Failed> {

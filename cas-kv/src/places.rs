@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use cas_core::Result;
 use cas_core::check::Finding;
-use cas_core::{Error, Result};
 use cas_host::{Dir, Place, if_directory};
 
 use crate::head::Head;
@@ -26,9 +26,7 @@ pub fn check_places(path: &Path, names: FileNames) -> Result<()> {
     }
     for name in [OWNER, names.database] {
         if let Some(what) = Place::File(name).misplaced(&dir)? {
-            let place = path.join(name);
-            return Err(Error::corrupt(format!("{what} at {}", place.display()))
-                .advice("move it away, or let `cas fsck --repair` set it aside"));
+            return Err(what.error(&path.join(name)));
         }
     }
     Ok(())

@@ -227,7 +227,7 @@ impl Blobs {
         body: Bytes,
     ) -> Result<Option<String>> {
         let path = part_path(version, number);
-        self.cells.prefix().put(&path, body).await
+        self.cells.prefix().put_tagged(&path, body).await
     }
 
     /// Deletes the first `count` parts of one version of a blob.

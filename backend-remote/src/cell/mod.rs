@@ -154,7 +154,7 @@ impl Cells {
             return Ok(());
         };
         let body = stored::encode(&nonce()?, Some(&object.body));
-        self.prefix.put(path, body).await.map(|_| ())
+        self.prefix.put(path, body).await
     }
 
     /// Removes the object at `path`, unless it is a cell. Returns whether it was removed.

@@ -84,7 +84,7 @@ impl Prefix {
     /// Returns the status of an object, or `None` if the object does not exist, or if something
     /// other than a file is in its place in a directory.
     pub(crate) async fn stat(&self, path: &str) -> Result<Option<Status>> {
-        if self.misplaced(path).is_some() {
+        if self.misplaced(path)?.is_some() {
             return Ok(None);
         }
         match self.operator.stat(path).await {
@@ -99,16 +99,26 @@ impl Prefix {
     }
 
     /// Writes an object, replacing any that exists. In a directory, sets aside what is in the place
-    /// of the object and is not a file. Returns its ETag, if the service returned one, or the
-    /// result of [`Folder::etag`].
-    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<Option<String>> {
+    /// of the object and is not a file.
+    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<()> {
+        self.write(path, body).await.map(drop)
+    }
+
+    /// Writes an object as [`Prefix::put`] does. Returns its ETag, if the service returned one, or
+    /// the result of [`Folder::etag`].
+    pub(crate) async fn put_tagged(&self, path: &str, body: Bytes) -> Result<Option<String>> {
+        let written = self.write(path, body).await?;
+        self.etag(path, &written).await
+    }
+
+    async fn write(&self, path: &str, body: Bytes) -> Result<Metadata> {
         self.check_name(path)?;
         self.check_folder()?;
         self.set_misplaced_aside(path).await?;
         let outcome = self.operator.write(path, body).await;
         let written = outcome.map_err(|error| classify(error, "write", path))?;
         self.sync_parents(path).await?;
-        self.etag(path, &written).await
+        Ok(written)
     }
 
     /// Returns the ETag of an object, if the service returned one, or the result of
@@ -199,17 +209,23 @@ impl Prefix {
 
     /// Returns an error that names what is in the place of an object in a directory, if that is not
     /// a file. Returns `None` for a service.
-    pub(crate) fn misplaced(&self, path: &str) -> Option<Error> {
-        self.folder.as_ref()?.misplaced(path)
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn misplaced(&self, path: &str) -> Result<Option<Error>> {
+        match &self.folder {
+            Some(folder) => folder.misplaced(path),
+            None => Ok(None),
+        }
     }
 
     fn refuse_misplaced(&self, path: &str) -> Result<()> {
-        self.misplaced(path).map_or(Ok(()), Err)
+        self.misplaced(path)?.map_or(Ok(()), Err)
     }
 
     async fn set_misplaced_aside(&self, path: &str) -> Result<()> {
         match &self.folder {
-            Some(folder) if folder.misplaced(path).is_some() => folder.set_aside(path).await,
+            Some(folder) if folder.misplaced(path)?.is_some() => folder.set_aside(path).await,
             _ => Ok(()),
         }
     }

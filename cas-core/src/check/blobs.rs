@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use super::heal::{keep, read_intact};
-use super::images::load;
 use super::reader::{Reading, damage, hash};
 use super::{Checker, Problem, RECOVERED, Use};
 use crate::complete::{incomplete_children, is_of_document};
@@ -35,8 +34,9 @@ impl Checker<'_> {
         let stats = self.list().await?;
         self.report.blobs = stats.len() as u64;
         let mut unnamed = Vec::new();
+        let blobs = self.store.blobs();
         for stat in &stats {
-            unnamed.extend(match load(self.store, &stat.digest).await? {
+            unnamed.extend(match blobs.load_sound(&stat.digest).await? {
                 None => self.add_record(stat).await?,
                 Some(record) => self.unnamed(stat, record),
             });
@@ -61,9 +61,10 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports that a blob has no record. If the blob still has a damaged record, this function
-    /// reports nothing, because `check_records` has reported the record. A repair makes the record.
-    /// Returns the blob if it is a document that no image and no lease needs.
+    /// Reports that a blob has no record. If another program has stored the blob, this function
+    /// only counts it. If the blob still has a damaged record, this function reports nothing,
+    /// because `check_records` has reported the record. A repair makes the record. Returns the blob
+    /// if it is a document that no image and no lease needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();
         let media_type = match &used {
@@ -92,7 +93,9 @@ impl Checker<'_> {
             true => "the blob had no record; one was made",
             false => "the blob has no record, so no collection can remove it; a repair makes one",
         };
-        if !is_reported {
+        if self.foreign.contains(&stat.digest) {
+            self.report.unrecorded += u64::from(!is_reported);
+        } else if !is_reported {
             self.add(Problem::RecordMissing, stat.digest, detail, repairs);
         }
         Ok((is_document && used.is_none()).then_some(Unnamed {
@@ -220,7 +223,7 @@ impl Checker<'_> {
         if let Some(used) = self.uses.get(&stat.digest) {
             return Ok(used.clone());
         }
-        let record = load(self.store, &stat.digest).await?;
+        let record = self.store.blobs().load_sound(&stat.digest).await?;
         let media_type = record.and_then(|record| record.media_type);
         let media_type = media_type.unwrap_or(MediaType::BYTES);
         Ok(Use {

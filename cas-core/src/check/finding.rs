@@ -24,7 +24,8 @@ pub enum Problem {
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
-    /// A blob has no record.
+    /// A blob has no record, and it is not certain that another program stored it (see
+    /// [`Report::unrecorded`]).
     RecordMissing,
     /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
@@ -141,6 +142,10 @@ pub struct Report {
     /// pull can continue. These ingests are not damage. A collection removes an ingest that has not
     /// grown for [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
     pub resumable: Vec<(String, u64)>,
+    /// Number of blobs without a record that another program has stored for the images that it has
+    /// named. They are not damage. A repair makes their records. Without a record, no collection
+    /// removes a blob.
+    pub unrecorded: u64,
 }
 
 impl Report {

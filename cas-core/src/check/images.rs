@@ -12,25 +12,50 @@ use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{ErrorKind, Result};
 use crate::gc;
-use crate::image::Root;
+use crate::image::{Root, decode_image};
 use crate::labels::GC_FLAT;
-use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, retry};
+use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, Table, each, retry};
 use crate::store::Store;
 
 impl Checker<'_> {
     /// Walks all images, and then what leases keep. A repair fetches a missing or damaged document
     /// again before it checks the blobs that the document lists.
     pub(super) async fn check_images(&mut self) -> Result<()> {
-        for root in self.roots().await? {
+        let recorded = self.recorded_targets().await?;
+        let roots = self.roots().await?.into_iter();
+        let is_recorded = |root: &Root| recorded.contains(&root.target.digest);
+        let (own, foreign): (Vec<Root>, Vec<Root>) = roots.partition(is_recorded);
+        self.check_roots(own).await?;
+        let before: BTreeSet<Digest> = self.uses.keys().copied().collect();
+        self.check_roots(foreign).await?;
+        let all: BTreeSet<Digest> = self.uses.keys().copied().collect();
+        self.foreign = &all - &before;
+        for blob in self.leased().await? {
+            self.check_tree(blob).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the targets of the images that have a record.
+    async fn recorded_targets(&self) -> Result<BTreeSet<Digest>> {
+        let mut targets = BTreeSet::new();
+        each(&*self.store.records, Table::Images, "", |record| {
+            // `check_records` has reported a damaged record.
+            targets.extend(decode_image(record).ok().map(|image| image.target.digest));
+            Ok(())
+        })
+        .await?;
+        Ok(targets)
+    }
+
+    async fn check_roots(&mut self, roots: Vec<Root>) -> Result<()> {
+        for root in roots {
             self.report.images += 1;
             let target = Use {
                 descriptor: root.target,
                 image: root.name,
             };
             self.check_tree(target).await?;
-        }
-        for blob in self.leased().await? {
-            self.check_tree(blob).await?;
         }
         Ok(())
     }
@@ -110,7 +135,8 @@ impl Checker<'_> {
             Err(error) if is_of_document(&error) => return Ok(Vec::new()),
             children => children?,
         };
-        let record = load(self.store, &descriptor.digest).await?;
+        let blobs = self.store.blobs();
+        let record = blobs.load_sound(&descriptor.digest).await?;
         if let Some(record) = &record {
             self.check_children(descriptor, &children, record).await?;
         }
@@ -203,14 +229,6 @@ impl Checker<'_> {
         );
         self.add(Problem::ChildrenWrong, document.digest, detail, repairs);
         Ok(())
-    }
-}
-
-/// Returns the record of a blob, or `None` if there is none or it does not parse.
-pub(super) async fn load(store: &Store, digest: &Digest) -> Result<Option<BlobRecord>> {
-    match store.blobs().load(digest).await {
-        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
-        found => Ok(found?.map(|(record, _)| record)),
     }
 }
 

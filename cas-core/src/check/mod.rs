@@ -7,7 +7,8 @@
 //! 2. Images: the store must have every blob and every referrer that a name or a lease needs, with
 //!    the right size. Documents are hashed, and the record of a document must list the same blobs
 //!    as the document.
-//! 3. Blobs: each one must have a record, and the subject of each referrer must keep the referrer.
+//! 3. Blobs: each one must have a record, unless another program has stored it for an image that it
+//!    has named, and the subject of each referrer must keep the referrer.
 //! 4. Lost names: a document that no name and no lease reaches is reported if it had no record, or
 //!    if the store lost names. A repair then adds the claims of owners to the records that it has
 //!    made: each owner claims the blobs that the names of this owner reach.
@@ -79,6 +80,7 @@ pub async fn check(
         guard: guard.as_ref(),
         report: Report::default(),
         uses: HashMap::new(),
+        foreign: BTreeSet::new(),
         names_lost: options.names_lost,
         hashed: BTreeSet::new(),
         made: BTreeSet::new(),
@@ -102,6 +104,8 @@ struct Checker<'a> {
     report: Report,
     /// The blobs that images need or that leases keep.
     uses: HashMap<Digest, Use>,
+    /// The blobs that only images without a record need. Another program has named these images.
+    foreign: BTreeSet<Digest>,
     /// Whether names were lost. If so, documents that no name reaches are reported, even if they
     /// have records.
     names_lost: bool,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::Checker;
-use super::images::load;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -36,11 +35,12 @@ impl Checker<'_> {
     /// Adds the claim of `owner` to the records of `image` that this repair has made.
     async fn claim(&self, image: &Image, owner: &Owner) -> Result<()> {
         let (mut seen, mut pending) = (BTreeSet::new(), vec![image.target.digest]);
+        let blobs = self.store.blobs();
         while let Some(digest) = pending.pop() {
             if !seen.insert(digest) {
                 continue;
             }
-            let Some(record) = load(self.store, &digest).await? else {
+            let Some(record) = blobs.load_sound(&digest).await? else {
                 continue;
             };
             pending.extend(kept_referrers(&record.labels));

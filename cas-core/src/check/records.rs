@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::{Checker, Problem};
 use crate::digest::Digest;
-use crate::error::{ErrorKind, Result};
-use crate::image::Image;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, decode_image};
 use crate::limit;
 use crate::records::{Batch, Expect, Lease, Notes, Record, Table, blob, codec, each};
 
@@ -103,15 +103,28 @@ impl Checker<'_> {
     }
 }
 
-/// Checks that a record has its checksum, if it has one, and parses.
+/// Checks that a record has its checksum, if it has one, and parses, and that an image has the key
+/// of its record.
 fn examine(table: Table, record: &Record) -> Result<()> {
     match table {
         Table::Blobs => {
             let _: Digest = record.key.parse()?;
             blob::decode(record).map(drop)
         }
-        Table::Images => codec::decode::<Image>(record, "read image record").map(drop),
+        Table::Images => check_key(&decode_image(record)?, &record.key),
         Table::Leases => codec::decode::<Lease>(record, "read lease").map(drop),
         _ => Ok(()),
     }
+}
+
+/// Checks that the key of a record belongs to its image: that it is the name of the image or, in
+/// `backend-fs`, the name and the digest of the target. Only the value has a checksum.
+fn check_key(image: &Image, key: &str) -> Result<()> {
+    let (name, target) = (&image.name, image.target.digest);
+    if key == name.as_str() || key == format!("{name} {target}") {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the key was changed: the record states the image {name} with the target {target}"
+    )))
 }

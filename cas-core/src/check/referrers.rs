@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::images::load;
 use super::{Checker, Problem, Use};
 use crate::complete::is_of_document;
 use crate::content::Stat;
@@ -56,7 +55,7 @@ impl Checker<'_> {
 
     /// Returns the descriptor of a blob, or `None` if the store has neither its bytes nor a record.
     pub(super) async fn known(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        let record = load(self.store, digest).await?;
+        let record = self.store.blobs().load_sound(digest).await?;
         self.described(digest, record.as_ref()).await
     }
 
@@ -137,7 +136,7 @@ impl Checker<'_> {
         if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
             return Ok(None);
         }
-        let record = load(self.store, &stat.digest).await?;
+        let record = self.store.blobs().load_sound(&stat.digest).await?;
         if record.as_ref().is_some_and(|one| one.tombstone.is_some()) {
             return Ok(None);
         }

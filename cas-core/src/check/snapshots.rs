@@ -84,8 +84,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reads the files of a snapshot. Returns `None` if this check has judged them already, or if the
-    /// snapshot was removed meanwhile.
+    /// Reads the files of a snapshot. Returns `None` if this check has judged them already, or if
+    /// the snapshot was removed meanwhile.
     async fn read_snapshot(
         &self,
         chains: &mut Chains<'_>,
@@ -104,8 +104,8 @@ impl Checker<'_> {
         Ok(condition)
     }
 
-    /// Reports what is wrong with a snapshot, and repairs it if the check repairs. A snapshotter may
-    /// copy the files of the parent. So the ancestors are read and repaired first, even if this
+    /// Reports what is wrong with a snapshot, and repairs it if the check repairs. A snapshotter
+    /// may copy the files of the parent. So the ancestors are read and repaired first, even if this
     /// check does not read files otherwise.
     async fn heal_snapshot(
         &mut self,
@@ -127,7 +127,8 @@ impl Checker<'_> {
         self.heal_alone(chains, info, condition, is_on_sound).await
     }
 
-    /// As [`Self::heal_snapshot`], after the ancestors. `is_on_sound` states whether they are sound.
+    /// As [`Self::heal_snapshot`], after the ancestors. `is_on_sound` states whether they are
+    /// sound.
     async fn heal_alone(
         &mut self,
         chains: &mut Chains<'_>,

@@ -107,10 +107,11 @@ impl<'a> Available<'a> {
         Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }
 
-    /// Returns the children of a manifest that its record states as absent.
+    /// Returns the children of a manifest that its record states as absent, or none if the record
+    /// is damaged.
     async fn absent(&self, manifest: &Digest) -> Result<BTreeSet<Digest>> {
-        let record = self.store.blobs().load(manifest).await?;
-        Ok(record.map(|(record, _)| record.absent).unwrap_or_default())
+        let record = self.store.blobs().load_sound(manifest).await?;
+        Ok(record.map(|record| record.absent).unwrap_or_default())
     }
 
     async fn why_incomplete(&self, child: &Descriptor) -> Result<Option<&'static str>> {

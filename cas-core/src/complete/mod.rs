@@ -17,7 +17,7 @@ use crate::dispatch::{self, Handler, Next, dispatch};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::media_type::MediaType;
 use crate::records::blob::decode;
-use crate::records::{Batch, BlobRecord, Blobs, Expect, Notes, Table, each, retry};
+use crate::records::{Batch, Blobs, Expect, Notes, Table, each, retry};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -44,11 +44,12 @@ pub struct Completeness {
 /// count as missing. A snapshotter keeps the tars of such layers, or a pull discarded them. A
 /// configuration is never left out on purpose. If an index records a manifest as absent, no job has
 /// completed the manifest for this index. Then only layers whose tars are kept count as left out.
+/// If the record of a manifest is damaged, no layer counts as left out on purpose.
 ///
 /// # Errors
-/// `Corrupt` for a damaged document or record, or for a blob of another size than its descriptor
-/// states; `OutOfRange` for a document that is too large to be read, or if the image exceeds a
-/// bound of [`walk`](crate::dispatch::walk()); errors of the store.
+/// `Corrupt` for a damaged document, or for a blob of another size than its descriptor states;
+/// `OutOfRange` for a document that is too large to be read, or if the image exceeds a bound of
+/// [`walk`](crate::dispatch::walk()); errors of the store.
 pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
     let finder = Finder {
         store,
@@ -116,7 +117,7 @@ impl Finder<'_> {
             return Ok((Part::Leaf, Vec::new()));
         }
         let mut children = dispatch::children(&*self.store.content, descriptor).await?;
-        let record = self.record(descriptor).await?;
+        let record = self.store.blobs().load_sound(&descriptor.digest).await?;
         if descriptor.media_type.is_index() {
             let absent = record.map(|record| record.absent).unwrap_or_default();
             return Ok((Part::Index(Listed::new(&children, absent)), children));
@@ -130,17 +131,6 @@ impl Finder<'_> {
         }
         children.retain(|child| !child.media_type.is_non_distributable());
         Ok((Part::Manifest(Listed::new(&children, absent)), children))
-    }
-
-    /// Returns the record of a document. Returns `None` if there is none, or for an index whose
-    /// record does not parse, because an index can be judged without its record.
-    async fn record(&self, document: &Descriptor) -> Result<Option<BlobRecord>> {
-        match self.store.blobs().load(&document.digest).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt && document.media_type.is_index() => {
-                Ok(None)
-            }
-            found => Ok(found?.map(|(record, _)| record)),
-        }
     }
 }
 

@@ -9,7 +9,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::hashing::Hashing;
-use super::{BlobReader, ContentStore, Durability, Expected, Stat, VerifiedReader, Writer};
+use super::{
+    BlobReader, Committed, ContentStore, Durability, Expected, Stat, VerifiedReader, Version,
+    Writer,
+};
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest, DigestPrefix};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +26,8 @@ pub(crate) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Convenience methods of every [`ContentStore`].
 #[async_trait]
 pub trait ContentExt: ContentStore {
-    /// Stores `data` under its SHA-256 digest, without a record. Returns the digest.
+    /// Stores `data` under its SHA-256 digest, without a record. If the store already has the blob,
+    /// keeps it if its bytes are intact, and replaces it if they are damaged. Returns the digest.
     ///
     /// # Errors
     /// Errors of [`Writer::begin`] for the ingest whose key is the digest, such as `Busy` while
@@ -31,17 +35,16 @@ pub trait ContentExt: ContentStore {
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
-        if is_kept(self, &digest).await? {
+        let stored = stored(self, &digest).await?;
+        if stored == Stored::Intact {
             return Ok(digest);
         }
         let expected = Expected::exactly(digest, size);
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
         writer.rewind().await?;
         writer.write(data).await?;
-        writer
-            .commit(&Batch::new(), Durability::Full)
-            .await
-            .map(|committed| committed.digest)
+        let committed = commit(self, writer, stored).await?;
+        Ok(committed.digest)
     }
 
     /// Reads a blob and returns the digest of its bytes, or `None` if the blob is not in the store.
@@ -127,8 +130,9 @@ pub trait ContentExt: ContentStore {
     }
 
     /// Copies and verifies a blob from another store, without its record. If this store already has
-    /// the blob, keeps it if its bytes are intact, and replaces it if they are damaged. Returns the
-    /// size of the blob in bytes.
+    /// the blob, keeps it if its bytes are intact, and replaces it if they are damaged. A copy that
+    /// fails before the right bytes are complete removes nothing. Returns the size of the blob in
+    /// bytes.
     ///
     /// # Errors
     /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`, or
@@ -140,7 +144,8 @@ pub trait ContentExt: ContentStore {
                 .operation("copy")
                 .subject(digest)
         })?;
-        if is_kept(self, digest).await?
+        let stored = stored(self, digest).await?;
+        if stored == Stored::Intact
             && let Some(stat) = self.stat(digest).await?
         {
             return Ok(stat.size);
@@ -148,7 +153,7 @@ pub trait ContentExt: ContentStore {
         let expected = Expected::exactly(*digest, reader.size());
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
         writer.write_blob(&*reader).await?;
-        let committed = writer.commit(&Batch::new(), Durability::Full).await;
+        let committed = commit(self, writer, stored).await;
         if committed
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
@@ -182,25 +187,49 @@ pub trait ContentExt: ContentStore {
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
 
-/// Returns true if the store has the blob and its bytes are intact. The blob is then durable.
-/// Otherwise, returns false, and a damaged blob is removed, so that the right bytes can be stored.
+/// What a store has of a blob.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    Nothing,
+    Intact,
+    /// The version of the bytes, which are damaged.
+    Damaged(Version),
+}
+
+/// Returns what the store has of a blob. An intact blob is then durable.
 ///
 /// # Errors
 /// Errors of the store.
-pub(super) async fn is_kept(
+pub(super) async fn stored(
     content: &(impl ContentStore + ?Sized),
     digest: &Digest,
-) -> Result<bool> {
+) -> Result<Stored> {
     let Some(stat) = content.stat(digest).await? else {
-        return Ok(false);
+        return Ok(Stored::Nothing);
     };
     if content.is_intact(digest).await? {
         // The stored blob may have been published without a sync.
         content.flush().await?;
-        return Ok(true);
+        return Ok(Stored::Intact);
     }
-    content.remove_version(digest, stat.version).await?;
-    Ok(false)
+    Ok(Stored::Damaged(stat.version))
+}
+
+/// Publishes what `writer` has written, without a record. Damaged bytes in the store are removed
+/// only once the new bytes are complete and verified.
+///
+/// # Errors
+/// Errors of [`Writer::commit`] and of the store.
+pub(super) async fn commit(
+    content: &(impl ContentStore + ?Sized),
+    mut writer: Writer,
+    stored: Stored,
+) -> Result<Committed> {
+    if let Stored::Damaged(version) = stored {
+        let verified = writer.verify().await?;
+        content.remove_version(verified.digest(), version).await?;
+    }
+    writer.commit(&Batch::new(), Durability::Full).await
 }
 
 /// Deletes an ingest, unless a writer has it open, such as the writer of a job that waited for the

@@ -9,10 +9,9 @@ use std::task::{Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::ext::is_kept;
-use super::{Committed, ContentStore, Durability, Expected, OwnIngest, Writer};
+use super::ext::{Stored, commit, stored};
+use super::{Committed, ContentStore, Expected, OwnIngest, Writer};
 use crate::error::{Error, Result};
-use crate::records::Batch;
 
 /// Number of bytes that are read in one piece.
 const PIECE: usize = 256 << 10;
@@ -68,7 +67,8 @@ async fn store(
         writer.write(piece).await?;
     }
     let (digest, size) = (writer.digest().await?, writer.offset());
-    if is_kept(content, &digest).await? {
+    let stored = stored(content, &digest).await?;
+    if stored == Stored::Intact {
         let batch = false;
         let kept = Committed {
             digest,
@@ -77,6 +77,6 @@ async fn store(
         };
         return Ok((kept, false));
     }
-    let committed = writer.commit(&Batch::new(), Durability::Full).await?;
+    let committed = commit(content, writer, stored).await?;
     Ok((committed, true))
 }

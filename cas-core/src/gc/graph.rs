@@ -68,8 +68,8 @@ pub(super) struct Weight {
 pub(super) struct Graph {
     ids: HashMap<Resource, Id>,
     nodes: Vec<Resource>,
-    /// The weight of each resource, which is 0 bytes for anything but a blob.
-    weights: Vec<Weight>,
+    /// The weights of the blobs of which a record or a descriptor was found.
+    weights: Vec<Option<Weight>>,
     /// The references of each resource, with the least reach that follows them.
     edges: Vec<Vec<(Id, Reach)>>,
     pub(super) roots: Vec<Root>,
@@ -86,7 +86,7 @@ impl Graph {
         let id = self.nodes.len();
         self.ids.insert(resource.clone(), id);
         self.nodes.push(resource.clone());
-        self.weights.push(Weight::default());
+        self.weights.push(None);
         self.edges.push(Vec::new());
         id
     }
@@ -101,11 +101,17 @@ impl Graph {
     }
 
     pub(super) fn weigh(&mut self, id: Id, bytes: u64, is_layer: bool) {
-        self.weights[id] = Weight { bytes, is_layer };
+        self.weights[id] = Some(Weight { bytes, is_layer });
     }
 
+    /// Returns the weight of a resource, which is 0 bytes if it has none.
     pub(super) fn weight(&self, id: Id) -> Weight {
-        self.weights[id]
+        self.weights[id].unwrap_or_default()
+    }
+
+    /// Returns whether a record or a descriptor of a blob was found.
+    pub(super) fn is_weighed(&self, id: Id) -> bool {
+        self.weights[id].is_some()
     }
 
     pub(super) fn edges(&self, id: Id) -> &[(Id, Reach)] {

@@ -6,9 +6,9 @@
 //! 1. It reads the revision of every blob record and the list of snapshots.
 //! 2. Then it reads the leases, and then the gc roots that the image store lists: images, and
 //!    content without a name.
-//! 3. Then it reads the references in the records, and marks everything that leases, images,
-//!    content without a name, labels, claims of owners and young content reach. Young content was
-//!    stored without a lease less than a day ago.
+//! 3. Then it reads the references in the records, or in a document whose record does not list
+//!    them, and marks everything that leases, images, content without a name, labels, claims of
+//!    owners and young content reach. Young content was stored without a lease less than a day ago.
 //! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
@@ -36,9 +36,9 @@
 //!
 //! [`prune`] removes the names of the least recently used images, and then collects.
 //!
-//! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is forced,
-//! it fails if one of these keeps one of the blobs: an image, a lease, a label, the claim of an
-//! owner (except the owner that the store is opened for), or young content other than the blobs.
+//! [`remove`] removes the blobs that a user names, by the same steps. A removal that is not forced
+//! fails if a named blob is kept by an image, a lease, a label, the claim of an owner (except the
+//! owner that the store is opened for), or young content other than the named blobs.
 //!
 //! A collection does not remove bytes that have no record. Another program may have stored the
 //! bytes, or a job whose lease has expired may be about to write the record again.

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason};
 use crate::complete::is_of_document;
-use crate::content::{ContentExt, IngestStatus};
+use crate::content::{ContentExt, IngestStatus, Stat};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -52,6 +52,8 @@ pub(super) struct Scan {
     /// The documents whose children are in the graph. Other documents may have edges, too, because
     /// of their labels.
     listed: HashSet<Id>,
+    /// The blobs that may be documents, but whose records list no children.
+    bare: HashSet<Id>,
     pub(super) graph: Graph,
 }
 
@@ -73,6 +75,7 @@ pub(super) async fn scan(
         claims: HashMap::new(),
         foreign: HashSet::new(),
         listed: HashSet::new(),
+        bare: HashSet::new(),
         graph: Graph::default(),
     };
     scan.read_revisions(store).await?;
@@ -89,6 +92,7 @@ pub(super) async fn scan(
     scan.read_leases(&leases);
     scan.read_roots(store, roots, now, owner).await?;
     scan.graph.resolve_conditions(now);
+    scan.read_bare(store).await?;
     Ok(scan)
 }
 
@@ -145,6 +149,10 @@ impl Scan {
                 graph.refer(id, &Resource::Content(*child));
                 self.listed.insert(id);
             }
+            let media_type = blob.media_type.as_ref();
+            if blob.children.is_empty() && media_type.is_none_or(MediaType::is_document) {
+                self.bare.insert(id);
+            }
             graph.label(id, &blob.labels);
             for claimant in blob.owners.iter().filter(|one| Some(*one) != owner) {
                 let owner = claimant.clone();
@@ -191,7 +199,9 @@ impl Scan {
             if let Ok(digest) = ingest.key.parse() {
                 self.graph.refer(id, &Resource::Content(digest));
             }
-            let until = ingest.updated_at + UNLEASED_TTL;
+            // The time of a file can be so late that no day can be added to it.
+            let until = ingest.updated_at.checked_add(UNLEASED_TTL);
+            let until = until.unwrap_or(ingest.updated_at);
             if until > now {
                 self.graph.root(id, Reach::Full, Reason::Young { until });
             }
@@ -247,6 +257,8 @@ impl Scan {
     /// of a document lists a child that is not absent, the document is not read, and nothing below
     /// it is visited from there. A document without a record, which another program may have
     /// stored, is read.
+    ///
+    /// [`Scan::read_bare`] reads the documents below that have lost their records.
     async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {
@@ -268,6 +280,64 @@ impl Scan {
         }
         Ok(())
     }
+
+    /// Reads the documents that roots reach and whose children no record lists, and adds the
+    /// children to the graph. The record of such a document was lost or is being repaired, or a job
+    /// has pinned the document since and has made a record without children. The record of the
+    /// index above may still list the document.
+    async fn read_bare(&mut self, store: &Store) -> Result<()> {
+        let mut read = HashSet::new();
+        loop {
+            let found = self.reached_bare(&mut read);
+            if found.is_empty() {
+                return Ok(());
+            }
+            for (id, digest) in found {
+                let Some(stat) = store.content.stat(&digest).await? else {
+                    continue;
+                };
+                let listed = match recognised_children(store, &stat).await {
+                    // It was removed meanwhile.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    outcome => outcome?,
+                };
+                self.graph.weigh(id, stat.size, false);
+                for child in listed.into_iter().flatten() {
+                    self.graph.refer(id, &Resource::Content(child.digest));
+                }
+            }
+        }
+    }
+
+    /// Returns the reached blobs that may be documents and whose children are not known: blobs
+    /// without a record, and bare blobs that something refers to. Leaves out the blobs in `read`,
+    /// and adds the returned blobs to it.
+    fn reached_bare(&self, read: &mut HashSet<Id>) -> Vec<(Id, Digest)> {
+        let graph = &self.graph;
+        let mut is_referred = vec![false; graph.len()];
+        for (to, _) in (0..graph.len()).flat_map(|from| graph.edges(from)) {
+            is_referred[*to] = true;
+        }
+        let mut found = Vec::new();
+        for (id, is_referred) in is_referred.into_iter().enumerate() {
+            let Resource::Content(digest) = graph.node(id) else {
+                continue;
+            };
+            let is_bare = match graph.is_weighed(id) {
+                true => is_referred && self.bare.contains(&id),
+                false => !self.tombstoned.contains(digest),
+            };
+            if is_bare && !self.listed.contains(&id) && !read.contains(&id) {
+                found.push((id, *digest));
+            }
+        }
+        if !found.is_empty() {
+            let marks = graph.mark();
+            found.retain(|(id, _)| marks[*id].is_some());
+        }
+        read.extend(found.iter().map(|(id, _)| *id));
+        found
+    }
 }
 
 /// Returns the children of a document. Another program may have written a descriptor with a wrong
@@ -287,18 +357,30 @@ async fn children(store: &Store, descriptor: &Descriptor) -> Result<Vec<Descript
     let Some(stat) = store.content.stat(&descriptor.digest).await? else {
         return Ok(Vec::new());
     };
-    // A larger document cannot be read.
-    if stat.size <= limit::DOCUMENT_READ {
-        let stored = Descriptor::new(descriptor.media_type.clone(), stat.digest, stat.size);
-        let data = store.content.fetch(&stored).await?;
-        if let Some(media_type) = document_type(&data) {
-            let document = Document::parse(&media_type, &data)?;
-            return Ok(document.children().cloned().collect());
-        }
+    if let Some(listed) = recognised_children(store, &stat).await? {
+        return Ok(listed);
     }
     let what = "a collection cannot read a document, and keeps nothing that it lists";
     tracing::warn!(digest = %stat.digest, %error, "{what}");
     Ok(Vec::new())
+}
+
+/// Returns the children of a stored document whose type is not known. Returns `None` if the content
+/// is not a valid document, or is too large to be read.
+///
+/// # Errors
+/// As [`children`]; `NotFound` if the content was removed.
+async fn recognised_children(store: &Store, stat: &Stat) -> Result<Option<Vec<Descriptor>>> {
+    if stat.size > limit::DOCUMENT_READ {
+        return Ok(None);
+    }
+    let stored = Descriptor::new(MediaType::BYTES, stat.digest, stat.size);
+    let data = store.content.fetch(&stored).await?;
+    let Some(media_type) = document_type(&data) else {
+        return Ok(None);
+    };
+    let document = Document::parse(&media_type, &data)?;
+    Ok(Some(document.children().cloned().collect()))
 }
 
 /// Returns the leases that have not expired. A lease counts as expired only [`CLOCK_SKEW`] after

@@ -35,7 +35,7 @@ pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use ext::ImageStoreExt;
 pub use full_name::{FullName, familiar};
 pub use platforms::platforms;
-pub use records::RecordImages;
+pub use records::{RecordImages, decode_image, encode_image};
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for};
 pub use root::Root;
@@ -189,9 +189,9 @@ pub trait ImageStore: Send + Sync + 'static {
 
     /// Replaces fields of a stored image by those of `image`, which has the same name. `fieldpaths`
     /// selects the fields. If `fieldpaths` is empty, replaces the target and the labels. The valid
-    /// field paths are `target`, `labels`, `labels.<key>`, `annotations` and `annotations.<key>`.
-    /// The last two select annotations of the target. The name, its owner and `created_at` stay. A
-    /// label with an empty value is removed. Returns the image as stored.
+    /// field paths are `target`, `labels` and `labels.<key>`, and for annotations of the target,
+    /// `annotations` and `annotations.<key>`. The name, its owner and `created_at` stay. A label
+    /// with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; `InvalidArgument` if a field path is not valid, or if

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::fieldpath::{check_image, check_target, update_image};
@@ -62,7 +63,7 @@ impl RecordImages {
     async fn load(&self, name: &Reference) -> Result<Option<(Image, Revision)>> {
         let record = self.records.load(Table::Images, name.as_str()).await?;
         record
-            .map(|record| decode(&record).map(|image| (image, record.revision)))
+            .map(|record| decode_image(&record).map(|image| (image, record.revision)))
             .transpose()
     }
 
@@ -85,7 +86,7 @@ impl RecordImages {
     /// Writes an image if its record is in the state `expect`. `before` is the image in that state.
     async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
-        let value = codec::encode(image, "an image")?;
+        let value = encode_image(image)?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value);
         if let Some(targets) = &self.targets {
@@ -201,7 +202,7 @@ impl ImageStore for RecordImages {
         let filters = Filters::parse(filters)?;
         let mut images = Vec::new();
         each(&*self.records, Table::Images, "", |record| {
-            let image = decode(record)?;
+            let image = decode_image(record)?;
             if image.is_shown_to(self.owner.as_ref()) && filters.matches(&image) {
                 images.push(image);
             }
@@ -301,6 +302,19 @@ fn absent() -> Error {
     Error::not_found("no image with this name in the store; check the name")
 }
 
-fn decode(record: &Record) -> Result<Image> {
+/// Returns an image as the value of a record, with a checksum.
+///
+/// # Errors
+/// `Internal` if the image cannot be serialized.
+pub fn encode_image(image: &Image) -> Result<Bytes> {
+    codec::encode(image, "an image")
+}
+
+/// Returns the image in a record whose value [`encode_image`] has made. Records of earlier releases
+/// do not have a checksum.
+///
+/// # Errors
+/// `Corrupt` if the record does not have its checksum or does not parse.
+pub fn decode_image(record: &Record) -> Result<Image> {
     codec::decode(record, "read image record")
 }

@@ -9,7 +9,8 @@ impl LeaseGuard {
     /// Records the children of documents, in one batch if possible. A child is recorded as absent
     /// if it is in [`BlobRef::absent`], or if this job neither stored nor found it. A child that an
     /// earlier job recorded as stored stays recorded as stored. For each blob whose stored bytes
-    /// this job has verified, the same batch records the verified version of the bytes.
+    /// this job has verified, the same batch records the verified version of the bytes. A document
+    /// should be given only once: otherwise, each record is changed on its own.
     ///
     /// Call this once the documents and all children that are not absent are in the store and
     /// durable. A job that fails before this call changes no image. The first call for a store also
@@ -20,10 +21,16 @@ impl LeaseGuard {
     /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another
     /// writer; errors of the store.
     pub async fn record_children(&self, mut documents: Vec<BlobRef>) -> Result<()> {
+        let mut verified = self.verified();
         for document in &mut documents {
             self.leave_out_missing(document);
+            // A batch that changes a record twice would fail.
+            document.verified = verified.remove(&document.digest).or(document.verified);
         }
-        documents.extend(self.verified());
+        documents.extend(verified.into_iter().map(|(digest, version)| BlobRef {
+            verified: Some(version),
+            ..BlobRef::existing(digest)
+        }));
         self.pin_all(&documents).await?;
         correct_indexes(&self.store).await
     }

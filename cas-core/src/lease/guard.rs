@@ -290,13 +290,14 @@ impl LeaseGuard {
     /// Ends the lease. Returns the outcome of the job. If the outcome is a `Full` error, discards
     /// the ingests of the pinned blobs that are not stored, to free their space. If damaged bytes
     /// may have caused the error, the next job that has the right bytes hashes the stored bytes of
-    /// the pinned blobs, and replaces them if they are damaged.
+    /// the pinned blobs, and replaces them if they are damaged. Unless the error is `Corrupt`, this
+    /// holds only for the blobs that it names.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].
     pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
-        let failed = outcome.as_ref().err().map(|error| error.kind());
-        if failed == Some(ErrorKind::Full) {
+        let failed = outcome.as_ref().err();
+        if failed.is_some_and(|error| error.kind() == ErrorKind::Full) {
             self.discard_ingests().await;
         }
         self.distrust_after(failed).await;

@@ -47,7 +47,7 @@ impl ReadGuard {
 
     /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires. If
     /// damaged bytes may have caused the error of the job, the next job that has the right bytes
-    /// hashes the stored bytes of the pinned blobs, and replaces them if they are damaged.
+    /// replaces them, as after [`LeaseGuard::finish_with`].
     ///
     /// # Errors
     /// The error of the job if the job failed; otherwise as [`LeaseGuard::finish`], except `Denied`
@@ -55,7 +55,7 @@ impl ReadGuard {
     pub async fn finish_with<T>(self, outcome: Result<T>) -> Result<T> {
         let ended = match self.0 {
             Some(guard) => {
-                let failed = outcome.as_ref().err().map(|error| error.kind());
+                let failed = outcome.as_ref().err();
                 guard.distrust_after(failed).await;
                 if_writable(guard.finish().await).map(drop)
             }

@@ -1,14 +1,16 @@
 //! The blobs whose bytes a job has: which of them were verified, and which stored copies are
 //! damaged and must be replaced.
 
+use std::collections::BTreeMap;
+
 use super::guard::{Known, LeaseGuard};
 use super::intact::is_intact;
 use super::pin::{self, BlobRef, Pinned};
 use crate::blob::note_damaged;
 use crate::capability::Capability;
-use crate::content::{Stat, Writer};
+use crate::content::{Stat, Version, Writer};
 use crate::digest::Digest;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 impl LeaseGuard {
     /// Pins a blob whose bytes the caller has. The blob need not be stored yet. Returns whether its
@@ -71,18 +73,30 @@ impl LeaseGuard {
         known.is_some_and(|known| known.damaged == Some(stat.version))
     }
 
-    /// If a job has failed with an error that damaged bytes can cause, records that no pinned blob
-    /// is verified any more. Damage may have changed no time. The next job that has the right bytes
-    /// then hashes the stored bytes. `failed` is the kind of the error.
-    pub(super) async fn distrust_after(&self, failed: Option<ErrorKind>) {
-        // A damaged layer may look as if it were too large or of an unknown format.
-        use ErrorKind::{Corrupt, OutOfRange, Unsupported};
-        if !matches!(failed, Some(Corrupt | OutOfRange | Unsupported)) {
-            return;
-        }
-        let pinned: Vec<Digest> = self.lock().keys().copied().collect();
-        for digest in pinned {
+    /// If a job has failed with an error that damaged bytes can cause, records that the blobs which
+    /// may be damaged are not verified any more. Damage may have changed no time. The next job that
+    /// has the right bytes then hashes the stored bytes.
+    pub(super) async fn distrust_after(&self, failed: Option<&Error>) {
+        let suspects = failed.map(|error| self.suspects(error));
+        for digest in suspects.into_iter().flatten() {
             note_damaged(&self.store, &digest).await;
+        }
+    }
+
+    /// Returns the pinned blobs whose damage may have caused the error of a job: all of them if the
+    /// error is `Corrupt`, because an error about a layer may name only its image. A damaged layer
+    /// may also look as if it were too large or of an unknown format. Then the error must name it.
+    fn suspects(&self, error: &Error) -> Vec<Digest> {
+        use ErrorKind::{Corrupt, OutOfRange, Unsupported};
+        let pinned: Vec<Digest> = self.lock().keys().copied().collect();
+        match error.kind() {
+            Corrupt => pinned,
+            OutOfRange | Unsupported => {
+                let text = error.to_string();
+                let is_named = |digest: &Digest| text.contains(&digest.to_string());
+                pinned.into_iter().filter(is_named).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -123,15 +137,12 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Returns references that add the verified versions to the records of pinned blobs.
-    pub(super) fn verified(&self) -> Vec<BlobRef> {
+    /// Returns the verified versions of pinned blobs that their records do not state yet.
+    pub(super) fn verified(&self) -> BTreeMap<Digest, Version> {
         let pinned = self.lock();
-        let verified = pinned.iter().filter(|(_, known)| known.verified.is_some());
-        verified
-            .map(|(digest, known)| BlobRef {
-                verified: known.verified,
-                ..BlobRef::existing(*digest)
-            })
+        let pinned = pinned.iter();
+        pinned
+            .filter_map(|(digest, known)| Some((*digest, known.verified?)))
             .collect()
     }
 }

@@ -12,7 +12,7 @@ use super::retry::retry;
 use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, codec, each};
 use crate::content::Version;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
@@ -135,6 +135,18 @@ impl Blobs {
         record
             .map(|record| decode(&record).map(|blob| (blob, record.revision)))
             .transpose()
+    }
+
+    /// Returns the record of a blob, or `None` if there is none or it is damaged. A caller that
+    /// uses this function can judge the blob by its bytes alone.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub(crate) async fn load_sound(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        match self.load(digest).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+            found => Ok(found?.map(|(record, _)| record)),
+        }
     }
 
     /// Returns the blobs that `owner` claims, with their sizes, in the order of their digests.

@@ -237,8 +237,8 @@ impl Leases {
         extended.await.map(|_| ())
     }
 
-    /// Deletes a lease of `owner`, or a lease of any owner whose [`Lease::expiry`] is past. Returns
-    /// false if the lease had ended already.
+    /// Deletes a lease that belongs to `owner`, or that expired before `now` (see
+    /// [`Lease::expiry`]). Returns false if the lease had ended already.
     ///
     /// # Errors
     /// `FailedPrecondition` if the lease has another owner and did not expire before `now`;

@@ -41,7 +41,10 @@ pub(super) async fn record(guard: &LeaseGuard, carried: Carried) -> Result<()> {
     // The children are recorded only now, when all referrers have arrived. So `fsck` can tell that
     // a referrer without recorded children is left over from a job that failed, and was not lost.
     if !carried.documents.is_empty() {
-        let documents = blob_refs(carried.documents);
+        let mut documents = blob_refs(carried.documents);
+        // A document can be a referrer and also a part of another referrer.
+        let mut seen = HashSet::new();
+        documents.retain(|document| seen.insert(document.digest));
         guard.record_children(documents).await?;
     }
     // A referrer can itself be a subject. Its own referrers are recorded first, so that the

@@ -26,7 +26,8 @@ impl KvStore {
     /// contain pieces of blobs and ingests. Returns a finding if damage is found, or if the
     /// database is missing although `dir` had one before. Returns `None` if no damage is found, or
     /// if `dir` never had a database. Also returns `None` if opening the database fails with
-    /// `Denied`, `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these errors.
+    /// `Denied`, `FailedPrecondition` or `Internal`, because [`KvStore::open`] reports these
+    /// errors.
     ///
     /// A damaged database is repaired if `repair` is set and the directory can be written: all
     /// blobs and records that can be read are copied to a new database. Ingests are not copied. The

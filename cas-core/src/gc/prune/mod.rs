@@ -74,6 +74,11 @@ pub struct PrunedImage {
 /// name is removed, the name stays. If the pruning is interrupted, the next collection frees the
 /// content of the removed images.
 ///
+/// One use can be lost: the use by a job that writes no name because the name exists already, and
+/// that finds the name right before it is removed. The pruning then creates the name again, unless
+/// it is killed between the two steps, or the job ends and another collection removes the content
+/// between them.
+///
 /// Images that are mounted, leased or used by a job stay, and so do the names of other owners. If
 /// the store is not opened for an owner, only names without an owner are removed.
 ///
