@@ -60,7 +60,8 @@ pub(crate) fn found(path: &Path) -> Option<Metadata> {
 }
 
 /// Calls `look_up`, and returns its result. Calls it again if it fails because of a signal, or
-/// because what it finds on a network file system is stale, up to [`TRIES`] times in all.
+/// because what it finds on a network file system is stale, up to [`TRIES`] times in all. For all
+/// system calls, `cas-host` has such a function, but this crate may only use `cas-core`.
 fn undisturbed<T>(mut look_up: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     use ErrorKind::{Interrupted, StaleNetworkFileHandle};
     for _ in 1..TRIES {

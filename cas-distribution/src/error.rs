@@ -182,11 +182,7 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
         "lost the connection to"
     };
     let from = shown(url);
-    let proxy = address::proxy_of(url).filter(|_| !is_local(url));
-    let advice = advice.unwrap_or_else(|| match proxy {
-        Some(proxy) => format!("check the proxy {proxy}, the host and the network"),
-        None => "check the host and the network".to_owned(),
-    });
+    let advice = advice.unwrap_or_else(|| check_way_to(url));
     let message = format!("{what} {from}: {last}; {advice}");
     let error = Error::unavailable(message).source(error).backend(REGISTRY);
     match (distrusted, connecting) {
@@ -221,10 +217,19 @@ pub(crate) fn slow(url: &Url, arrived: u64, idle: Duration, least: u64) -> Failu
 /// Returns the failure of an answer of `url` whose body ended too early.
 pub(crate) fn ended_early(url: &Url) -> Failure {
     let message = format!(
-        "lost the connection to {}: the answer ended too early; check the host and the network",
-        shown(url)
+        "lost the connection to {}: the answer ended too early; {}",
+        shown(url),
+        check_way_to(url)
     );
     Failure::lost(Error::unavailable(message).backend(REGISTRY))
+}
+
+/// Returns the advice to check what is on the way to `url`.
+fn check_way_to(url: &Url) -> String {
+    match address::proxy_of(url).filter(|_| !is_local(url)) {
+        Some(proxy) => format!("check the proxy {proxy}, the host and the network"),
+        None => "check the host and the network".to_owned(),
+    }
 }
 
 fn in_seconds(time: Duration) -> String {

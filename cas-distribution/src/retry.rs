@@ -278,17 +278,17 @@ mod tests {
     #[tokio::test]
     async fn repetition_ends_at_its_deadline_and_progress_moves_it() {
         let timeouts = Timeouts::default()
-            .with_repeat(200 * MILLI)
-            .with_pause(4 * MILLI);
+            .with_repeat(2000 * MILLI)
+            .with_pause(40 * MILLI);
         let mut patience = Patience::new(&timeouts);
         let began = Instant::now();
         let mut attempts = 1;
         while patience.wait(passing(None)).await.is_ok() {
             attempts += 1;
         }
-        // The pauses are at most 4, 8, 16, 32, 64 and 128 ms.
+        // The pauses are at most 40, 80, 160, 320, 640 and 1280 ms.
         assert!((5..=9).contains(&attempts), "{attempts}");
-        assert!(began.elapsed() >= 72 * MILLI);
+        assert!(began.elapsed() >= 720 * MILLI);
         patience.renew();
         let began = Instant::now();
         assert!(patience.wait(passing(Some(50 * MILLI))).await.is_ok());

@@ -25,6 +25,13 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
              certificate; for the host of the registry, you may instead save the authority's \
              certificate as /etc/containers/certs.d/{host}/ca.crt"
         ),
+        // The authority has the right name, but another key.
+        CertificateError::BadSignature => {
+            "if you use --ca or a ca.crt, replace that file by the current certificate of the \
+             authority that issued the server's certificate; otherwise, ask the operator of the \
+             host to correct the certificate"
+                .into()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "ask the operator of the host to renew the certificate, and check the clock of this \
              machine"
@@ -87,6 +94,7 @@ mod tests {
             (CertificateError::Expired, "to renew the certificate"),
             (CertificateError::NotValidYet, "check the clock"),
             (CertificateError::NotValidForName, "use the host name"),
+            (CertificateError::BadSignature, "the current certificate"),
             (CertificateError::Revoked, "to correct the certificate"),
         ] {
             let error = rustls::Error::InvalidCertificate(wrong);

@@ -71,6 +71,7 @@ pub use new_file::NewFile;
 pub use owner_file::OwnerFile;
 pub use pace::Pace;
 pub use read::{digest_of, fill};
+pub use regular_file::read_file;
 pub use remove::{clear, remove_all};
 pub use reserve::Reserve;
 pub use resolve::{open_beneath, open_inside};

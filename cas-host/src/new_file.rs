@@ -94,9 +94,9 @@ fn create(dir: &Dir) -> Result<(File, String)> {
     }
 }
 
-/// Returns the space that the temporary files of killed processes take in a directory. Those are the
-/// temporary files that no process has locked. Removes these files if `remove` is set. A file that
-/// cannot be locked or removed stays, and is not counted.
+/// Returns the space that the temporary files of killed processes take in a directory. Those are
+/// the temporary files that no process has locked. Removes these files if `remove` is set. A file
+/// that cannot be locked or removed stays, and is not counted.
 pub(crate) fn leftovers(dir: &Dir, remove: bool) -> Usage {
     let prefix = format!(".{PURPOSE}-");
     let entries = calls::list(dir).unwrap_or_default();

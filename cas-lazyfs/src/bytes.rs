@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use cas_core::{Context, Error, Result};
+use cas_host::read_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Returns what the last process has written to the file `name` in the directory of a snapshot. If
 /// the file is missing or damaged, returns the default.
 pub(crate) fn read<T: DeserializeOwned + Default>(directory: &Path, name: &str) -> T {
-    let text = fs::read(directory.join(name)).unwrap_or_default();
+    let text = read_file(&directory.join(name)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 

@@ -7,7 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use cas_core::{Context, Digest, Error, Hasher, Result};
+use cas_core::{Context, Digest, Error, ErrorKind, Hasher, Result};
+use cas_host::erofs::open_file;
 use cas_host::{Pace, digest_of};
 use cas_layer::codec::Decoder;
 use cas_lazy::StoredTable;
@@ -27,8 +28,8 @@ const BUFFER: usize = 256 << 10;
 /// Errors of the file system.
 pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
     let path = directory.join(StoredTable::TAR_FILE);
-    match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match open_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         opened => opened.during("open", path.display()).map(Some),
     }
 }

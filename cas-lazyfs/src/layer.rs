@@ -1,7 +1,7 @@
 //! A layer that is read on demand: notes which of its pieces have arrived, and fetches the missing
 //! pieces.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -13,7 +13,7 @@ use std::sync::{Condvar, Mutex};
 use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
 use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::{Pace, TREE, sum_of_range};
+use cas_host::{Pace, TREE, read_file, sum_of_range};
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
@@ -60,7 +60,7 @@ impl Layer {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);
-            fs::read(&path).during("read", path.display())
+            read_file(&path).during("read", path.display())
         };
         let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
         let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
@@ -457,8 +457,8 @@ impl Layer {
 /// or directly after it, the two become one range, so that one request can fetch their pieces.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let bytes = match read_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(vec![table.before_landmark()]);
         }
         bytes => bytes.during("read", path.display())?,
@@ -492,4 +492,38 @@ fn sync_failed() -> Error {
         "the fetched bytes of the layer could not be written to the disk; free space, or check \
          the disk",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn no_thread_waits_at_a_pipe_in_the_place_of_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join(TREE);
+        std::fs::create_dir(&tree).unwrap();
+        let pipe = tree.join(StoredTable::FILE);
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let pipe = temp.path().join(StoredTable::READ_FILE);
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let directory = temp.path().to_owned();
+        thread::spawn(move || {
+            let opened = Layer::open(&directory).map(drop);
+            let listed = read::FilesRead::of_snapshot(&directory).map(drop);
+            let kinds = [opened, listed].map(|one| one.unwrap_err().kind());
+            sender.send((kinds, read::members(&directory))).unwrap();
+        });
+        let found = receiver.recv_timeout(Duration::from_secs(60));
+        let (kinds, members) = found.expect("no thread waits");
+        assert_eq!(kinds, [ErrorKind::Corrupt; 2]);
+        assert!(members.is_empty());
+    }
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Digest, Result};
-use cas_host::TREE;
+use cas_host::{TREE, read_file};
 use cas_lazy::StoredTable;
 
 use crate::bytes;
@@ -36,7 +35,7 @@ impl FilesRead {
     pub fn of_snapshot(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);
-            fs::read(&path).during("read", path.display())
+            read_file(&path).during("read", path.display())
         };
         let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
         let mut paths = Vec::new();

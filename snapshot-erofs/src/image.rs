@@ -191,13 +191,14 @@ pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
         }
         Condition::Damaged(what) => what,
     };
-    Err(changed(dirs, id, &what))
+    Err(changed(dirs, id, &what, "cas fsck --repair"))
 }
 
-/// Returns the error for a layer with a file that was changed after the commit.
-fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
+/// Returns the error for a layer with a file that was changed after the commit. `repair` is the
+/// command that finds the change and repairs the layer.
+fn changed(dirs: &SnapshotDirs, id: u64, what: &str, repair: &str) -> Error {
     Error::corrupt(format!(
-        "a layer was changed after its commit ({what}); run `cas fsck --read-data --repair`"
+        "a layer was changed after its commit ({what}); run `{repair}`"
     ))
     .subject(dirs.path(id).display())
 }
@@ -221,7 +222,8 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
                 "{LAYER_TAR} has another length or modification time than when the EROFS image \
                  was made"
             );
-            return Err(changed(dirs, *id, &what));
+            // Without the manifest, only the bytes show the change.
+            return Err(changed(dirs, *id, &what, "cas fsck --read-data --repair"));
         }
     }
     let directory = chain.first().map(|top| dirs.path(*top));

@@ -12,7 +12,7 @@ use cas_core::snapshot::{Condition, Depth, OnDemandBytes};
 use cas_core::{Context, Error, ErrorKind, Result};
 use cas_erofs::Layers;
 use cas_host::calls::undisturbed;
-use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs, sum_of_range};
+use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs, read_file, sum_of_range};
 use cas_lazy::{LazyLayer, StoredTable};
 
 /// The name of the directory in which a process serves one data file for each layer that is read on
@@ -141,7 +141,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
         return Ok(Condition::Sound);
     };
     let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
-    let stored = read(&description).during("read", description.display())?;
+    let stored = read_file(&description).during("read", description.display())?;
     let expected = StoredTable::from_bytes(&stored)?.diff_id;
     let file = erofs::open_file(&path).during("open", path.display())?;
     let mut pace = Pace::new(per_second);
@@ -167,7 +167,7 @@ pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandByt
         return Ok(None);
     }
     let path = dirs.path(id).join(StoredTable::BYTES_FILE);
-    let text = match read(&path) {
+    let text = match read_file(&path) {
         // Nothing has read the layer yet, or a power failure has lost the numbers.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let total = table(&tree)?.length();
@@ -272,16 +272,9 @@ pub(crate) fn add(dirs: &SnapshotDirs, id: u64, layers: &mut Layers) -> Result<V
 fn table(tree: &Path) -> Result<LazyLayer> {
     let read = |name: &str| {
         let path = tree.join(name);
-        read(&path).during("read", path.display())
+        read_file(&path).during("read", path.display())
     };
     StoredTable::from_bytes(&read(StoredTable::FILE)?)?.read(&read(StoredTable::TABLE_FILE)?)
-}
-
-/// Reads a file. Does not wait at a pipe, and does not follow a symbolic link.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    erofs::open_file(path)?.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

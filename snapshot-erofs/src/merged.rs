@@ -7,14 +7,14 @@
 //! ```
 //! The metadata is copied into the root, because it is small, and is read at every mount.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use cas_core::error::malformed;
 use cas_core::snapshot::chain_ids;
 use cas_core::{Context, Digest, Error, ErrorKind, Result, limit};
-use cas_host::calls::undisturbed;
+use cas_host::calls::{proc_path, undisturbed};
 use cas_host::{NewFile, Pace, calls, copy_data, digest_of, erofs};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,8 @@ pub fn write_ready_layers(
     })
 }
 
-/// Writes a file, unless it is there already.
+/// Writes a file, unless it is there already. The written bytes are compared with the digest before
+/// the file has its name, because other programs may use it from then on.
 ///
 /// # Errors
 /// `Corrupt` if the written bytes do not have the digest; errors of the file system.
@@ -135,14 +136,13 @@ fn write(path: &Path, digest: &Digest, fill: impl FnOnce(&File) -> io::Result<()
         }
         let new = NewFile::begin(path)?;
         fill(new.file())?;
-        new.publish()?;
-        if has(path, digest)? {
-            return Ok(());
+        let file = undisturbed(|| File::open(proc_path(new.file())))?;
+        if digest_of(&file, digest.algorithm(), &mut Pace::new(None))? != *digest {
+            return Err(Error::corrupt(
+                "the written file does not have its digest; check the disk, and repeat the command",
+            ));
         }
-        undisturbed(|| fs::remove_file(path))?;
-        Err(Error::corrupt(
-            "the written file does not have its digest; check the disk, and repeat the command",
-        ))
+        new.publish()
     };
     written().during("write", path.display())
 }

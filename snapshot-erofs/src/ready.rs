@@ -35,13 +35,13 @@ struct Reference {
     path: PathBuf,
     /// The digest of the file.
     diff_id: Digest,
-    seen: Seen,
+    seen: Attributes,
 }
 
 /// The attributes of a file when its bytes were verified. A write changes at least one of them, and
 /// so does another file in the place of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
+struct Attributes {
     /// Length in bytes.
     length: u64,
     /// Time of the last change of its bytes: seconds and nanoseconds since 1970.
@@ -51,9 +51,9 @@ struct Seen {
     inode: u64,
 }
 
-impl Seen {
+impl Attributes {
     fn of(found: &Metadata) -> Self {
-        Seen {
+        Attributes {
             length: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
@@ -68,7 +68,7 @@ impl Reference {
     fn problem(&self) -> Option<String> {
         let path = self.path.display();
         match undisturbed(|| fs::symlink_metadata(&self.path)) {
-            Ok(found) if found.is_file() && Seen::of(&found) == self.seen => None,
+            Ok(found) if found.is_file() && Attributes::of(&found) == self.seen => None,
             Ok(_) => Some(format!(
                 "the ready layer {path} was changed after it was verified"
             )),
@@ -145,7 +145,7 @@ pub(crate) fn place(directory: &Path, diff_id: &Digest) -> PathBuf {
 /// meanwhile; errors of the file system.
 fn verified(path: &Path, diff_id: &Digest) -> Result<(Reference, bool)> {
     let file = erofs::open_file(path)?;
-    let seen = Seen::of(&undisturbed(|| file.metadata())?);
+    let seen = Attributes::of(&undisturbed(|| file.metadata())?);
     let found = digest_of(&file, diff_id.algorithm(), &mut Pace::new(None))?;
     if found != *diff_id {
         return Err(Error::corrupt(format!(
@@ -157,7 +157,7 @@ fn verified(path: &Path, diff_id: &Digest) -> Result<(Reference, bool)> {
         diff_id: *diff_id,
         seen,
     };
-    if Seen::of(&undisturbed(|| file.metadata())?) != reference.seen {
+    if Attributes::of(&undisturbed(|| file.metadata())?) != reference.seen {
         return Err(Error::corrupt("it was changed while it was read"));
     }
     let (offset, magic) = MAGIC;

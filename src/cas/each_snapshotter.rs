@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cas_core::snapshot::Info;
 use cas_core::sync::lock;
 use cas_core::{Result, Snapshotter};
 
@@ -18,13 +19,14 @@ impl Cas {
     ///
     /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters. [`Cas::unmount`]
     /// finds the mounts of all of them, and [`Cas::unmount_root_dir`] and [`Cas::remove_root_dir`]
-    /// find their root directories. If a snapshotter cannot be opened, it is left out, and the
-    /// first call for this handle logs a warning. If the registry of this handle does not have a
-    /// snapshotter, it is left out without a warning.
+    /// find their root directories. A snapshotter that cannot be opened is left out, and the first
+    /// call for this handle logs a warning. A snapshotter that is not in the
+    /// [`Registry`](crate::Registry) of this handle is left out without a warning.
     ///
-    /// Each other snapshotter is opened without options, except the root's own, because `cas.toml`
-    /// records the options of no other. So an image whose layers are EROFS images can be unmounted
-    /// only with `erofs://?native=true`, chosen for the root or for the handle.
+    /// The root's own snapshotter is opened with the options in `cas.toml`. Each other snapshotter
+    /// is opened without options, because `cas.toml` does not record its options. So an image whose
+    /// layers are EROFS images can be unmounted only if the root or this handle has the snapshotter
+    /// `erofs://?native=true`.
     ///
     /// # Errors
     /// `FailedPrecondition` if the handle is closed.
@@ -68,19 +70,37 @@ impl Cas {
     /// the others that [`Cas::with_each_snapshotter`] finds. Returns `None` if none has it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if this handle has no snapshotter; errors of the snapshotters.
+    /// `FailedPrecondition` if this handle has no snapshotter; errors of its snapshotter.
     pub(super) async fn snapshotter_of(&self, key: &str) -> Result<Option<Arc<dyn Snapshotter>>> {
         let own = self.snapshotter()?;
         if own.stat(key).await?.is_some() {
             return Ok(Some(Arc::clone(own)));
         }
+        let others = self.others_with(key).await?;
+        Ok(others.into_iter().next().map(|(other, _)| other))
+    }
+
+    /// Returns the snapshots `key` of the other snapshotters that [`Cas::with_each_snapshotter`]
+    /// finds, each with its snapshotter. A snapshotter that cannot look up the snapshot, for
+    /// example because its record is damaged, is left out with a warning, so that it does not make
+    /// a job of this handle fail.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if this handle has no snapshotter.
+    pub(super) async fn others_with(&self, key: &str) -> Result<Vec<(Arc<dyn Snapshotter>, Info)>> {
+        let mut found = Vec::new();
         for other in self.with_each_snapshotter().await?.iter().skip(1) {
             let other = other.snapshotter()?;
-            if other.stat(key).await?.is_some() {
-                return Ok(Some(Arc::clone(other)));
+            match other.stat(key).await {
+                Ok(info) => found.extend(info.map(|info| (Arc::clone(other), info))),
+                Err(error) => tracing::warn!(
+                    "cannot look up the snapshot {key} in the snapshotter {}: {error}; the \
+                     snapshot is left out; run `cas fsck --repair`",
+                    other.name()
+                ),
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Returns the snapshotter if the store is the root's own. Otherwise returns `None`, because

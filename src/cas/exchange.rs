@@ -30,7 +30,7 @@ pub struct ImportOptions {
     pub platforms: Platforms,
     /// Whether the images are also unpacked into snapshots, as by [`Cas::snapshot`]. If all
     /// platforms are imported, only the platform of this machine is unpacked. A root that keeps
-    /// layers only as tars always unpacks.
+    /// layers only as tars always unpacks images, and stores artifacts as other roots do.
     pub unpack: bool,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,

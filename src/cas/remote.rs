@@ -10,7 +10,7 @@ use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
 use cas_distribution::{Hosts, Mirrors, Options, Timeouts, Verified, Verifier, verify};
 use cas_layer::Naming;
-use cas_layer::unpack::{LayerTables, StreamingUnpacker};
+use cas_layer::unpack::{LayerTables, StreamingUnpacker, is_artifact};
 
 use super::arguments::{ImageRef, RegistryRef};
 #[cfg(feature = "on-demand")]
@@ -138,7 +138,7 @@ impl Cas {
     }
 
     /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each
-    /// image.
+    /// image, and stores artifacts as other roots do.
     fn unpacks(&self, options: &PullOptions) -> bool {
         options.unpack || self.only_tars
     }
@@ -272,6 +272,10 @@ impl Cas {
         }
         let platforms = self.to_unpack(&options.platforms.clone().narrowed());
         let manifest = self.manifest_of(&image, &platforms).await?;
+        if self.only_tars && is_artifact(&self.store, &manifest).await? {
+            let snapshot = None;
+            return Ok(StoredImage { image, snapshot });
+        }
         let snapshot = self.to_snapshots(&manifest, &options.progress).await?;
         self.drop_blobs(&image.target, &platforms, &options.progress)
             .await?;

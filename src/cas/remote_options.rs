@@ -37,7 +37,7 @@ pub struct PullOptions {
     /// Whether the image is unpacked while it arrives, into the same snapshots that
     /// [`Cas::snapshot`](super::Cas::snapshot) makes. If all platforms are pulled, only the
     /// platform of this machine is unpacked, after the pull. If the root keeps layers only as tars,
-    /// the image is always unpacked.
+    /// the image is always unpacked, unless it is an artifact, which is stored as in other roots.
     pub unpack: bool,
     /// Whether layers with a table of contents are read on demand instead of fetched: eStargz
     /// layers, zstd:chunked layers, and layers with a SOCI zTOC. The other layers are fetched and

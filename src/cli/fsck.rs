@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cas::check::{Finding, ReadData, Report, parse_rate};
 use cas::{Cas, Digest, FsckOptions, Result};
+use cas_host::calls::is_file;
 use clap::Args;
 
 use super::Context;
@@ -72,9 +73,13 @@ impl Fsck {
         options.plain_http = self.plain_http;
         options.auth_file = self.authfile;
         options.progress = Arc::clone(&context.progress);
-        let mut report = Cas::fsck(context.root()?, options).await?;
-        // A root that is too damaged to be opened is checked again after its repair.
-        if let Ok(cas) = context.cas().await {
+        let root = context.root()?;
+        let mut report = Cas::fsck(&root, options).await?;
+        // A root that is too damaged to be opened is checked again after its repair. Opening a root
+        // that has lost its cas.toml would make the file again, which only a repair may do.
+        if is_file(&root.join("cas.toml"))
+            && let Ok(cas) = context.cas().await
+        {
             match sweep(&cas, !self.repair, &*context.progress).await {
                 // The damage that was found before may be in the directory of the runs.
                 Err(_) if !report.is_sound() => {}
@@ -85,7 +90,7 @@ impl Fsck {
                 }
             }
         }
-        print(context, &report)?;
+        print(context, &report, self.repair)?;
         Ok(match report.is_sound() {
             true => ExitCode::SUCCESS,
             false => ExitCode::from(DAMAGED),
@@ -93,7 +98,7 @@ impl Fsck {
     }
 }
 
-fn print(context: &Context, report: &Report) -> Result<()> {
+fn print(context: &Context, report: &Report, repair: bool) -> Result<()> {
     let out = &context.out;
     for finding in &report.findings {
         out.item(finding, || {
@@ -114,6 +119,16 @@ fn print(context: &Context, report: &Report) -> Result<()> {
              continues after these bytes",
             size(*bytes)
         ))?;
+    }
+    if report.unrecorded > 0 {
+        let blobs = count(report.unrecorded, "blob");
+        out.say(match repair {
+            true => format!("recorded: {blobs} that another program has stored"),
+            false => format!(
+                "not recorded: {blobs} that another program has stored; this is not damage, but \
+                 without a record, no collection removes a blob; a repair makes the records"
+            ),
+        })?;
     }
     let left = report.findings.iter().filter(|one| !one.repaired).count();
     let repaired = report.findings.len() - left;

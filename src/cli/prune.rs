@@ -44,8 +44,8 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     let mut said = format!("{done} {images}: {} {freed} now", size(pruned.freed));
     if pruned.later > 0 {
         said += &format!(
-            "; another {} becomes free later, because this content was stored less than a day ago \
-             or a lease keeps it",
+            "; a later collection frees another {}, which was stored less than a day ago or is \
+             kept by a lease",
             size(pruned.later)
         );
     }

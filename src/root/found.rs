@@ -1,32 +1,101 @@
-//! The engines of a root that has lost its `cas.toml`.
+//! The engines of a root that has lost its `cas.toml`, and the repair of such a root.
 
+use std::io;
 use std::path::Path;
 
+use cas_core::check::{Finding, Problem};
+use cas_core::layout::OCI_LAYOUT;
 use cas_core::{Error, ErrorKind, Location, Opener, Registry, Result, SnapshotterOpener, pool};
+use cas_host::Dir;
+use cas_host::calls::undisturbed;
 
 use super::engines::Engines;
-use super::made;
+use super::{Root, file, made, refuse_foreign};
 
 /// The directory of a store in a root.
 const STORE: &str = "store";
+/// Names in the directory of a store, by the scheme of its engine. The engine is recognized by
+/// these names, because an engine that opens a directory may write to it.
+const NAMES: [(&str, &[&str]); 4] = [
+    ("fs", &[".cas", OCI_LAYOUT]),
+    ("redb", &["cas.redb", "cas.redb.head"]),
+    ("rocksdb", &["db", "db.head"]),
+    ("dir", &["format", "records"]),
+];
 
-/// Returns the engines of the root `root`, which has no `cas.toml`. The store is the one whose
-/// engine takes the directory `store` for its own, and the snapshotter is one that has files. If
-/// there are no files, returns the engines of a new root.
+/// Returns a finding if the root `root` has lost its `cas.toml`. A repair makes the file again.
+/// Returns `None` if the file is there, or if something else is in its place.
+///
+/// # Errors
+/// `NotFound` if the directory is not a root; `Corrupt` if the file is lost and the root has stores
+/// in other directories than `store`; errors of [`Root::open`].
+pub(crate) fn examine(root: &Path, registry: &Registry, repair: bool) -> Result<Option<Finding>> {
+    let place = root.join(file::NAME);
+    let found = undisturbed(|| place.symlink_metadata());
+    if !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    if !is_root(root, registry) {
+        let why = "not a root: cas.toml is missing; choose the directory of a root";
+        return Err(Error::not_found(why));
+    }
+    refuse_other_stores(root)?;
+    let outcome = match repair {
+        true => {
+            Root::open(root, registry)?;
+            "it was made again with the store and the snapshotter of the root"
+        }
+        false => "a repair makes it again with the store and the snapshotter of the root",
+    };
+    Ok(Some(Finding {
+        problem: Problem::StoreDamaged,
+        subject: place.display().to_string(),
+        detail: format!(
+            "the file is missing; {outcome}, but without other settings; restore the file from a \
+             copy if it had others"
+        ),
+        repaired: repair,
+    }))
+}
+
+/// Returns whether a directory without `cas.toml` is a root: it has files of a store or of a
+/// snapshotter, and nothing that no root has.
+fn is_root(root: &Path, registry: &Registry) -> bool {
+    let snapshotters = registry.snapshotters().map(SnapshotterOpener::scheme);
+    let places = snapshotters.map(|scheme| root.join("snapshots").join(scheme));
+    let mut places = places.chain([root.join(STORE)]);
+    let has_files = places.any(|place| !made::has_no_files(&place)) || !made::read(root).is_empty();
+    let dir = Dir::open(root).map_err(Error::from);
+    has_files && dir.and_then(|dir| refuse_foreign(&dir)).is_ok()
+}
+
+/// Refuses a root without `cas.toml` that has stores in other directories than `store`, because
+/// only the file had their names and options.
+///
+/// # Errors
+/// `Corrupt` if the root has such a store.
+fn refuse_other_stores(root: &Path) -> Result<()> {
+    let is_lost = |name: &String| name != STORE && !made::has_no_files(&root.join(name));
+    let Some(store) = made::read(root).into_iter().find(is_lost) else {
+        return Ok(());
+    };
+    Err(Error::corrupt(format!(
+        "cas.toml is missing, but this root has a store in {}; restore cas.toml from a copy, or \
+         run `cas init` with the store and the snapshotter of this root",
+        root.join(store).display()
+    ))
+    .operation("open root")
+    .subject(root.display()))
+}
+
+/// Returns the engines of the root `root`, which has no `cas.toml`: the engine of the store in the
+/// directory `store`, and a snapshotter that has files. If there are no files, returns the engines
+/// of a new root.
 ///
 /// # Errors
 /// `Corrupt` if the root has stores in other directories.
 pub(super) fn engines(root: &Path, registry: &Registry) -> Result<Engines> {
-    let is_lost = |name: &String| name != STORE && !made::has_no_files(&root.join(name));
-    if let Some(store) = made::read(root).into_iter().find(is_lost) {
-        return Err(Error::corrupt(format!(
-            "cas.toml is missing, but this root has a store in {}; restore cas.toml from a copy, \
-             or run `cas init` with the store and the snapshotter of this root",
-            root.join(store).display()
-        ))
-        .operation("open root")
-        .subject(root.display()));
-    }
+    refuse_other_stores(root)?;
     let mut engines = Engines::for_registry(registry);
     let place = root.join(STORE);
     if !made::has_no_files(&place) {
@@ -50,10 +119,15 @@ pub(super) fn engines(root: &Path, registry: &Registry) -> Result<Engines> {
     Ok(engines)
 }
 
-/// Returns whether the engine `scheme` takes the directory `place` for a store of its own, which
-/// may be damaged or in use. Every engine refuses a directory of another one unchanged.
+/// Returns whether the directory `place` is a store of the engine `scheme`, which may be damaged or
+/// in use. If the names in such a store are not known, the engine opens the store. Every engine
+/// refuses a directory of another one unchanged.
 fn is_store_of(scheme: &str, place: &Path, registry: &Registry) -> bool {
     use ErrorKind::{Busy, Corrupt, Denied, Full};
+    if let Some((_, names)) = NAMES.iter().find(|(known, _)| *known == scheme) {
+        let exists = |name: &str| undisturbed(|| place.join(name).symlink_metadata()).is_ok();
+        return names.iter().any(|name| exists(name));
+    }
     let Ok(location) = Location::of_path(scheme, place) else {
         return false;
     };

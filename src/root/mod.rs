@@ -42,6 +42,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 pub use self::engines::{Engines, Table};
+pub(crate) use self::found::examine as examine_settings;
 pub use self::keep::Keep;
 pub use self::lazy::LazyTable;
 #[cfg(feature = "registry")]

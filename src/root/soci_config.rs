@@ -75,7 +75,7 @@ impl PullModes {
 /// Adds the names of settings that differ from their defaults. For most settings, SOCI takes zero,
 /// `false` and empty values as the default.
 fn add_set(set: &mut Vec<String>, name: String, value: &Value) {
-    let is_default = match value {
+    let is_empty = match value {
         Value::Table(table) => {
             for (key, value) in table {
                 add_set(set, format!("{name}.{key}"), value);
@@ -88,7 +88,12 @@ fn add_set(set: &mut Vec<String>, name: String, value: &Value) {
         Value::Array(items) => items.is_empty(),
         _ => false,
     };
-    if !is_default && !DEFAULTS.contains(&(&name, &value.to_string())) {
+    let is_default = match DEFAULTS.iter().find(|(key, _)| *key == name) {
+        // An empty text means the default, but `false` is another choice than `true`.
+        Some((_, default)) => value.to_string() == *default || is_empty && !value.is_bool(),
+        None => is_empty,
+    };
+    if !is_default {
         set.push(name);
     }
 }
@@ -125,7 +130,8 @@ mod tests {
             "the setting resolver.host has no effect here; write a table [registries.\"HOST\"] in \
              cas.toml for each host",
             "cas does not have these settings, so they have no effect: \
-             background_fetch.max_queue_size, blob.max_retries, max_concurrency, root",
+             background_fetch.max_queue_size, blob.max_retries, directory_cache.direct, \
+             max_concurrency, root",
         ];
         assert_eq!(found, expected);
     }

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cas::GcOptions;
+use cas::backend::pool;
 use cas::blocking::Cas;
 use cas::lease::UNLEASED_TTL;
+use cas::records::{Batch, Expect, Records, Table};
+use cas_records_sqlite::SqliteRecords;
 
 use crate::common::{can, cas, fails, mounting_snapshotters, ok, small_archive, text};
 use crate::{json, lines};
@@ -266,4 +269,31 @@ fn a_snapshotter_that_cannot_be_opened_is_left_out_with_one_warning() {
             .count();
         assert_eq!(warnings, 1, "{command}: {stderr}");
     }
+}
+
+/// The record of a snapshot of another snapshotter is damaged, and the mount would have this key.
+#[test]
+fn a_mount_does_not_fail_because_of_a_snapshotter_that_it_does_not_use() {
+    if !can(&["mount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, mount) = mounted_with(&["--snapshotter", "overlay"], scratch.path());
+    ok(cas(&root).arg("umount").arg(&mount));
+    let place = mount.canonicalize().unwrap();
+    let key = format!("overlay/mounted {}", place.display());
+    let mut batch = Batch::new();
+    let damaged = b"{".to_vec();
+    batch.put(Table::Snapshots, key, Expect::Any, damaged.into());
+    let records = SqliteRecords::open(&root.join("local/records.db")).unwrap();
+    pool::wait(records.commit(&batch)).unwrap();
+    drop(records);
+    let mut command = cas(&root);
+    let out = command.args(["mount", "app:1"]).arg(&mount).output();
+    let out = out.unwrap();
+    let said = text(&out.stderr);
+    assert!(out.status.success() && said.contains("overlay"), "{said}");
+    assert!(std::fs::read_dir(mount.join("app")).unwrap().count() > 0);
+    ok(cas(&root).arg("umount").arg(&mount));
+    assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0);
 }

@@ -362,3 +362,58 @@ fn a_root_that_has_lost_its_settings_keeps_its_engines() {
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{store}");
     }
 }
+
+/// A check reports the loss and changes nothing.
+#[test]
+fn lost_settings_are_named_and_made_again() {
+    for store in crate::common::ENGINES {
+        let scene = Scene::new(store);
+        let settings = scene.root.join("cas.toml");
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::remove_file(&settings).unwrap();
+        for arguments in [&[][..], &["--read-data"]] {
+            let (code, found) = scene.fsck(arguments);
+            let is_named = has(&found, "store-damaged", "/cas.toml");
+            assert!(is_named && found.len() == 1, "{store}: {found:#?}");
+            assert_eq!(code, 4, "{store}");
+            assert!(!settings.exists(), "{store}");
+        }
+        let (code, repaired) = scene.fsck(&["--repair"]);
+        assert_eq!((code, repaired.len()), (0, 1), "{store}: {repaired:#?}");
+        let said = repaired[0]["detail"].as_str().unwrap();
+        assert!(said.contains("without other settings"), "{said}");
+        assert_eq!(fs::read_to_string(&settings).unwrap(), text, "{store}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{store}");
+        scene.works();
+    }
+}
+
+#[test]
+fn a_directory_of_another_program_is_not_taken_for_a_root_without_settings() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::create_dir(scratch.path().join("store")).unwrap();
+    fs::write(scratch.path().join("store/file"), "theirs").unwrap();
+    fs::write(scratch.path().join("other"), "theirs").unwrap();
+    for arguments in [&["fsck"][..], &["fsck", "--repair"]] {
+        let said = fails(cas(scratch.path()).args(arguments), 3);
+        assert!(said.contains("not a root"), "{said}");
+    }
+    assert!(!scratch.path().join("cas.toml").exists());
+}
+
+/// The rest of the store is lost, so it could be a store of files or a store in a directory.
+#[test]
+fn the_engine_of_a_store_is_looked_for_without_a_change() {
+    let scene = Scene::new("fs");
+    let store = scene.root.join("store");
+    fs::remove_file(scene.root.join("cas.toml")).unwrap();
+    fs::remove_dir_all(store.join(".cas")).unwrap();
+    for lost in ["oci-layout", "index.json"] {
+        fs::remove_file(store.join(lost)).unwrap();
+    }
+    let out = cas(&scene.root).arg("images").output().unwrap();
+    assert!(!out.status.success());
+    let left = fs::read_dir(&store).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["blobs"]);
+}

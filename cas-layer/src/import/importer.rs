@@ -274,9 +274,9 @@ impl<'a> BlobImporter<'a> {
         self.guard.finish_kept().await
     }
 
-    /// Names images, whose blobs must be durable, and ends the lease. Then removes ingests and blobs
-    /// that this import created: those blobs that are not in `planned`, or all if the images could
-    /// not be named. Blobs to which something refers stay. Returns the named images.
+    /// Names images, whose blobs must be durable, and ends the lease. Then removes ingests and
+    /// blobs that this import created: those blobs that are not in `planned`, or all if the images
+    /// could not be named. Blobs to which something refers stay. Returns the named images.
     pub(super) async fn finish(
         self,
         named: BTreeMap<Reference, Descriptor>,

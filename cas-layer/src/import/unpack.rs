@@ -12,7 +12,7 @@ use cas_core::{Descriptor, Digest, Result, image};
 
 use super::importer::{BlobImporter, in_parallel};
 use super::item::Item;
-use crate::unpack::{StreamingUnpacker, Target, to_snapshots};
+use crate::unpack::{StreamingUnpacker, Target, is_artifact, to_snapshots};
 
 /// The chain IDs of unpacked images, by the digests of their targets.
 pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
@@ -34,7 +34,7 @@ pub(super) struct Unpack<'a> {
 impl Unpack<'_> {
     /// Stores the blobs of `items`, and unpacks the images, whose documents are in the store. If
     /// there is one image and the snapshotter keeps the only copy of layers, a layer that it has is
-    /// not stored.
+    /// not stored. A snapshotter that keeps the only copy of layers does not get artifacts.
     ///
     /// # Errors
     /// `NotFound` for an image that has nothing for the platform; errors of the import and of
@@ -78,6 +78,9 @@ impl Unpack<'_> {
         }
         for (image, resolved) in manifests {
             let manifest = resolved.manifest;
+            if self.target.only_tars && is_artifact(importer.store, &manifest).await? {
+                continue;
+            }
             let unpacked = to_snapshots(importer.store, self.target, &manifest, self.progress);
             chain_ids.insert(image.digest, unpacked.await?);
         }

@@ -14,7 +14,7 @@ use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter,
 
 use super::{Layer, damaged, layers, packing};
 use crate::codec::Compression;
-use crate::unpack::Blob;
+use crate::unpack::{Blob, is_artifact};
 
 /// A manifest keeps a snapshot by a label of the snapshot. This is the number of digits of the
 /// manifest's digest in the key of this label.
@@ -28,13 +28,14 @@ const SHORT: usize = 16;
 /// - The tar is damaged, or cannot be compared with the diff ID. The progress receives a warning.
 /// - The media type of the layer is non-distributable.
 ///
-/// Does nothing if the blobs of all layers were removed before. Does nothing either if another
-/// program stored the manifest `own`, so that the store has no record that lists its children.
+/// Does nothing for an artifact, or if the blobs of all layers were removed before. Does nothing
+/// either if another program stored the manifest `own`, so that the store has no record that lists
+/// its children.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
-/// configuration do not match; `Unsupported` for an artifact; `Conflict` if the manifest is removed
-/// meanwhile; errors of the store and of the snapshotter.
+/// configuration do not match; `Conflict` if the manifest is removed meanwhile; errors of the store
+/// and of the snapshotter.
 pub async fn drop_blobs(
     store: &Store,
     snapshotter: &Arc<dyn Snapshotter>,
@@ -47,6 +48,9 @@ pub async fn drop_blobs(
     };
     let is_dropped = |layer: &Descriptor| record.absent.contains(&layer.digest);
     if record.children.is_empty() || manifest.layers.iter().all(is_dropped) {
+        return Ok(());
+    }
+    if is_artifact(store, manifest).await? {
         return Ok(());
     }
     let guard = LeaseGuard::begin(store, "keep-tars").await?;

@@ -50,11 +50,11 @@ impl<'a> Restorer<'a> {
     /// Makes and stores the missing layer blobs of `root`, an image or an index. The blobs are made
     /// from the tars that the snapshotter keeps. If the original bytes of a blob cannot be made
     /// again, compresses the tar with gzip instead, so the new blob has another digest. Does not
-    /// make the layers of a manifest whose configuration is missing. Returns `root` if every new
-    /// blob has its original digest. Otherwise, stores new manifests and indexes that list the new
-    /// blobs and the same configurations, and returns the descriptor of the manifest or index that
-    /// takes the place of `root`. In this case, the progress receives a warning with the digest in
-    /// this descriptor.
+    /// make the layers of a manifest whose configuration is missing or is not that of an image.
+    /// Returns `root` if every new blob has its original digest. Otherwise, stores new manifests
+    /// and indexes that list the new blobs and the same configurations, and returns the descriptor
+    /// of the manifest or index that takes the place of `root`. In this case, the progress receives
+    /// a warning with the digest in this descriptor.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not
@@ -155,6 +155,7 @@ impl<'a> Restorer<'a> {
     }
 
     async fn manifest(&mut self, own: Descriptor, manifest: &Manifest) -> Result<Descriptor> {
+        use ErrorKind::{NotFound, Unsupported};
         let Some((record, _)) = self.store.blobs().load(&own.digest).await? else {
             return Ok(own);
         };
@@ -162,9 +163,9 @@ impl<'a> Restorer<'a> {
             return Ok(own);
         }
         let layers = match layers(self.store, manifest).await {
-            // Without the configuration, it is not known which tars belong to the layers. The verb
-            // that needs the layers reports what is missing.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(own),
+            // Without the configuration, it is not known which tars belong to the layers, and an
+            // artifact has no tars. The verb that needs the layers reports what is missing.
+            Err(error) if matches!(error.kind(), NotFound | Unsupported) => return Ok(own),
             found => found?,
         };
         let mut changed = BTreeMap::new();

@@ -125,6 +125,23 @@ pub async fn verified_chain_ids(
     Ok(Some(on_demand::recorded_chain(&layers, &recorded)))
 }
 
+/// Returns whether a manifest describes an artifact: its configuration is not that of an image, or
+/// it lists only blobs of types that no layer has.
+///
+/// # Errors
+/// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
+/// damaged; `OutOfRange` if the configuration is too large to be read; errors of the store.
+pub async fn is_artifact(store: &Store, manifest: &Manifest) -> Result<bool> {
+    let mut types = manifest.layers.iter().map(|layer| &layer.media_type);
+    if !manifest.layers.is_empty() && types.all(|media_type| !media_type.may_be_layer()) {
+        return Ok(true);
+    }
+    match image::image_config(&*store.content, &manifest.config).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(true),
+        config => config.map(|_| false),
+    }
+}
+
 /// Returns the layers of `manifest` with their diff IDs, lowest first.
 async fn layers_with_diff_ids(
     store: &Store,

@@ -11,13 +11,14 @@ use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
 use super::jobs::Jobs;
-use super::layers_with_diff_ids;
 use super::on_demand::LayerTables;
 use super::unpacking::{How, Target, Unpacking};
+use super::{is_artifact, layers_with_diff_ids};
 
 /// Unpacks one image into snapshots while it arrives in the store, if the snapshotter
 /// [can set the parent of a snapshot at its commit](cas_core::Snapshotter::rebases). Otherwise the
-/// image is unpacked from the store when it is complete.
+/// image is unpacked from the store when it is complete. If layers are kept only as tars
+/// ([`Target::only_tars`]), every image is unpacked, and an artifact is only stored.
 pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
@@ -130,6 +131,9 @@ impl<'a> StreamingUnpacker<'a> {
 impl Unpacker for StreamingUnpacker<'_> {
     async fn begin(&self, root: &Descriptor, own: &Descriptor, manifest: &Manifest) -> Result<()> {
         let mut state = self.state.write().await;
+        if self.target.only_tars && is_artifact(self.store, manifest).await? {
+            return Ok(());
+        }
         if let State::Waiting = *state {
             let (store, target, progress) = (self.store, self.target, self.progress);
             let mut how = self.how.clone();

@@ -187,7 +187,7 @@ async fn a_dropped_export_leaves_no_file() {
         () = begun.notified() => {}
         _ = export(&store, &all, target, &options) => panic!("it was done before its first blob"),
     }
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if count() == 0 && store.leases().list().await.unwrap().is_empty() {
             return;

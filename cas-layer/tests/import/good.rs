@@ -1,7 +1,7 @@
 //! Imports that succeed.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -9,8 +9,10 @@ use base64::prelude::BASE64_STANDARD;
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
+use cas_core::progress::{Event, Phase};
 use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Result};
 use cas_layer::import::{ImportOptions, Source};
+use serde_json::{Value, json};
 
 use super::{State, for_platform, import, named, state_of, store};
 use crate::common::source::{Files, Member, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
@@ -368,4 +370,46 @@ async fn the_names_of_an_old_layout_are_read() {
         assert!(error.to_string().contains("refs/bad"), "{error}");
         assert!(state_of(&store).await.blobs.is_empty());
     }
+}
+
+/// Other programs know more algorithms.
+#[tokio::test]
+async fn entries_with_digests_of_other_algorithms_are_left_out() {
+    let (mut files, image) = two_tags();
+    let index: Value = serde_json::from_slice(files.file("index.json")).unwrap();
+    let other = json!({
+        "mediaType": MediaType::OCI_MANIFEST, "size": 2,
+        "digest": format!("sha384:{}", "0".repeat(96)),
+    });
+    let with = |mut entries: Vec<Value>| {
+        entries.push(other.clone());
+        let mut index = index.clone();
+        index["manifests"] = entries.into();
+        index.to_string().into_bytes()
+    };
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let options = ImportOptions::default().with_progress(Arc::new(move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    }));
+    *files.file("index.json") = with(index["manifests"].as_array().unwrap().clone());
+    let images = import(&store(), in_stream(&files.tar()), &options).await;
+    let images = images.unwrap();
+    assert_eq!(names(&images), ["latest", "x.io/a:v1"]);
+    assert!(images.iter().all(|made| made.target == image));
+    let said = said.lock().unwrap().clone();
+    assert!(said.len() == 1 && said[0].contains("sha384:0"), "{said:?}");
+
+    *files.file("index.json") = with(Vec::new());
+    let error = import(&store(), in_stream(&files.tar()), &options).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("sha384:0"), "{error}");
+    // A damaged digest does not have another algorithm.
+    let damaged = String::from_utf8(files.file("index.json").clone()).unwrap();
+    *files.file("index.json") = damaged.replace("sha384", "sha256").into_bytes();
+    let error = import(&store(), in_stream(&files.tar()), &options).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
 }

@@ -190,3 +190,24 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
     assert_eq!(restorer.restore(&image).await.unwrap(), image);
     restorer.finish_with(Ok(())).await.unwrap();
 }
+
+/// The verb that needs the lost blob names it.
+#[tokio::test]
+async fn an_artifact_that_lacks_a_blob_stays_as_it_is() {
+    let mut files = Files::layout();
+    let config = files.blob(MediaType::OCI_EMPTY, b"{}");
+    let chart = files.blob("application/vnd.example.chart".into(), b"chart");
+    let artifact = files.manifest(config, vec![chart.clone()]);
+    files.entries(&[(Some("chart"), &artifact)]);
+    let store = store();
+    let source = in_stream(&files.tar());
+    import(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
+    keep_tars(&store, &artifact, &[(&chart, Packing::Plain)]).await;
+    assert!(store.content.remove(&chart.digest).await.unwrap());
+    let snapshotter = Tars(BTreeMap::new());
+    let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
+    assert_eq!(restorer.restore(&artifact).await.unwrap(), artifact);
+    restorer.finish_with(Ok(())).await.unwrap();
+}

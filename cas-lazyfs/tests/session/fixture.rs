@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use testkit::archive::Tar;
 
 /// How long a request waits for others that should be made at the same time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Time in which a request that should not be made would arrive.
 const GRACE: Duration = Duration::from_millis(50);
 

@@ -1,6 +1,5 @@
 //! Checking and repairing a root.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,11 +9,11 @@ use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::Info;
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
 use cas_host::MountedDirs;
-use cas_host::calls::{is_file, undisturbed};
+use cas_host::calls::is_file;
 
 use super::each_snapshotter::collected;
 use super::{Cas, OpenOptions, mounted};
-use crate::root::Root;
+use crate::root::{Root, examine_settings};
 
 mod rebuilder;
 mod sources;
@@ -80,21 +79,20 @@ impl Cas {
     /// several processes at a time.
     ///
     /// # Errors
-    /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
+    /// `NotFound` if the directory is not a root; `Corrupt` if `cas.toml` is lost, and the root has
+    /// stores in other directories than `store`; `Busy` if the store allows only one process at a
     /// time, and another process has it open; errors of [`Cas::open_with`] that are not due to
     /// damage; errors of the source of a repair. A source in [`FsckOptions::from`] is opened even
     /// if nothing is repaired.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
-        // Opening the root reports something else in the place of the file.
-        if undisturbed(|| path.join("cas.toml").symlink_metadata())
-            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        {
-            let message = "not a root: cas.toml is missing; choose the directory of a root; if the \
-                           file was lost, `cas images` makes it again";
-            return Err(Error::not_found(message)).during("check root", path.display());
-        }
         let mut findings = examine(path, &options).await?;
+        if !has_settings(path) {
+            return Ok(Report {
+                findings,
+                ..Report::default()
+            });
+        }
         let FsckOptions {
             open,
             read_data,
@@ -108,7 +106,7 @@ impl Cas {
         } = options;
         let cas = match Cas::open_with(path, open).await {
             Err(error) if is_damage(&error, &findings) => {
-                findings.push(unopened(path, &error));
+                findings.push(unchecked(path, &error));
                 return Ok(Report {
                     findings,
                     ..Report::default()
@@ -135,9 +133,12 @@ impl Cas {
         #[cfg(feature = "registry")]
         sources.warn_of_skipped(&*progress);
         let mut report = match checked {
-            // The check failed because of the damage that was found before. That damage must be
-            // repaired before the rest can be checked.
+            // The damage that was found before explains the error, unless all of it was repaired.
+            // Damage that is left must be repaired before the rest can be checked.
             Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_empty() => {
+                if findings.iter().all(|finding| finding.repaired) {
+                    findings.push(unchecked(path, &error));
+                }
                 return Ok(Report {
                     findings,
                     ..Report::default()
@@ -176,7 +177,7 @@ impl Cas {
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         let (root, registry) = (root.as_ref(), crate::registry());
         // Opening an absent root would make one.
-        if !is_file(&root.join("cas.toml")) {
+        if !has_settings(root) {
             return error;
         }
         match Root::open(root, &registry) {
@@ -184,6 +185,11 @@ impl Cas {
             Err(_) => error,
         }
     }
+}
+
+/// Returns whether a root has its `cas.toml`, or something that leads to a file in its place.
+fn has_settings(root: &Path) -> bool {
+    is_file(&root.join("cas.toml"))
 }
 
 /// Returns whether a repair may have lost names.
@@ -197,9 +203,16 @@ fn may_have_lost_names(finding: &Finding) -> bool {
 async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
     let default = crate::registry();
     let registry = options.open.registry.as_ref().unwrap_or(&default);
-    let root = Root::open(path, registry)?;
     let repair = options.repair;
-    let mut findings = root.examine_places(registry, repair)?;
+    let settings = examine_settings(path, registry, repair);
+    let settings = settings.during("check root", path.display())?;
+    let mut findings: Vec<Finding> = settings.into_iter().collect();
+    if findings.iter().any(|finding| !finding.repaired) {
+        // Opening the root would make the file again, which only a repair may do.
+        return Ok(findings);
+    }
+    let root = Root::open(path, registry)?;
+    findings.extend(root.examine_places(registry, repair)?);
     let location = match &options.open.store {
         Some(store) => root.locate(store, registry)?,
         None => root.store(registry)?,
@@ -224,7 +237,8 @@ fn is_damage(error: &Error, findings: &[Finding]) -> bool {
     }
 }
 
-fn unopened(path: &Path, error: &Error) -> Finding {
+/// Returns the finding for a root that cannot be opened or checked because of `error`.
+fn unchecked(path: &Path, error: &Error) -> Finding {
     Finding {
         problem: Problem::StoreDamaged,
         subject: path.display().to_string(),

@@ -84,7 +84,8 @@ impl Cas {
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is
-    /// unmounted and removed first, with everything that others have put into it. A snapshot that
+    /// unmounted and removed first, with everything that others have put into it, and with its
+    /// snapshot, which a handle with another snapshotter may have made. A snapshot that
     /// [`Cas::create_snapshot`] made under this key is removed, too, if it is not mounted.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl Prepared {
             progress,
         } = request;
         let path = place.path().to_owned();
-        if let Err(error) = make_room(&*snapshotter, &place, &locked).await {
+        if let Err(error) = make_room(cas, &snapshotter, &place, &locked).await {
             if created {
                 let _ = undisturbed(|| std::fs::remove_dir(&path));
             }
@@ -160,15 +160,32 @@ async fn undo(
     place.remove_directory(&locked).await
 }
 
-/// Removes what is in the directory, and closes it to other users.
-async fn make_room(snapshotter: &dyn Snapshotter, place: &RootDir, locked: &DirLock) -> Result<()> {
-    let snapshot = snapshotter.stat(place.key()).await?;
-    place.check(snapshot.as_ref())?;
-    let list = || std::fs::read_dir(place.path());
-    let is_empty = undisturbed(list)?.next().is_none();
-    if !is_empty || snapshot.is_some() {
-        let snapshot = snapshot.as_ref();
-        place.clear(snapshotter, snapshot, locked).await?;
+/// Removes what is in the directory and the snapshot of the earlier root directory, and closes the
+/// directory to other users. A handle with another snapshotter may have made that snapshot.
+async fn make_room(
+    cas: &Cas,
+    own: &Arc<dyn Snapshotter>,
+    place: &RootDir,
+    locked: &DirLock,
+) -> Result<()> {
+    let mut earlier = Vec::new();
+    if let Some(info) = own.stat(place.key()).await? {
+        earlier.push((Arc::clone(own), info));
+    }
+    let others = cas.others_with(place.key()).await?.into_iter();
+    earlier.extend(others.filter(|(_, info)| place.is_last(info)));
+    if earlier.is_empty() {
+        place.check(None)?;
+        let list = || std::fs::read_dir(place.path());
+        if undisturbed(list)?.next().is_some() {
+            place.clear(&**own, None, locked).await?;
+        }
+    }
+    for (_, info) in &earlier {
+        place.check(Some(info))?;
+    }
+    for (snapshotter, info) in &earlier {
+        place.clear(&**snapshotter, Some(info), locked).await?;
     }
     Ok(locked.set_mode(0o700)?)
 }

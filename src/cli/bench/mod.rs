@@ -95,7 +95,7 @@ impl Bench {
             };
             tokio::select! {
                 measured = run(&plan) => Ok(measured),
-                kind = stop => Err(kind),
+                stop = stop => Err(stop),
             }
         };
         // Work that began before a signal may still be writing.
@@ -103,7 +103,7 @@ impl Bench {
         remove(scratch.path())?;
         let table = match measured {
             Ok(measured) => measured?,
-            Err(kind) => return stop::stopped(kind).await,
+            Err(stop) => return stop::stopped(stop).await,
         };
         if let Some(directory) = &self.plots {
             plot(&table, directory)?;

@@ -81,7 +81,7 @@ impl Run {
                 pulled = lazy::pull_missing(context, &self.image, options.platforms.clone()) => {
                     pulled?;
                 }
-                kind = stop => return stop::stopped(kind).await,
+                stop = stop => return stop::stopped(stop).await,
             }
         }
         let cas = context.cas_to_mount().await?;
@@ -142,8 +142,8 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
         let run_dir = RunDir::create(cas).await?;
         let made = tokio::select! {
             made = make_rootless(cas, image(), &run_dir, options) => made,
-            kind = stop => {
-                let code = stop::stopped(kind).await?;
+            stop = stop => {
+                let code = stop::stopped(stop).await?;
                 return Ok(Made::Stopped(code, Some(run_dir)));
             }
         };
@@ -154,7 +154,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
         .with_progress(context.progress.clone());
     tokio::select! {
         unpacked = cas.snapshot_with(image(), unpack) => unpacked?,
-        kind = stop => return Ok(Made::Stopped(stop::stopped(kind).await?, None)),
+        stop = stop => return Ok(Made::Stopped(stop::stopped(stop).await?, None)),
     };
     let signals = Signals::watch()?;
     let run_dir = RunDir::create(cas).await?;

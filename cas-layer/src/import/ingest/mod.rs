@@ -26,11 +26,11 @@ use super::importer::BlobImporter;
 /// next garbage collection removes what was stored.
 ///
 /// The error is `Corrupt` if the bytes of a blob have another digest or size, are a manifest or an
-/// index that does not parse, or are not in a regular file; `NotFound` if the file that is to have
-/// the bytes does not exist, and the store does not have the blob either; `OutOfRange` if a blob
-/// that is not in the store yet is given with the media type of a manifest or an index, and has
-/// more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the
-/// file system or of the store.
+/// index that does not parse, or are not in a regular file; `NotFound` if the file with the bytes
+/// does not exist, and the store does not have the blob; `OutOfRange` if a blob that is not in the
+/// store yet is given with the media type of a manifest or an index, and has more than
+/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the file system
+/// or of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;

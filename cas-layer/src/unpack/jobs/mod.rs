@@ -10,9 +10,9 @@
 //! ```
 //! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
 //! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
-//! layer that could not be unpacked has *failed*. A layer is *cancelled* if it can be unpacked only
-//! on top of the layers below it, because a job unpacks each layer alone. If the unpack of the
-//! image fails, the layers that are in progress or claimed are cancelled, too.
+//! layer that could not be unpacked has *failed*. A job unpacks each layer alone. So a layer that
+//! can be unpacked only on top of the layers below it is *cancelled*. If the unpack of the image
+//! fails, the layers that are in progress or claimed are cancelled, too.
 //!
 //! If a process is killed, its job stays in the storage. A process that fails to unpack the image
 //! deletes the job, unless a layer of the job is done. The next process that unpacks the same image
