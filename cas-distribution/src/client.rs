@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cas_core::image::FullName;
@@ -66,6 +66,10 @@ pub(crate) struct Inner {
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
     pub(crate) mount_from: Option<String>,
+    /// Whether the registry has shown that the scheme of `base` is right. If it did not answer when
+    /// the scheme was chosen, the scheme was guessed, and the first answer shows whether the guess
+    /// was right.
+    pub(crate) has_shown_scheme: AtomicBool,
     /// Whether a caller should no longer divide content into ranges. This is set if the registry
     /// has answered a request for a range with anything else, such as the whole blob, if requests
     /// for ranges failed too often, or if the bytes of ranges were wrong.
@@ -107,7 +111,11 @@ impl Client {
             let base = |scheme: &str| endpoint.base(scheme);
             let (scheme, access) = (endpoint.scheme, endpoint.access.clone());
             let reached = reach(base, scheme, access, &options).await;
-            let (http, base) = reached.map_err(|error| error.subject(&endpoint.reference))?;
+            let Reached {
+                http,
+                base,
+                is_sure,
+            } = reached.map_err(|error| error.subject(&endpoint.reference))?;
             let repository = endpoint.reference.repository();
             Ok(Client(Arc::new(Inner {
                 http,
@@ -116,6 +124,7 @@ impl Client {
                 reference: endpoint.reference,
                 namespace: endpoint.namespace,
                 mount_from: options.mount_from,
+                has_shown_scheme: AtomicBool::new(is_sure),
                 ignores_ranges: AtomicBool::new(false),
                 sent_ranges: AtomicBool::new(false),
                 distrusts_ranges: AtomicBool::new(false),
@@ -124,6 +133,12 @@ impl Client {
             })))
         })
         .await
+    }
+
+    /// Returns whether the scheme, https or http, is not only a guess. Otherwise, a later client for
+    /// the same endpoint may choose the other scheme.
+    pub(crate) fn has_shown_scheme(&self) -> bool {
+        self.0.has_shown_scheme.load(Ordering::Relaxed)
     }
 
     /// Returns a message that explains which login was withheld from which host, or `None` if no
@@ -158,6 +173,23 @@ impl Client {
     }
 }
 
+/// How a registry is reached.
+pub(crate) struct Reached {
+    pub(crate) http: Http,
+    /// The URL with the scheme that was chosen.
+    pub(crate) base: Url,
+    /// Whether the scheme is set, or the registry has shown that it is right. Otherwise, it is a
+    /// guess.
+    is_sure: bool,
+}
+
+/// A choice between https and http.
+struct Choice {
+    uses_tls: bool,
+    /// As in [`Reached`].
+    is_sure: bool,
+}
+
 /// Returns connections to a registry, and the URL that `base` gives for the scheme by which the
 /// registry is reached.
 pub(crate) async fn reach(
@@ -165,50 +197,81 @@ pub(crate) async fn reach(
     scheme: Scheme,
     access: Access,
     options: &Options,
-) -> Result<(Http, Url)> {
+) -> Result<Reached> {
     let (plain, encrypted) = (base("http")?, base("https")?);
     let judge = Judge::new(&plain, options.private_addresses)
         .with_advice("; if you trust the registry, allow them (--private-addresses)");
     let http = Http::reaching(&plain, judge, options.timeouts.clone(), access)?;
-    let is_plain = match scheme {
-        Scheme::Http => true,
-        Scheme::Https => false,
-        Scheme::Usual if options.plain_http => true,
-        Scheme::Usual => origin::is_loopback(&plain) && !wants_tls(&http, &plain).await,
-        Scheme::Either => !may_use_tls(&http, &encrypted).await?,
+    let set = |uses_tls| Choice {
+        uses_tls,
+        is_sure: true,
     };
-    let base = if is_plain { plain } else { encrypted };
-    Ok((http, base))
-}
-
-/// Returns whether a host answers to https, or at least does not show within [`PROBE`] that it does
-/// not use TLS. A host whose certificate is refused uses TLS. No credentials are sent.
-async fn may_use_tls(http: &Http, base: &Url) -> Result<bool> {
-    let request = http.request(Method::HEAD, base)?;
-    Ok(match tokio::time::timeout(PROBE, request.send()).await {
-        Ok(Err(error)) => untrusted::uses_tls(&error),
-        _ => true,
+    let choice = match scheme {
+        Scheme::Http => set(false),
+        Scheme::Https => set(true),
+        Scheme::Usual if options.plain_http => set(false),
+        Scheme::Usual if !origin::is_loopback(&plain) => set(true),
+        Scheme::Usual => wants_tls(&http, &plain).await,
+        Scheme::Either => may_use_tls(&http, &encrypted).await?,
+    };
+    Ok(Reached {
+        http,
+        base: if choice.uses_tls { encrypted } else { plain },
+        is_sure: choice.is_sure,
     })
 }
 
-/// Returns whether a registry on this machine refuses plain http. No credentials are sent.
-async fn wants_tls(http: &Http, base: &Url) -> bool {
+/// Chooses https if a host answers to https, or at least does not show within [`PROBE`] that it
+/// does not use TLS. A host whose certificate is refused uses TLS. No credentials are sent.
+async fn may_use_tls(http: &Http, base: &Url) -> Result<Choice> {
+    let request = http.request(Method::HEAD, base)?;
+    let answer = tokio::time::timeout(PROBE, request.send()).await;
+    let uses_tls = match &answer {
+        Ok(Err(error)) => untrusted::uses_tls(error),
+        _ => true,
+    };
+    Ok(Choice {
+        uses_tls,
+        is_sure: uses_tls && answer.is_ok(),
+    })
+}
+
+/// Chooses https if a registry on this machine refuses plain http. No credentials are sent.
+async fn wants_tls(http: &Http, base: &Url) -> Choice {
+    let guess = |uses_tls| Choice {
+        uses_tls,
+        is_sure: false,
+    };
     // A registry with TLS answers 400, or breaks the connection. But any connection may break once,
-    // and a registry without TLS may not support HEAD.
+    // and a registry without TLS may not support HEAD. A registry that has just been started, or
+    // that fails, may do anything.
     for method in [Method::HEAD, Method::GET] {
         let Ok(request) = http.request(method, base) else {
-            return true;
+            return guess(true);
         };
         match tokio::time::timeout(PROBE, request.send()).await {
             Ok(Ok(response)) if response.status() == StatusCode::BAD_REQUEST => {}
             Ok(Err(error)) if !error.is_connect() => {}
-            _ => return false,
+            answer => {
+                return Choice {
+                    uses_tls: false,
+                    is_sure: matches!(answer, Ok(Ok(_))),
+                };
+            }
         }
     }
-    true
+    guess(true)
 }
 
 impl Inner {
+    /// Notes that the registry has answered a request with this status. This shows that the scheme
+    /// is right, unless a host with TLS refuses plain http with the status 400.
+    pub(crate) fn note_answer(&self, status: StatusCode) {
+        if self.base.scheme() == "https" || status != StatusCode::BAD_REQUEST {
+            self.has_shown_scheme.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the URL `KIND/NAME` in the repository, for example of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
@@ -282,6 +345,59 @@ mod tests {
         assert_eq!(chosen(b""), "http");
         // The alert of TLS that the handshake failed.
         assert_eq!(chosen(&[21, 3, 3, 0, 2, 2, 40]), "https");
+    }
+
+    /// A registry may be down when its scheme is chosen. The client must not keep this choice.
+    #[test]
+    fn a_scheme_that_was_guessed_is_chosen_again_until_the_registry_answers() {
+        use std::io::{Read, Write};
+        use std::sync::atomic::AtomicUsize;
+
+        use cas_core::ErrorKind;
+        use cas_core::transfer::Fetcher;
+
+        use crate::Mirrors;
+
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let (answers, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                loop {
+                    let (mut client, _) = server.accept().unwrap();
+                    let mut request = [0; 4096];
+                    let length = client.read(&mut request).unwrap_or(0);
+                    if request.starts_with(b"END") {
+                        return;
+                    }
+                    if answers.load(Ordering::Relaxed) && length > 0 {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\
+                                      Connection: close\r\n\r\n";
+                        let _ = client.write_all(answer.as_bytes());
+                    }
+                }
+            });
+            let reference: FullName = format!("{address}/app:1").parse().unwrap();
+            let options = Options {
+                timeouts: Timeouts::default().with_repeat(Duration::ZERO),
+                ..Options::default()
+            };
+            let mirrors = Mirrors::new([(Endpoint::of(&reference), options)]);
+            let resolve = || cas_core::pool::wait(mirrors.resolve()).unwrap_err();
+            let failed = [resolve(), resolve()].map(|error| error.kind());
+            answers.store(true, Ordering::Relaxed);
+            let healed = resolve().kind();
+            let probed = asked.load(Ordering::Relaxed);
+            resolve();
+            let kept = asked.load(Ordering::Relaxed) - probed;
+            let mut end = std::net::TcpStream::connect(address).unwrap();
+            end.write_all(b"END").unwrap();
+            assert_eq!(failed, [ErrorKind::Unavailable; 2]);
+            assert_eq!(healed, ErrorKind::NotFound);
+            // The scheme is known now, so the request that chooses it is not made again.
+            assert_eq!(kept, probed - 1);
+        });
     }
 
     #[test]

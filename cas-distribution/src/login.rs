@@ -173,7 +173,8 @@ async fn is_accepted(
     options: &Options,
 ) -> Result<bool> {
     let base = |scheme: &str| hosts::url(host, "", scheme);
-    let (http, url) = client::reach(base, Scheme::Usual, access, options).await?;
+    let reached = client::reach(base, Scheme::Usual, access, options).await?;
+    let (http, url) = (reached.http, reached.base);
     let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
     let asked = ask(&http, &url, None).await?;
     if asked.status() != StatusCode::UNAUTHORIZED {

@@ -15,7 +15,6 @@ use cas_core::transfer::{
 };
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Result};
 use futures_util::{StreamExt, stream};
-use tokio::sync::OnceCell;
 
 use crate::client::{Client, Options};
 use crate::hosts::Endpoint;
@@ -38,8 +37,11 @@ pub struct Mirrors {
 struct Place {
     endpoint: Endpoint,
     options: Options,
-    /// The client. It is made when the endpoint is asked for the first time.
-    client: OnceCell<Client>,
+    /// The client. It is made when the endpoint is asked for the first time. For each further
+    /// request, it is made again until the endpoint has shown that the scheme is right.
+    client: Mutex<Option<Client>>,
+    /// The caller that has this lock makes a client.
+    making: tokio::sync::Mutex<()>,
     /// Whether the endpoint was unavailable, so that it is asked last.
     is_down: AtomicBool,
     /// Why the endpoint was passed over.
@@ -69,7 +71,8 @@ impl Mirrors {
         let places = endpoints.into_iter().map(|(endpoint, options)| Place {
             endpoint,
             options,
-            client: OnceCell::new(),
+            client: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
             is_down: AtomicBool::new(false),
             warning: Mutex::default(),
             sent: Mutex::default(),
@@ -95,7 +98,7 @@ impl Mirrors {
     /// that has such a message. Returns `None` if no endpoint has one.
     pub async fn withheld(&self) -> Option<String> {
         for place in self.places.iter() {
-            if let Some(client) = place.client.get()
+            if let Some(client) = place.client()
                 && let Some(withheld) = client.withheld().await
             {
                 return Some(withheld);
@@ -110,7 +113,7 @@ impl Mirrors {
     /// warning.
     pub fn warnings(&self) -> Vec<String> {
         let of_place = |place: &Place| {
-            let own = place.client.get().map(Client::warnings);
+            let own = place.client().as_ref().map(Client::warnings);
             let passed_over = lock(&place.warning).clone();
             let own = own.unwrap_or_default();
             passed_over.into_iter().chain(own).collect::<Vec<_>>()
@@ -146,10 +149,21 @@ impl Mirrors {
         order
     }
 
-    async fn client(&self, number: usize) -> Result<&Client> {
+    /// Returns the client of a place. Makes a new one if there is none, or if the scheme of the
+    /// existing one was only guessed: the endpoint may have failed when the scheme was chosen.
+    async fn client(&self, number: usize) -> Result<Client> {
         let place = &self.places[number];
-        let connect = || Client::at(place.endpoint.clone(), place.options.clone());
-        place.client.get_or_try_init(connect).await
+        let known = || place.client().filter(Client::has_shown_scheme);
+        if let Some(client) = known() {
+            return Ok(client);
+        }
+        let _making = place.making.lock().await;
+        if let Some(client) = known() {
+            return Ok(client);
+        }
+        let client = Client::at(place.endpoint.clone(), place.options.clone()).await?;
+        *lock(&place.client) = Some(client.clone());
+        Ok(client)
     }
 
     /// Notes that a place failed, and that the next one is asked. Returns the error if no other
@@ -185,7 +199,7 @@ impl Mirrors {
     ///
     /// # Errors
     /// `FailedPrecondition` if no endpoint may be pushed to; errors of [`Client::at`].
-    pub async fn registry(&self) -> Result<&Client> {
+    pub async fn registry(&self) -> Result<Client> {
         match self.order(|endpoint| endpoint.may.push).front() {
             Some(number) => self.client(*number).await,
             None => Err(unable("push")),
@@ -239,8 +253,8 @@ impl Fetcher for Mirrors {
         let order = self.order(|endpoint| endpoint.may.pull);
         let client = order
             .front()
-            .and_then(|number| self.places[*number].client.get());
-        client.is_none_or(Fetcher::serves_ranges)
+            .and_then(|number| self.places[*number].client());
+        client.is_none_or(|client| client.serves_ranges())
     }
 
     fn distrust(&self, descriptor: &Descriptor) -> bool {
@@ -258,7 +272,7 @@ impl Fetcher for Mirrors {
             .iter()
             .any(|place| place.endpoint.may.pull && is_other(place))
         {
-            let client = first.client.get();
+            let client = first.client();
             return client.is_some_and(|client| client.distrust(descriptor));
         }
         lock(&first.wrong).insert(digest);
@@ -272,6 +286,10 @@ impl Fetcher for Mirrors {
 }
 
 impl Place {
+    fn client(&self) -> Option<Client> {
+        lock(&self.client).clone()
+    }
+
     fn was_wrong(&self, digest: &Digest) -> bool {
         lock(&self.wrong).contains(digest)
     }

@@ -166,6 +166,7 @@ impl Inner {
             let response = self.http.send(request, &ask.url).await?;
             let status = response.status();
             if own {
+                self.note_answer(status);
                 self.warnings.note(response.headers());
             }
             if own && status != StatusCode::UNAUTHORIZED {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result};
-use cas_layer::tar::{Entry, EntryKind, Reader, Region};
+use cas_layer::tar::{Entry, EntryKind, Excerpt, Reader, Region};
 
 use crate::BLOCK;
 use crate::headers::HeaderReader;
@@ -178,8 +178,10 @@ impl Layers {
     /// file.
     ///
     /// # Errors
-    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of
-    /// [`limit`](cas_core::limit) is exceeded. A caller must not use the layers after an error.
+    /// As [`Entry::check`] for the values of a member; `Corrupt` for a member that cannot be
+    /// applied, for a sparse file, and for content that is not in the data file or has another
+    /// offset; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded. A caller must not
+    /// use the layers after an error.
     ///
     /// [`Disk`]: crate::Disk
     pub fn add_members<'a>(
@@ -192,6 +194,16 @@ impl Layers {
         self.data.push(DataFile { file, length });
         self.tree.begin_layer();
         for (entry, offset) in members {
+            entry.check()?;
+            let end = offset.checked_add(entry.size);
+            let is_inside = offset % BLOCK == 0 && end.is_some_and(|end| end <= length);
+            if entry.kind == EntryKind::File && (entry.regions.is_some() || !is_inside) {
+                return Err(Error::corrupt(
+                    "a member is a sparse file, or its content is not in blocks of the data file; \
+                     build the image again",
+                )
+                .subject(Excerpt(&entry.path)));
+            }
             let content = match entry.kind {
                 EntryKind::File => Content {
                     size: entry.size,
@@ -315,6 +327,8 @@ fn tail(block: &[u8], rest: usize) -> Option<Box<[u8]>> {
 
 #[cfg(test)]
 mod tests {
+    use cas_core::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -326,5 +340,47 @@ mod tests {
         block[511] = 1;
         assert_eq!(tail(&block, 1).as_deref(), Some(&b"x"[..]));
         assert_eq!(tail(&block, 511).as_deref(), Some(&block[..511]));
+    }
+
+    /// Returns the metadata of one layer with these members, whose data file has 1024 bytes.
+    fn add(members: &[(Entry, u64)]) -> Result<Vec<u8>> {
+        let mut layers = Layers::new(Path::new("."));
+        let members = members.iter().map(|(entry, offset)| (entry, *offset));
+        layers.add_members(tempfile::tempfile()?, 1024, members)?;
+        let (tree, data) = layers.finish();
+        Ok(crate::Image::new(&tree, &data)?.metadata().to_vec())
+    }
+
+    #[test]
+    fn members_that_no_image_can_store_are_refused() {
+        let file = |name: usize, size| Entry::plain(vec![b'n'; name], EntryKind::File, 0o644, size);
+        let metadata = add(&[(file(255, 512), 512)]).unwrap();
+        assert!(metadata.windows(255).any(|bytes| bytes == [b'n'; 255]));
+        for length in [256, 600, 4000] {
+            let error = add(&[(file(length, 0), 0)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        }
+        let link = |target| {
+            let kind = EntryKind::Symlink(vec![b't'; target]);
+            Entry::plain("link", kind, 0o777, 0)
+        };
+        assert!(add(&[(link(4095), 0)]).is_ok());
+        for target in [0, 4096] {
+            let error = add(&[(link(target), 0)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+        let sparse = Entry {
+            regions: Some(Vec::new()),
+            ..file(1, 512)
+        };
+        for (entry, offset) in [
+            (file(1, 513), 512),
+            (file(1, 1), 100),
+            (file(1, 1), u64::MAX - 511),
+            (sparse, 0),
+        ] {
+            let error = add(&[(entry, offset)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{offset}: {error}");
+        }
     }
 }

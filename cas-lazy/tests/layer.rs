@@ -8,8 +8,10 @@
 use std::io::Write;
 
 use cas_core::{Descriptor, Digest, ErrorKind, Result};
-use cas_lazy::{LazyLayer, StoredTable, TableFormat, Ztoc};
+use cas_lazy::zstd_chunked::Position;
+use cas_lazy::{FileMetadata, LazyLayer, StoredTable, TableFormat, Ztoc};
 use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
 /// Returns a tar with every kind of member, its compressed bytes and its zTOC.
@@ -196,4 +198,103 @@ fn an_unusual_header_of_the_table_is_refused() {
     ] {
         assert_eq!(read(other).unwrap_err().kind(), ErrorKind::Unsupported);
     }
+}
+
+/// Returns the layer of a zstd:chunked table with a directory and `entry`.
+fn with_entry(entry: &Value) -> Result<LazyLayer> {
+    let entries = json!([{"name": "dir/", "type": "dir"}, entry]);
+    let json = json!({"version": 1, "entries": entries}).to_string();
+    let table = zstd::encode_all(json.as_bytes(), 1).unwrap();
+    let text = format!("100:{}:{}:1", table.len(), json.len());
+    let stored = StoredTable {
+        reference: "registry.example/app:1".to_owned(),
+        layer: Descriptor::new("application/zstd".into(), Digest::sha256(b"layer"), 1 << 20),
+        diff_id: Digest::sha256(b"tar"),
+        format: TableFormat::ZstdChunked {
+            digest: Digest::sha256(&table),
+            position: Position::parse(&text, 1 << 20).unwrap(),
+        },
+    };
+    stored.read(&table)
+}
+
+#[test]
+fn a_table_with_values_that_no_tar_has_is_refused() {
+    let named = |length: usize| json!({"name": "n".repeat(length), "type": "reg"});
+    let link =
+        |length: usize| json!({"name": "l", "type": "symlink", "linkName": "t".repeat(length)});
+    let device = |major: u32, minor: u32| {
+        let mut entry = json!({"name": "d", "type": "char", "devMajor": major});
+        entry["devMinor"] = json!(minor);
+        entry
+    };
+    let xattr = |name: &str, length: usize| {
+        let value = "AAAA".repeat(length / 3);
+        json!({"name": "x", "type": "reg", "xattrs": {name: value}})
+    };
+    for largest in [
+        named(255),
+        link(4095),
+        device(4095, 1_048_575),
+        xattr("user.a", 65_535),
+        json!({"name": "/", "type": "dir"}),
+        json!({"name": "dir/.wh.a", "type": "reg"}),
+    ] {
+        let layer = with_entry(&largest).unwrap();
+        assert_eq!(layer.members().len(), 2, "{:.80}", largest.to_string());
+    }
+    use ErrorKind::{Corrupt, OutOfRange, Unsupported};
+    for (kind, entry) in [
+        (OutOfRange, named(256)),
+        (OutOfRange, named(600)),
+        (OutOfRange, named(4000)),
+        (Corrupt, named(4097)),
+        (OutOfRange, json!({"name": "d/".repeat(513), "type": "dir"})),
+        (Corrupt, json!({"name": ".", "type": "reg"})),
+        (Corrupt, json!({"name": "dir/..", "type": "fifo"})),
+        (Corrupt, json!({"name": "dir/.wh.", "type": "reg"})),
+        (Corrupt, link(0)),
+        (Corrupt, link(4096)),
+        (Corrupt, json!({"name": "l", "type": "hardlink"})),
+        (OutOfRange, device(4096, 0)),
+        (OutOfRange, device(0, 1_048_576)),
+        (
+            Unsupported,
+            json!({"name": "u", "type": "reg", "uid": u32::MAX}),
+        ),
+        (OutOfRange, xattr("user.a", 65_538)),
+        (OutOfRange, xattr(&"n".repeat(256), 3)),
+        (OutOfRange, xattr("user.", 3)),
+        (Corrupt, xattr("user.a\0b", 3)),
+        (Corrupt, xattr("security.capability", 3)),
+    ] {
+        let error = with_entry(&entry).unwrap_err();
+        assert_eq!(error.kind(), kind, "{:.80}: {error}", entry.to_string());
+    }
+}
+
+#[test]
+fn a_ztoc_with_values_that_no_tar_has_is_refused() {
+    let (_, _, ztoc) = fixture();
+    let kind = |change: &dyn Fn(&mut Vec<FileMetadata>)| {
+        let mut ztoc = ztoc.clone();
+        change(&mut ztoc.files);
+        LazyLayer::try_from(ztoc).unwrap_err().kind()
+    };
+    let named = |name: Vec<u8>| kind(&|files| files[0].name.clone_from(&name));
+    assert_eq!(named(vec![b'n'; 256]), ErrorKind::OutOfRange);
+    assert_eq!(named(b"d/".repeat(513)), ErrorKind::OutOfRange);
+    assert_eq!(named(b"dir/.wh...".to_vec()), ErrorKind::Corrupt);
+    let link = |link: Vec<u8>| kind(&|files| files[3].link.clone_from(&link));
+    assert_eq!(link(Vec::new()), ErrorKind::Corrupt);
+    assert_eq!(link(vec![b't'; 4096]), ErrorKind::Corrupt);
+    assert_eq!(
+        kind(&|files| files[5].device.0 = 4096),
+        ErrorKind::OutOfRange
+    );
+    let xattr =
+        |key: &[u8]| kind(&|files| _ = files[2].records.insert(key.to_vec(), b"v".to_vec()));
+    assert_eq!(xattr(b"SCHILY.xattr.user."), ErrorKind::OutOfRange);
+    let long = [b"SCHILY.xattr.", &[b'n'; 256][..]].concat();
+    assert_eq!(xattr(&long), ErrorKind::OutOfRange);
 }

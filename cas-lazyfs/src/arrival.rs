@@ -3,17 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use cas_core::snapshot::OnDemandBytes;
-use cas_core::{Context, ErrorKind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use cas_host::fill;
 use cas_lazy::{LazyLayer, Piece, StoredTable};
+
+use crate::place::Place;
 
 /// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
 /// single piece has more.
 pub(crate) const REQUEST: u64 = 4 << 20;
+
+/// Maximum time in which requests for a layer fail at once, after an attempt to fetch bytes of the
+/// layer has failed. If the attempt took less time, they fail for only as long as it took. The
+/// kernel reads each page of a failed read again on its own, and the pages may need other pieces.
+/// Without this time, each of these reads would wait for the registry.
+const REST: Duration = Duration::from_secs(5);
 
 /// Whether the bytes of a piece are in the data file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +64,14 @@ pub(crate) struct State {
     /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
     /// they can still be read. Therefore nothing is read until the layer is opened again.
     pub(crate) has_failed: bool,
+    /// The last attempt to fetch pieces, if it failed because the registry was unavailable.
+    pub(crate) unavailable: Option<Unavailable>,
+}
+
+/// Why the registry was unavailable, and until when no further request is made.
+pub(crate) struct Unavailable {
+    why: String,
+    until: Instant,
 }
 
 /// An attempt to fetch pieces. It is empty until the attempt ends. Then it has the error, or `None`
@@ -69,6 +85,28 @@ pub(crate) struct Claim {
 }
 
 impl State {
+    /// Notes how an attempt to fetch pieces has ended, which began at the time `begun`.
+    pub(crate) fn note_attempt(&mut self, begun: Instant, failed: Option<&Error>) {
+        let unavailable = failed.filter(|error| error.kind() == ErrorKind::Unavailable);
+        self.unavailable = unavailable.map(|error| Unavailable {
+            why: error.to_string(),
+            until: Instant::now() + begun.elapsed().min(REST),
+        });
+    }
+
+    /// Checks that the last attempt did not fail just now.
+    ///
+    /// # Errors
+    /// `Unavailable`, with the reason of the failure.
+    pub(crate) fn check_rest(&self) -> Result<()> {
+        match &self.unavailable {
+            Some(failed) if Instant::now() < failed.until => {
+                Err(Error::unavailable(failed.why.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Finds the first of `pieces` that is not present and that no thread is fetching. Returns this
     /// piece and all of `pieces` after it, or `None` if all are present or being fetched.
     pub(crate) fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
@@ -111,20 +149,9 @@ impl State {
 
 /// Opens the data file and the record of its pieces, and makes them if they are missing. If the
 /// data file is too short, empties both. Returns them, and which pieces are recorded.
-pub(crate) fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
-    let open = |name: &str| {
-        let path = directory.join(name);
-        let mut how = File::options();
-        let opened = how
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        opened.during("open", path.display())
-    };
-    let data = open(StoredTable::DATA_FILE)?;
-    let pieces = open(StoredTable::PIECES_FILE)?;
+pub(crate) fn open_data(place: &Place, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
+    let data = place.open_file(StoredTable::DATA_FILE)?;
+    let pieces = place.open_file(StoredTable::PIECES_FILE)?;
     let count = table.pieces().len();
     let mut recorded = vec![0; count * StoredTable::PIECE_RECORD];
     if data.metadata()?.len() >= table.length() {

@@ -1,13 +1,15 @@
 //! Files that inform other processes about a layer: how much of it has arrived, and which of its
 //! members were read.
 
-use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use cas_core::{Context, Error, Result};
 use cas_host::read_file;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::place::Place;
 
 /// Returns what the last process has written to the file `name` in the directory of a snapshot. If
 /// the file is missing or damaged, returns the default.
@@ -21,13 +23,14 @@ pub(crate) fn read<T: DeserializeOwned + Default>(directory: &Path, name: &str) 
 ///
 /// # Errors
 /// Errors of the file system.
-pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
+pub(crate) fn write<T: Serialize>(place: &Place, name: &str, value: &T) -> Result<()> {
     let text = serde_json::to_vec(value).map_err(|error| {
         let why = "the state of a layer that is read on demand could not be serialized; please \
                    report it";
         Error::internal(why).source(error)
     })?;
-    let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));
-    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
-    written.during("write", path.display())
+    let new = format!("{name}.new");
+    let written = place.new_file(&new)?.write_all(&text);
+    let written = written.and_then(|()| place.dir().rename(&*new, place.dir(), name));
+    written.during("write", place.shown(name).display())
 }

@@ -1,10 +1,8 @@
 //! Completes a layer that is read on demand: makes its whole tar, and compares the tar with the
 //! diff ID. Existing mounts still use the data file. New mounts use the tar.
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{File, FileTimes};
 use std::io::{self, Cursor, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::SystemTime;
 
 use cas_core::{Context, Digest, Error, ErrorKind, Hasher, Result};
@@ -16,6 +14,7 @@ use cas_lazy::StoredTable;
 use crate::Fetch;
 use crate::arrival::REQUEST;
 use crate::layer::Layer;
+use crate::place::Place;
 
 /// The name of the complete tar while it is made from a layer whose data file is not its tar.
 const NEW: &str = "lazy.new";
@@ -26,11 +25,12 @@ const BUFFER: usize = 256 << 10;
 ///
 /// # Errors
 /// Errors of the file system.
-pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
-    let path = directory.join(StoredTable::TAR_FILE);
-    match open_file(&path) {
+pub(crate) fn existing(place: &Place) -> Result<Option<File>> {
+    match open_file(&place.in_process().join(StoredTable::TAR_FILE)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened.during("open", path.display()).map(Some),
+        opened => opened
+            .during("open", place.shown(StoredTable::TAR_FILE).display())
+            .map(Some),
     }
 }
 
@@ -41,39 +41,31 @@ pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
 /// `Corrupt` if the tar does not have the diff ID, or if the layer does not have its digest or
 /// cannot be decompressed; `OutOfRange` if the decompressed layer is too large; `Unavailable` after
 /// a failed sync; errors of `fetch` and of the file system.
-pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
+pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch) -> Result<()> {
     layer.record()?;
     if layer.table.is_tar() {
-        publish_data(layer, directory)?;
+        publish_data(layer)?;
     } else {
-        fetch_tar(layer, fetch, directory)?;
+        fetch_tar(layer, fetch)?;
     }
     layer.set_complete();
     Ok(())
 }
 
 /// Checks that the data file has the diff ID, and renames it to the complete tar.
-fn publish_data(layer: &Layer, directory: &Path) -> Result<()> {
+fn publish_data(layer: &Layer) -> Result<()> {
     let algorithm = layer.stored.diff_id.algorithm();
     let found = digest_of(&layer.data, algorithm, &mut Pace::new(None))?;
     check(&found, &layer.stored)?;
-    let path = directory.join(StoredTable::DATA_FILE);
-    publish(&layer.data, &path, directory)?;
+    publish(&layer.data, StoredTable::DATA_FILE, &layer.place)?;
     // The record of the pieces has no meaning without the data file.
-    let _ = fs::remove_file(directory.join(StoredTable::PIECES_FILE));
+    let _ = layer.place.dir().remove(StoredTable::PIECES_FILE);
     Ok(())
 }
 
 /// Fetches the whole layer, and makes the complete tar of it.
-fn fetch_tar(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
-    let path = directory.join(NEW);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .during("create", path.display())?;
+fn fetch_tar(layer: &Layer, fetch: &dyn Fetch) -> Result<()> {
+    let file = layer.place.new_file(NEW)?;
     let mut whole = Whole {
         layer,
         fetch,
@@ -82,9 +74,9 @@ fn fetch_tar(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
         hasher: Hasher::new(layer.stored.layer.digest.algorithm()),
     };
     let written =
-        write_tar(&mut whole, layer, &file).and_then(|()| publish(&file, &path, directory));
+        write_tar(&mut whole, layer, &file).and_then(|()| publish(&file, NEW, &layer.place));
     if written.is_err() {
-        let _ = fs::remove_file(&path);
+        let _ = layer.place.dir().remove(NEW);
     }
     written
 }
@@ -130,17 +122,24 @@ fn check(found: &Digest, stored: &StoredTable) -> Result<()> {
     .subject(stored.layer.digest))
 }
 
-/// Gives a file its final name, durably. Its modification time becomes the beginning of 1970, so
-/// that a later change shows.
-fn publish(file: &File, path: &Path, directory: &Path) -> Result<()> {
-    let tar = directory.join(StoredTable::TAR_FILE);
-    let published = || {
+/// Gives the file `name` its final name, durably. Its modification time becomes the beginning of
+/// 1970, so that a later change shows. Fails if another file has this name meanwhile, because the
+/// bytes of that file were not verified.
+fn publish(file: &File, name: &str, place: &Place) -> Result<()> {
+    let published = || -> Result<()> {
         file.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH))?;
         file.sync_all()?;
-        fs::rename(path, &tar)?;
-        File::open(directory)?.sync_all()
+        if !place.dir().is_file(name, file)? {
+            return Err(Error::unavailable(
+                "the fetched bytes of the layer were removed or replaced; mount the image again",
+            ));
+        }
+        place
+            .dir()
+            .rename(name, place.dir(), StoredTable::TAR_FILE)?;
+        Ok(place.dir().sync()?)
     };
-    published().during("write", tar.display())
+    published().during("write", place.shown(StoredTable::TAR_FILE).display())
 }
 
 /// The compressed bytes of a layer, from its beginning to its end.

@@ -154,31 +154,48 @@ impl Files {
         self
     }
 
-    /// Returns the length in bytes of the data file of the layer with this number.
+    /// Returns the identity of the layer that has this number now, and the length in bytes of its
+    /// data file.
     ///
     /// # Errors
     /// As [`Layer::open`].
-    pub(crate) fn length(&self, id: u64) -> Result<u64> {
-        Ok(self.layer(id)?.length())
+    pub(crate) fn find(&self, id: u64) -> Result<(u64, u64)> {
+        let layer = self.current(id)?;
+        Ok((layer.identity(), layer.length()))
     }
 
-    /// Reads from the data file of a layer. Returns the number of bytes read.
+    /// Reads from the data file of the layer that [`find`](Self::find) has returned with this
+    /// identity. Returns the number of bytes read.
     ///
     /// # Errors
-    /// As [`Layer::open`] and [`Layer::read`].
-    pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let layer = self.layer(id)?;
+    /// `FailedPrecondition` if the layer was removed, and another layer has its number; as
+    /// [`Layer::open`] and [`Layer::read`].
+    pub(crate) fn read(
+        &self,
+        id: u64,
+        identity: u64,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let layer = self.layer(id, identity)?;
         let _serving = Serving::begin(&self.reads);
         layer.read(&Wanted(self), offset, buffer)
     }
 
-    /// Returns the host of the registry that has the `size` bytes at `offset` of a data file.
-    /// Returns `None` if none of these bytes is missing, or if the layer cannot be opened.
-    pub(crate) fn registry_of_missing(&self, id: u64, offset: u64, size: u32) -> Option<String> {
+    /// Returns the host of the registry for which a read of the `size` bytes at `offset` of a data
+    /// file waits. Returns `None` if the read does not wait: if none of these bytes is missing, if
+    /// requests for the layer fail at once, or if the layer cannot be opened.
+    pub(crate) fn registry_of_missing(
+        &self,
+        id: u64,
+        identity: u64,
+        offset: u64,
+        size: u32,
+    ) -> Option<String> {
         // If the layer cannot be opened, the read that follows returns the error.
-        let layer = self.layer(id).ok()?;
+        let layer = self.layer(id, identity).ok()?;
         let end = offset.saturating_add(size.into()).min(layer.length());
-        layer.is_missing(offset..end).then(|| layer.registry())
+        layer.must_wait(offset..end).then(|| layer.registry())
     }
 
     /// Does the next part of the work in the background. Fetches the missing pieces that containers
@@ -207,7 +224,7 @@ impl Files {
             Some(pieces) => layer.want_some(&fetch, pieces).map(drop),
             // Readers are still fetching the last pieces.
             None if is_tar && !layer.is_whole() => return IDLE,
-            _ => complete::complete(&layer, &fetch, &self.directory(id)).map(|()| {
+            _ => complete::complete(&layer, &fetch).map(|()| {
                 tracing::info!(id, arrived = ?layer.arrived(), "a layer is complete");
             }),
         };
@@ -299,25 +316,42 @@ impl Files {
     /// process fetches again what is not recorded.
     pub(crate) fn record(&self) {
         lock(&self.open).retain(|_, layer| !layer.is_removed() && !layer.has_failed());
-        let layers: Vec<_> = (lock(&self.open).iter())
-            .map(|(id, layer)| (*id, Arc::clone(layer)))
-            .collect();
-        for (id, layer) in layers {
+        let layers: Vec<_> = lock(&self.open).values().cloned().collect();
+        for layer in layers {
             let recorded = layer.record();
-            if let Err(error) = recorded.and_then(|()| layer.write_arrived(&self.directory(id))) {
+            if let Err(error) = recorded.and_then(|()| layer.write_arrived()) {
                 warn_unrecorded(&error);
             }
         }
     }
 
-    fn layer(&self, id: u64) -> Result<Arc<Layer>> {
+    /// Returns the layer with this number and identity. A layer that is open is returned even if
+    /// its directory was removed.
+    fn layer(&self, id: u64, identity: u64) -> Result<Arc<Layer>> {
+        let open = lock(&self.open).get(&id).cloned();
+        if let Some(layer) = open.filter(|layer| layer.identity() == identity) {
+            return Ok(layer);
+        }
+        let layer = self.current(id)?;
+        if layer.identity() == identity {
+            return Ok(layer);
+        }
+        Err(Error::precondition(
+            "the layer was removed, and another layer has its number; mount the image again",
+        ))
+    }
+
+    /// Returns the layer whose directory has this number now.
+    fn current(&self, id: u64) -> Result<Arc<Layer>> {
         // Two threads must not open one layer, because each would fetch the same pieces.
         let mut open = lock(&self.open);
-        if let Some(layer) = open.get(&id) {
+        if let Some(layer) = open.get(&id).filter(|layer| layer.place.is_current()) {
             return Ok(Arc::clone(layer));
         }
         let layer = Arc::new(Layer::open(&self.directory(id))?);
         open.insert(id, Arc::clone(&layer));
+        // The failures were those of another layer.
+        lock(&self.failed).remove(&id);
         // Its readers come soon.
         self.note_activity();
         Ok(layer)

@@ -9,15 +9,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Instant;
 
 use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
-use cas_core::{Context, Error, ErrorKind, Result};
+use cas_core::{Context, Digest, Error, ErrorKind, Result};
 use cas_host::{Pace, TREE, read_file, sum_of_range};
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
 use crate::arrival::{Arrival, Claim, State, open_data};
+use crate::place::Place;
 use crate::{Fetch, bytes, complete, read};
 
 /// As soon as this many pieces are present and not recorded, they are recorded. If there are fewer,
@@ -28,6 +30,9 @@ const ATTEMPTS: usize = 2;
 
 /// A layer that is read on demand.
 pub(crate) struct Layer {
+    pub(crate) place: Place,
+    /// Identifies the content of the data file: the beginning of the digest of the description.
+    identity: u64,
     pub(crate) stored: StoredTable,
     pub(crate) table: LazyLayer,
     pub(crate) data: File,
@@ -58,25 +63,29 @@ impl Layer {
     /// `Unsupported` if its description, its table of contents or its list of spans cannot be used;
     /// errors of the file system.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let place = Place::open(directory)?;
+        let inside = place.in_process();
         let read = |name: &str| {
-            let path = directory.join(TREE).join(name);
-            read_file(&path).during("read", path.display())
+            let bytes = read_file(&inside.join(TREE).join(name));
+            bytes.during("read", place.shown(TREE).join(name).display())
         };
-        let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
+        let description = read(StoredTable::FILE)?;
+        let identity = identity(&description);
+        let stored = StoredTable::from_bytes(&description)?;
         let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
-        let tar = complete::existing(directory)?;
+        let tar = complete::existing(&place)?;
         let is_complete = AtomicBool::new(tar.is_some());
         // A data file that is not a tar has the content of files at other offsets than the tar.
         let (data, pieces, arrived) = match tar.filter(|_| table.is_tar()) {
             Some(tar) => (tar, None, vec![Arrival::Present; table.pieces().len()]),
             None => {
-                let (data, pieces, arrived) = open_data(directory, &table)?;
+                let (data, pieces, arrived) = open_data(&place, &table)?;
                 (data, Some(pieces), arrived)
             }
         };
-        let first = first_pieces(directory, &table)?;
-        let before: OnDemandBytes = bytes::read(directory, StoredTable::BYTES_FILE);
-        let read = read::members(directory);
+        let first = first_pieces(&place, &table)?;
+        let before: OnDemandBytes = bytes::read(&inside, StoredTable::BYTES_FILE);
+        let read = read::members(&inside);
         let state = State {
             pieces: arrived,
             written: before,
@@ -85,6 +94,8 @@ impl Layer {
             ..State::default()
         };
         Ok(Layer {
+            place,
+            identity,
             stored,
             table,
             data,
@@ -96,6 +107,12 @@ impl Layer {
             state: Mutex::new(state),
             arrived: Condvar::new(),
         })
+    }
+
+    /// Returns what identifies the content of the data file. Layers with different content have
+    /// different identities.
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// Returns the length of the data file in bytes.
@@ -125,14 +142,15 @@ impl Layer {
         Ok(buffer.len())
     }
 
-    /// Returns whether a piece is missing that a read of this range of the data file needs: for the
-    /// bytes of the range, or for the headers of the files in the range.
-    pub(crate) fn is_missing(&self, range: Range<u64>) -> bool {
+    /// Returns whether a read of this range of the data file waits for the registry: a piece is
+    /// missing, for the bytes of the range or for the headers of the files in the range, and
+    /// requests do not fail at once because the last one failed.
+    pub(crate) fn must_wait(&self, range: Range<u64>) -> bool {
         let headers = self.table.headers_before(range.clone()).into_iter();
         let ranges = headers.map(|(_, header)| header).chain([range]);
         let mut pieces = ranges.flat_map(|range| self.table.pieces_in(range));
         let state = lock(&self.state);
-        pieces.any(|piece| state.pieces[piece] == Arrival::Missing)
+        pieces.any(|piece| state.pieces[piece] == Arrival::Missing) && state.check_rest().is_ok()
     }
 
     /// Returns the host of the registry that has the layer.
@@ -171,6 +189,7 @@ impl Layer {
                     self.check_recorded(first, sum);
                     continue;
                 }
+                state.check_rest()?;
                 if let Some(other) = state.fetching.get(&first).cloned() {
                     drop(self.arrived.wait_while(state, |_| other.get().is_none()));
                     match other.get().cloned().flatten() {
@@ -205,6 +224,7 @@ impl Layer {
                     self.check_recorded(missing.start, sum);
                     continue;
                 }
+                state.check_rest()?;
                 state.claim(missing.start, missing.end, self.table.pieces())
             };
             self.fetch_claimed(fetch, claim)?;
@@ -214,6 +234,7 @@ impl Layer {
 
     fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
         let Claim { run, attempt } = claim;
+        let begun = Instant::now();
         // Other threads wait until this attempt ends, so it must also end if the fetch panics.
         let fetched = catch_unwind(AssertUnwindSafe(|| self.fetch_run(fetch, run.clone())));
         let stored = fetched.unwrap_or_else(|_| {
@@ -230,6 +251,7 @@ impl Layer {
                 state.unrecorded.push((*piece, *sum));
             }
             let failed = stored.as_ref().err();
+            state.note_attempt(begun, failed);
             let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
             self.arrived.notify_all();
             state.unrecorded.len() >= UNRECORDED
@@ -379,7 +401,7 @@ impl Layer {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub(crate) fn write_arrived(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn write_arrived(&self) -> Result<()> {
         let arrived = self.arrived();
         let read = {
             let state = lock(&self.state);
@@ -390,10 +412,10 @@ impl Layer {
             has_read.then(|| state.read.clone())
         };
         if let Some(read) = read {
-            bytes::write(directory, StoredTable::READ_FILE, &read)?;
+            bytes::write(&self.place, StoredTable::READ_FILE, &read)?;
             lock(&self.state).written_read = read.len();
         }
-        bytes::write(directory, StoredTable::BYTES_FILE, &arrived)?;
+        bytes::write(&self.place, StoredTable::BYTES_FILE, &arrived)?;
         lock(&self.state).written = arrived;
         Ok(())
     }
@@ -455,13 +477,13 @@ impl Layer {
 /// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
 /// the pieces before the landmark of an eStargz layer. If a range begins within the range before it
 /// or directly after it, the two become one range, so that one request can fetch their pieces.
-fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
-    let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
-    let bytes = match read_file(&path) {
+fn first_pieces(place: &Place, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
+    let name = [TREE, StoredTable::PREFETCH_FILE].join("/");
+    let bytes = match read_file(&place.in_process().join(&name)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(vec![table.before_landmark()]);
         }
-        bytes => bytes.during("read", path.display())?,
+        bytes => bytes.during("read", place.shown(&name).display())?,
     };
     let last = table.pieces().len();
     let mut first: Vec<Range<usize>> = Vec::new();
@@ -475,6 +497,14 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
         }
     }
     Ok(first)
+}
+
+/// Returns the identity of the layer with this description, as [`Layer::identity`] does. The
+/// description determines the content of the data file.
+fn identity(description: &[u8]) -> u64 {
+    let digest = Digest::sha256(description);
+    let first = digest.as_bytes().first_chunk();
+    first.map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// Logs that a record could not be written: which pieces have arrived, or which files were read.

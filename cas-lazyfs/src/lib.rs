@@ -21,6 +21,12 @@
 //! it serves bytes of the piece. A piece is fetched again if it has no checksum, or if its bytes do
 //! not match the checksum.
 //!
+//! The name of a data file is the number of its snapshot. If the records of a root or the root
+//! itself are lost while a session is served, another snapshot can get the same number. So the
+//! kernel looks up the name again for each opening. The reply identifies the layer by a digest of
+//! its description (`lazy.json`). If the digest has changed since an earlier look-up, the kernel
+//! does not use what it has in memory, and reads of files that were opened before fail.
+//!
 //! A session belongs to a file descriptor. If the process that serves the session dies, another
 //! process that has the descriptor continues the session with [`Session::resume`]. Requests that
 //! were not answered are then sent again. If no process has the descriptor, the kernel can only
@@ -32,6 +38,7 @@ mod complete;
 mod files;
 mod fuse;
 mod layer;
+mod place;
 mod read;
 
 use std::ops::Range;

@@ -43,8 +43,7 @@ pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
 /// layer. With [`Depth::Bytes`], also reads what has arrived of the layer.
 ///
 /// # Errors
-/// `Corrupt` if the data file or the file of the checksums is not a regular file; errors of the
-/// file system.
+/// Errors of the file system.
 pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let tree = dirs.path(id).join(TREE);
     let is_here = undisturbed(|| fs::symlink_metadata(tree.join(StoredTable::FILE))).is_ok();
@@ -71,8 +70,17 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)
 }
 
+/// Checks that the data file and the file of the checksums are regular files, if they are there.
 /// With [`Depth::Bytes`], compares the pieces of a layer that have arrived with their checksums.
 fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Condition> {
+    for name in [StoredTable::DATA_FILE, StoredTable::PIECES_FILE] {
+        let found = undisturbed(|| fs::symlink_metadata(directory.join(name)));
+        if found.is_ok_and(|found| !found.is_file()) {
+            return Ok(Condition::Damaged(format!(
+                "something else is in the place of the file {name}"
+            )));
+        }
+    }
     let Depth::Bytes { per_second } = depth else {
         return Ok(Condition::Sound);
     };
@@ -279,7 +287,11 @@ fn table(tree: &Path) -> Result<LazyLayer> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+    #![allow(
+        clippy::panic,
+        clippy::unwrap_used,
+        reason = "a test may fail anywhere"
+    )]
 
     use std::io::Write;
 
@@ -306,6 +318,28 @@ mod tests {
             },
         };
         stored.read(&table).unwrap()
+    }
+
+    #[test]
+    fn something_else_in_the_place_of_a_data_file_is_damage() {
+        let layer = layer();
+        for name in [StoredTable::DATA_FILE, StoredTable::PIECES_FILE] {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join(name);
+            let found = |depth| match check_arrived(temp.path(), &layer, depth).unwrap() {
+                Condition::Damaged(what) => what,
+                found => panic!("{found:?}"),
+            };
+            let expected = format!("something else is in the place of the file {name}");
+            std::os::unix::fs::symlink(temp.path().join("absent"), &path).unwrap();
+            assert_eq!(found(Depth::Files), expected);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert_eq!(found(Depth::Bytes { per_second: None }), expected);
+            fs::remove_dir(&path).unwrap();
+            let check = check_arrived(temp.path(), &layer, Depth::Files);
+            assert!(matches!(check.unwrap(), Condition::Sound));
+        }
     }
 
     /// A kill leaves this state after the data file has become the complete tar.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use cas::{Context as _, Error, ErrorKind, ImageRef, OnDemand, Platforms, PullOptions, Result};
 use clap::{Args, Subcommand};
+use rustix::fs::OFlags;
 
 use super::Context;
 use super::message::tell;
@@ -47,12 +48,18 @@ pub(crate) enum Lazy {
 Commands that mount an image start this command in the background if it is not running and the root
 has layers that are read on demand. This command has two processes. The first process mounts the
 file system. The second process fetches the data. If the second process ends unexpectedly, the first
-process starts it again.")]
+process starts it again. The processes end if the root is removed. Processes that another command
+has started also end if the root has had no such layers for a minute, and no mounted image uses
+them.")]
 pub(crate) struct Serve {
     /// Serve the FUSE session whose device is the standard input (used by the process that holds
     /// the session)
     #[arg(long, hide = true)]
     session: bool,
+    /// End when the root has no layers that are read on demand (used by commands that start this
+    /// command in the background)
+    #[arg(long, hide = true)]
+    background: bool,
     /// Answer requests that an earlier process left unanswered (used by the process that holds the
     /// session)
     #[arg(long, hide = true, requires = "session")]
@@ -63,9 +70,9 @@ impl Lazy {
     pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
         let Lazy::Serve(serve) = self;
         let root = context.root()?;
-        let on_demand = OnDemand::open(&root)?;
+        let on_demand = OnDemand::open(&root)?.ending_without_layers(serve.background);
         if !serve.session {
-            hold(&on_demand, &root)?;
+            hold(&on_demand, &root, serve.background)?;
             return Ok(ExitCode::SUCCESS);
         }
         let session = std::io::stdin().as_fd().try_clone_to_owned();
@@ -88,7 +95,7 @@ impl Lazy {
 /// # Errors
 /// As [`OnDemand::hold`]; `Unavailable` if [`ATTEMPTS`] processes in a row failed less than
 /// [`LIFE`] after their start.
-fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
+fn hold(on_demand: &OnDemand, root: &Path, in_background: bool) -> Result<()> {
     let held = on_demand.hold()?;
     let (mut is_resumed, mut short_lives) = (false, 0);
     loop {
@@ -98,6 +105,9 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         server
             .arg("--session")
             .stdin(Stdio::from(session.during("open", "session")?));
+        if in_background {
+            server.arg("--background");
+        }
         if is_resumed {
             server.arg("--resume");
         }
@@ -190,14 +200,17 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
 /// Starts the process that holds a session, in the background. Its messages go to `log`.
 fn start(root: &Path, log: &Path) -> Result<Child> {
     let mut file = OpenOptions::new();
+    // The call neither follows a symbolic link nor waits at a pipe.
     let file = file
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(log);
     let messages: OwnedFd = file.during("open", log.display())?.into();
     let started = serve_command(root)
+        .arg("--background")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(messages))

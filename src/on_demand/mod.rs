@@ -2,6 +2,7 @@
 //! fetches only the tables of contents of these layers. Before an image with such layers is
 //! mounted, a process must serve their data: see [`OnDemand`].
 
+mod lifetime;
 pub(crate) mod lost;
 mod registry;
 mod tables;
@@ -11,19 +12,20 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use cas_core::{Context, Descriptor, Error, ErrorKind, Result};
+use async_trait::async_trait;
+use cas_core::{Context, Descriptor, Digest, Error, ErrorKind, Manifest, Result};
 use cas_host::mount::UnmountMode;
 use cas_host::{Dir, Lock, MountedDirs, mount};
+use cas_layer::unpack::{LayerTable, LayerTables};
 use cas_lazyfs::{Files, FilesRead, Session};
 
+use self::lifetime::{LOCK, Lifetime};
 use self::registry::FromRegistry;
 pub use self::tables::RegistryTables;
 use crate::root::{RemoteSettings, Root};
-
-/// The name of the file that is locked for as long as a process holds the session.
-const LOCK: &str = "lazy.lock";
 
 /// The layers of a root that are read on demand. They belong to the snapshotter `erofs`.
 ///
@@ -39,6 +41,8 @@ pub struct OnDemand {
     speed: u64,
     /// The directory of the snapshotter.
     directory: PathBuf,
+    /// Whether a session ends if the root has no layers that are read on demand.
+    ends_without_layers: bool,
 }
 
 /// The session of a root. While this value exists, no other process can hold a session of the root.
@@ -71,23 +75,27 @@ impl OnDemand {
             settings,
             speed,
             directory,
+            ends_without_layers: false,
         })
     }
 
-    /// Makes the directory in which the data is served, so that the root counts as
-    /// [used](Self::is_used).
-    pub(crate) fn make_served(directory: &Path) -> Result<()> {
-        make_directory(&directory.join(snapshot_erofs::SERVED))
+    /// Sets whether [`serve`](Self::serve) unmounts the file system when no mounted image uses it,
+    /// and the root has had no layers that are read on demand for a minute. By default, the session
+    /// lasts, because the root may get such layers later.
+    #[must_use]
+    pub fn ending_without_layers(mut self, ends: bool) -> Self {
+        self.ends_without_layers = ends;
+        self
     }
 
-    /// Returns whether the root may have layers that are read on demand: whether a pull on demand
-    /// has begun in it, or a session was held.
+    /// Returns whether the root may have layers that are read on demand: whether a pull has found
+    /// the table of contents of such a layer, or a session was held.
     pub fn is_used(&self) -> bool {
         fs::symlink_metadata(self.served()).is_ok()
     }
 
-    /// Returns whether a process serves the data of the layers. If a session is held, but no
-    /// process serves it, waits until one does, or until the session ends.
+    /// Returns whether a process serves the data of the layers of this root. If a session is held,
+    /// but no process serves it, waits until one does, or until the session ends.
     pub fn is_served(&self) -> bool {
         snapshot_erofs::is_served(&self.served())
     }
@@ -126,9 +134,11 @@ impl OnDemand {
         })
     }
 
-    /// Serves a session until its file system is unmounted. `is_resumed` states whether another
-    /// process has served the session before. If `is_resumed` is true, this call also answers the
-    /// requests that the other process has left unanswered.
+    /// Serves a session until its file system is unmounted. This call itself unmounts the file
+    /// system when no mounted image uses it, and the root was removed. If another root is at the
+    /// path, images of that root are not mounted with this session. `is_resumed` states whether
+    /// another process has served the session before. If `is_resumed` is true, this call also
+    /// answers the requests that the other process has left unanswered.
     ///
     /// # Errors
     /// `Unsupported` if `is_resumed` is true, and the kernel is older than Linux 6.9 and so cannot
@@ -137,11 +147,22 @@ impl OnDemand {
     pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
         let fetch = FromRegistry::new(self.settings.clone())?;
         let files = Files::new(self.snapshots(), Arc::new(fetch)).with_speed(self.speed);
-        let session = Session::new(device, files);
+        let lifetime = Arc::new(Lifetime::of_session(&self.directory));
+        let asked = Arc::clone(&lifetime);
+        let session = Session::new(device, files).with_validity(move || asked.is_valid());
         if is_resumed {
             session.resume()?;
         }
-        session.serve()
+        let ends = self.ends_without_layers;
+        let (end, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            // Without this thread, the session lasts until it is unmounted.
+            let _ = thread::Builder::new()
+                .spawn_scoped(scope, move || lifetime.end_when_unused(ends, &ended));
+            let served = session.serve();
+            drop(end);
+            served
+        })
     }
 
     /// Returns the paths of the files that were read on demand from these layers, in all sessions
@@ -191,6 +212,31 @@ impl OnDemand {
     /// Returns the directory in which the data is served.
     fn served(&self) -> PathBuf {
         self.directory.join(snapshot_erofs::SERVED)
+    }
+}
+
+/// Tables of contents for the pull of a root. As soon as a table is found, the root counts as
+/// [used](OnDemand::is_used).
+pub(crate) struct TablesOfRoot {
+    pub(crate) tables: Arc<dyn LayerTables>,
+    /// The directory of the snapshotter.
+    pub(crate) directory: PathBuf,
+}
+
+#[async_trait]
+impl LayerTables for TablesOfRoot {
+    async fn tables(
+        &self,
+        root: &Descriptor,
+        own: &Descriptor,
+        manifest: &Manifest,
+        layers: &[(Descriptor, Digest)],
+    ) -> Result<Vec<Option<LayerTable>>> {
+        let tables = self.tables.tables(root, own, manifest, layers).await?;
+        if tables.iter().any(Option::is_some) {
+            make_directory(&self.directory.join(snapshot_erofs::SERVED))?;
+        }
+        Ok(tables)
     }
 }
 

@@ -6,7 +6,6 @@
 //! speed = "20MiB"
 //! ```
 
-#[cfg(feature = "on-demand")]
 use cas_core::{Error, Result, parse_size};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +31,6 @@ impl Default for LazyTable {
     }
 }
 
-#[cfg(feature = "on-demand")]
 impl LazyTable {
     /// Returns the maximum number of bytes per second that are fetched in the background: 0 if the
     /// background fetches nothing, `u64::MAX` if the speed is not limited.
@@ -50,12 +48,12 @@ impl LazyTable {
                 )),
                 parsed => parsed,
             }
-            .map_err(|error| error.subject("speed of [lazy] in cas.toml")),
+            .map_err(|error| error.within("speed of [lazy] in cas.toml")),
         }
     }
 }
 
-#[cfg(all(test, feature = "on-demand"))]
+#[cfg(test)]
 mod tests {
     use cas_core::ErrorKind;
 
@@ -73,6 +71,8 @@ mod tests {
         for wrong in ["speed = \"0\"", "speed = \"fast\""] {
             let error = parsed(wrong).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+            let said = error.to_string();
+            assert!(said.contains("speed of [lazy] in cas.toml"), "{said}");
         }
     }
 }

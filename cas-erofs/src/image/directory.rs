@@ -21,7 +21,8 @@ pub(super) fn names(tree: &Tree, id: Id) -> Vec<(&[u8], Id)> {
     names
 }
 
-/// Splits the names of a directory into blocks.
+/// Splits the names of a directory into blocks. Each block has at least one name, because a name in
+/// a tree has at most 255 bytes.
 pub(super) fn blocks<'a>(mut names: Block<'a>) -> Vec<Block<'a>> {
     let mut blocks = Vec::new();
     while !names.is_empty() {

@@ -20,6 +20,8 @@ struct Description {
 
 impl Tree {
     /// Applies one member of the current layer. `content` states where the bytes of a file are.
+    /// [`Entry::check`] must accept the member, as it accepts all members that a reader of tars
+    /// returns: an image cannot store other names and values.
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound is exceeded.

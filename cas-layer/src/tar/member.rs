@@ -153,12 +153,7 @@ impl<R: BufRead> Reader<R> {
                  use the header",
             );
         }
-        if size > limit::LAYER {
-            return Err(Error::out_of_range(format!(
-                "the file has {size} bytes; at most {} are allowed; split it",
-                limit::LAYER
-            )));
-        }
+        check_size(size)?;
         Ok(size)
     }
 
@@ -266,6 +261,11 @@ pub(super) fn target(link: &[u8]) -> Result<()> {
 
 fn device(header: &Header) -> Result<Device> {
     let (major, minor) = header.device()?;
+    check_device(major, minor)
+}
+
+/// Returns the device with these numbers, if Linux allows them.
+pub(super) fn check_device(major: i64, minor: i64) -> Result<Device> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
         _ => Err(Error::out_of_range(format!(
@@ -276,13 +276,29 @@ fn device(header: &Header) -> Result<Device> {
 }
 
 fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
-    let found = pax.map_or(i128::from(header), i128::from);
+    check_id(what, pax.map_or(i128::from(header), i128::from))
+}
+
+/// Returns a user or group id, if Linux allows it. The largest 32-bit number means "unchanged" to
+/// the kernel.
+pub(super) fn check_id(what: &str, found: i128) -> Result<u32> {
     let id = u32::try_from(found).ok().filter(|&id| id != u32::MAX);
     id.ok_or_else(|| {
         Error::out_of_range(format!(
             "the {what} is {found}; 0 to 4294967294 are allowed; build the image with other ids"
         ))
     })
+}
+
+/// Checks the size of a file that is not sparse.
+pub(super) fn check_size(size: u64) -> Result<()> {
+    if size > limit::LAYER {
+        return Err(Error::out_of_range(format!(
+            "the file has {size} bytes; at most {} are allowed; split it",
+            limit::LAYER
+        )));
+    }
+    Ok(())
 }
 
 /// Checks the length of a path, the lengths of its names, and their number.

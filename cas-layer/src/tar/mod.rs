@@ -20,6 +20,7 @@
 //! - The name of a file ends with a slash.
 //! - A member that is not a file has a size, which is ignored.
 
+mod check;
 mod entry;
 mod header;
 mod member;

@@ -137,10 +137,7 @@ impl Pax {
                 shown(XATTR)
             )));
         }
-        // On every file system, the kernel refuses these three names, and names and values that are
-        // longer than these limits.
-        let is_prefix = matches!(name, b"user." | b"trusted." | b"security.");
-        if is_prefix || name.len() > limit::COMPONENT || value.len() > limit::XATTR {
+        if !is_storable(name, value) {
             self.xattrs.remove(name);
             self.refused.insert(name.to_vec());
             return Ok(());
@@ -150,6 +147,13 @@ impl Pax {
         self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
+}
+
+/// Returns whether the kernel allows the name of an extended attribute, and the lengths of the name
+/// and the value. On every file system, it refuses longer ones, and these three names.
+pub(super) fn is_storable(name: &[u8], value: &[u8]) -> bool {
+    let is_prefix = matches!(name, b"user." | b"trusted." | b"security.");
+    !is_prefix && name.len() <= limit::COMPONENT && value.len() <= limit::XATTR
 }
 
 /// Checks the size of all extended attributes of one member together.

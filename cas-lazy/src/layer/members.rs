@@ -1,6 +1,8 @@
 //! Converts the members that a table of contents describes to entries of a tar.
 
 use cas_core::{Error, Result, limit};
+use cas_layer::apply::path::clean;
+use cas_layer::apply::{Action, CAPABILITY, check_capability};
 use cas_layer::tar::{Device, Entry, EntryKind, Excerpt, Reader, Time};
 
 use super::Member;
@@ -24,7 +26,7 @@ pub(super) fn of_ztoc(ztoc: &Ztoc) -> Result<Vec<Member>> {
             return Err(unusable("the length of the headers").subject(Excerpt(&file.name)));
         }
         header = file.next_header();
-        let entry = entry_of_ztoc(file);
+        let entry = entry_of_ztoc(file).and_then(checked);
         let entry = entry.map_err(|error| error.subject(Excerpt(&file.name)))?;
         let offset = file.offset;
         Ok(Member { entry, offset })
@@ -61,7 +63,8 @@ pub(super) fn of_toc(toc: &LayerToc) -> Result<(Vec<Member>, u64)> {
     let mut members = Vec::with_capacity(toc.files.len());
     let mut end = 0_u64;
     for file in &toc.files {
-        let entry = entry_of_toc(file).map_err(|error| error.subject(file.name.escape_debug()))?;
+        let entry = entry_of_toc(file).and_then(checked);
+        let entry = entry.map_err(|error| error.subject(Excerpt(file.name.as_bytes())))?;
         members.push(Member { entry, offset: end });
         end = (end + file.size).next_multiple_of(BLOCK);
         if end > limit::LAYER {
@@ -110,6 +113,17 @@ fn kind(kind: FileKind, link: Vec<u8>, device: Device) -> EntryKind {
         FileKind::Block => EntryKind::Block(device),
         FileKind::Fifo => EntryKind::Fifo,
     }
+}
+
+/// Returns a member if it can be a member of a tar, and if a layer with it can be applied. The layers
+/// below, and the other members of the layer, are not considered.
+fn checked(entry: Entry) -> Result<Entry> {
+    entry.check()?;
+    Action::of(&entry, &clean(&entry.path))?;
+    for (_, value) in entry.xattrs.iter().filter(|(name, _)| name == CAPABILITY) {
+        check_capability(value)?;
+    }
+    Ok(entry)
 }
 
 fn id(stated: u32) -> Result<u32> {

@@ -180,8 +180,9 @@ impl TryFrom<Ztoc> for LazyLayer {
     ///
     /// # Errors
     /// `Unsupported` for a member without a time, or with an owner, a device number or headers that
-    /// cannot be used; `OutOfRange` if a span has more than
-    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes, compressed or decompressed.
+    /// cannot be used; as [`Entry::check`]; `Corrupt` for a member that cannot be applied in any
+    /// tree; `OutOfRange` if a span has more than [`limit::SPAN`](cas_core::limit::SPAN) bytes,
+    /// compressed or decompressed.
     fn try_from(ztoc: Ztoc) -> Result<Self> {
         let members = members::of_ztoc(&ztoc)?;
         let length = ztoc.decompressed_size.next_multiple_of(BLOCK);

@@ -155,10 +155,10 @@ impl StoredTable {
     /// describes.
     ///
     /// # Errors
-    /// `Corrupt` if the table does not have the digest in `format` or is damaged, or if a zTOC was
-    /// made for a layer of another size; `Unsupported` if the version of the table is not
-    /// supported, or if the layer cannot be read on demand; `OutOfRange` if a bound of [`limit`] is
-    /// exceeded.
+    /// `Corrupt` if the table does not have the digest in `format` or is damaged, if it describes a
+    /// member that cannot be applied, or if a zTOC was made for a layer of another size;
+    /// `Unsupported` if the version of the table is not supported, or if the layer cannot be read
+    /// on demand; `OutOfRange` if a bound of [`limit`] is exceeded, for example by a long name.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {

@@ -28,7 +28,7 @@ const FLAGS: u64 = ASYNC_READ | PARALLEL_DIROPS | INIT_EXT | HAS_RESEND;
 const KEEP_CACHE: u32 = 1 << 1;
 const NO_FLUSH: u32 = 1 << 5;
 
-/// How long names and attributes stay valid, in seconds. They never change.
+/// How long attributes stay valid, in seconds. Those of a layer never change.
 const VALID: u64 = 1 << 31;
 
 const DIRECTORY: u32 = 0o040_500;
@@ -111,6 +111,11 @@ impl<'a> Request<'a> {
         u32_at(self.body, 8)
     }
 
+    /// Returns the identity of the layer in a read: what the reply to the open has stated.
+    pub(super) fn identity(&self) -> Option<u64> {
+        u64_at(self.body, 0)
+    }
+
     /// Returns the offset and the size of a read, in bytes.
     pub(super) fn extent(&self) -> Option<(u64, u32)> {
         Some((u64_at(self.body, 8)?, u32_at(self.body, 16)?))
@@ -165,11 +170,13 @@ pub(super) fn handshake(read_ahead: u32) -> Vec<u8> {
     reply
 }
 
-/// Returns the reply to a lookup of the file of a snapshot, which has `size` bytes.
-pub(super) fn entry(snapshot: u64, size: u64) -> Vec<u8> {
+/// Returns the reply to a lookup of the file of a snapshot, which has `size` bytes. The kernel
+/// looks up the name again before each use. If `identity` has changed meanwhile, the kernel makes a
+/// new inode, and does not use the pages of the old one.
+pub(super) fn entry(snapshot: u64, identity: u64, size: u64) -> Vec<u8> {
     let node = node_of(snapshot);
     let mut reply = Vec::with_capacity(128);
-    for number in [node, 0, VALID, VALID, 0] {
+    for number in [node, identity, 0, VALID, 0] {
         reply.extend(number.to_ne_bytes());
     }
     attribute(&mut reply, node, FILE, size);
@@ -201,9 +208,11 @@ fn attribute(reply: &mut Vec<u8>, node: u64, mode: u32, size: u64) {
     }
 }
 
-/// Returns the reply to an open.
-pub(super) fn opened() -> Vec<u8> {
+/// Returns the reply to an open of the layer with this identity, or of the root directory, which
+/// has the identity 0. The kernel repeats the identity in each read.
+pub(super) fn opened(identity: u64) -> Vec<u8> {
     let mut reply = vec![0; 16];
+    reply[..8].copy_from_slice(&identity.to_ne_bytes());
     reply[8..12].copy_from_slice(&(KEEP_CACHE | NO_FLUSH).to_ne_bytes());
     reply
 }
@@ -267,9 +276,9 @@ mod tests {
     #[test]
     fn replies_have_the_sizes_that_the_kernel_expects() {
         assert_eq!(handshake(0).len(), 64);
-        assert_eq!(entry(0, 1).len(), 128);
+        assert_eq!(entry(0, 1, 1).len(), 128);
         assert_eq!(attributes(ROOT, None).len(), 104);
-        assert_eq!((opened().len(), space().len()), (16, 80));
+        assert_eq!((opened(1).len(), space().len()), (16, 80));
         assert_eq!(header(1, 4, 0)[..8], [20, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(resend()[4..8], 7_i32.to_ne_bytes());
     }

@@ -29,6 +29,8 @@ pub struct Session {
     device: OwnedFd,
     files: Files,
     threads: usize,
+    /// Whether the session still serves new mounts.
+    is_valid: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A read that a thread serves, or that waits for its turn.
@@ -37,6 +39,8 @@ struct Read {
     unique: u64,
     /// The number of the snapshot.
     id: u64,
+    /// The identity of the layer that was opened.
+    identity: u64,
     offset: u64,
     size: u32,
 }
@@ -49,7 +53,18 @@ impl Session {
             device,
             files,
             threads: THREADS,
+            is_valid: Box::new(|| true),
         }
+    }
+
+    /// Sets a function that returns whether the session still serves new mounts. If it returns
+    /// false, a request for the space of the file system (`statfs`) and each look-up of a file
+    /// fail. Files that are open are still served. By default, the session always serves new
+    /// mounts.
+    #[must_use]
+    pub fn with_validity(mut self, is_valid: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.is_valid = Box::new(is_valid);
+        self
     }
 
     /// Sets the number of requests that are served at the same time. By default, 16. With 0, one
@@ -164,8 +179,8 @@ impl Session {
     }
 
     fn answer(&self, request: &Request<'_>) -> std::result::Result<Vec<u8>, Errno> {
-        let length = |id: u64| {
-            self.files.length(id).map_err(|error| {
+        let find = |id: u64| {
+            self.files.find(id).map_err(|error| {
                 if error.kind() != ErrorKind::NotFound {
                     tracing::warn!(%error, id, "cannot open a layer that is read on demand");
                 }
@@ -176,15 +191,21 @@ impl Session {
             Operation::Init if request.major() == Some(MAJOR) => {
                 Ok(protocol::handshake(request.read_ahead().unwrap_or(0)))
             }
+            Operation::Lookup | Operation::StatFs if !(self.is_valid)() => Err(Errno::IO),
             Operation::Lookup if request.node == ROOT => {
                 let id = request.number().ok_or(Errno::NOENT)?;
-                Ok(entry(id, length(id)?))
+                let (identity, length) = find(id)?;
+                Ok(entry(id, identity, length))
             }
             Operation::Attributes => match snapshot_of(request.node) {
-                Some(id) => Ok(attributes(request.node, Some(length(id)?))),
+                Some(id) => Ok(attributes(request.node, Some(find(id)?.1))),
                 None => Ok(attributes(ROOT, None)),
             },
-            Operation::Open | Operation::OpenDirectory => Ok(protocol::opened()),
+            Operation::Open => {
+                let id = snapshot_of(request.node).ok_or(Errno::INVAL)?;
+                Ok(protocol::opened(find(id)?.0))
+            }
+            Operation::OpenDirectory => Ok(protocol::opened(0)),
             // Names are not listed. Only the snapshotter uses this directory, and it opens files by
             // their numbers.
             Operation::ReadDirectory | Operation::Nothing | Operation::Destroy => Ok(Vec::new()),
@@ -200,16 +221,18 @@ impl Session {
     /// be a thread left that serves them.
     fn read_in_turn(&self, request: &Request<'_>, turns: &Turns<Read>, data: &mut Vec<u8>) {
         let (unique, id) = (request.unique, snapshot_of(request.node));
-        let (Some(id), Some((offset, size))) = (id, request.extent()) else {
+        let named = (id, request.identity(), request.extent());
+        let (Some(id), Some(identity), Some((offset, size))) = named else {
             return self.refuse(unique, Errno::INVAL);
         };
         let read = Read {
             unique,
             id,
+            identity,
             offset,
             size,
         };
-        let Some(registry) = self.files.registry_of_missing(id, offset, size) else {
+        let Some(registry) = self.files.registry_of_missing(id, identity, offset, size) else {
             return self.read(&read, data);
         };
         let mut next = turns.begin(&registry, read);
@@ -226,11 +249,13 @@ impl Session {
         let &Read {
             unique,
             id,
+            identity,
             offset,
             size,
         } = read;
         data.resize(REPLY_HEADER + READ.min(size as usize), 0);
-        match self.files.read(id, offset, &mut data[REPLY_HEADER..]) {
+        let buffer = &mut data[REPLY_HEADER..];
+        match self.files.read(id, identity, offset, buffer) {
             Ok(length) => {
                 let header = protocol::header(unique, length, 0);
                 data[..REPLY_HEADER].copy_from_slice(&header);

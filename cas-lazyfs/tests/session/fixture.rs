@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,27 @@ fn zeros_and_noise(length: usize, seed: u64) -> Vec<u8> {
         }
     });
     noise.collect()
+}
+
+/// Returns a tar whose files have noise that depends on `seed`, and the compressed tar.
+fn archive(seed: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut tar = Tar::new().dir("dir/");
+    for (name, size) in [
+        ("a", 300_000),
+        ("b", 1),
+        ("c", 0),
+        ("d", 500_000),
+        ("e", 150_000),
+    ] {
+        tar = tar.file(
+            format!("dir/{name}"),
+            zeros_and_noise(size, size as u64 + seed),
+        );
+    }
+    let tar = tar.symlink("link", "dir/a").end();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    gzip.write_all(&tar).unwrap();
+    (tar, gzip.finish().unwrap())
 }
 
 /// Returns whether a session can be mounted here. If not, prints the reason.
@@ -75,48 +96,51 @@ impl Snapshots {
         if !is_usable() {
             return None;
         }
-        let mut tar = Tar::new().dir("dir/");
-        for (name, size) in [
-            ("a", 300_000),
-            ("b", 1),
-            ("c", 0),
-            ("d", 500_000),
-            ("e", 150_000),
-        ] {
-            tar = tar.file(format!("dir/{name}"), zeros_and_noise(size, size as u64));
-        }
-        let tar = tar.symlink("link", "dir/a").end();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-        gzip.write_all(&tar).unwrap();
-        let layer = gzip.finish().unwrap();
+        let (tar, layer) = archive(0);
         let mut ztoc = Ztoc::build(&layer[..], 64 << 10, "test").unwrap();
         change(&mut ztoc);
+        let snapshots = Snapshots {
+            temp: tempfile::tempdir().unwrap(),
+            tar,
+            pieces: ztoc.checkpoints.len() as u64,
+            offsets: ztoc.files.iter().map(|file| file.offset).collect(),
+        };
+        std::fs::create_dir(snapshots.temp.path().join("lazy")).unwrap();
+        snapshots.store(&layer, &snapshots.tar, &ztoc);
+        Some((snapshots, Registry::new(layer)))
+    }
+
+    /// Writes the files of a snapshot whose directory does not exist.
+    fn store(&self, layer: &[u8], tar: &[u8], ztoc: &Ztoc) {
         let table = ztoc.encode().unwrap();
         let stored = StoredTable {
             reference: "registry.example/app:1".to_owned(),
             layer: Descriptor::new(
                 "application/gzip".into(),
-                Digest::sha256(&layer),
+                Digest::sha256(layer),
                 layer.len() as u64,
             ),
-            diff_id: Digest::sha256(&tar),
+            diff_id: Digest::sha256(tar),
             format: TableFormat::Ztoc {
                 digest: Digest::sha256(&table),
             },
         };
-        let temp = tempfile::tempdir().unwrap();
-        let tree = temp.path().join("snapshots").join(ID).join("fs");
+        let tree = self.directory().join("fs");
         std::fs::create_dir_all(&tree).unwrap();
-        std::fs::create_dir(temp.path().join("lazy")).unwrap();
         std::fs::write(tree.join(StoredTable::FILE), stored.to_bytes().unwrap()).unwrap();
         std::fs::write(tree.join(StoredTable::TABLE_FILE), table).unwrap();
-        let snapshots = Snapshots {
-            temp,
-            tar,
-            pieces: ztoc.checkpoints.len() as u64,
-            offsets: ztoc.files.iter().map(|file| file.offset).collect(),
-        };
-        Some((snapshots, Registry::new(layer)))
+    }
+
+    /// Replaces the snapshot by one of another layer with the same number. Returns the tar of the
+    /// other layer, which has the same length as the first.
+    pub(crate) fn replace(&self, registry: &Registry) -> Vec<u8> {
+        let (tar, layer) = archive(1);
+        // The session may write to the directory meanwhile.
+        cas_host::remove_all(&self.directory(), true).unwrap();
+        let ztoc = Ztoc::build(&layer[..], 64 << 10, "test").unwrap();
+        self.store(&layer, &tar, &ztoc);
+        *registry.other.lock().unwrap() = layer;
+        tar
     }
 
     /// Adds a snapshot with the same layer, whose image has another name.
@@ -162,10 +186,16 @@ impl Snapshots {
 /// A registry that counts requests, and can fail or send wrong bytes.
 pub(crate) struct Registry {
     pub(crate) layer: Vec<u8>,
+    /// The layer with another digest.
+    other: Mutex<Vec<u8>>,
     /// How many bytes were sent, and with how many answers.
     pub(crate) bytes: AtomicU64,
     pub(crate) answers: AtomicUsize,
     pub(crate) is_down: AtomicBool,
+    /// The time in milliseconds after which a request fails while the registry is down, and how
+    /// many requests have failed.
+    pub(crate) delay: AtomicU64,
+    pub(crate) failures: AtomicUsize,
     pub(crate) panics: AtomicBool,
     /// Whether requests for layers in `registry.example` are not answered.
     pub(crate) is_stuck: AtomicBool,
@@ -182,9 +212,12 @@ impl Registry {
     fn new(layer: Vec<u8>) -> Arc<Self> {
         Arc::new(Registry {
             layer,
+            other: Mutex::default(),
             bytes: AtomicU64::new(0),
             answers: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
+            delay: AtomicU64::new(0),
+            failures: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             lies: AtomicUsize::new(0),
@@ -211,6 +244,8 @@ impl Registry {
 impl Fetch for Registry {
     fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
         if self.is_down.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
+            self.failures.fetch_add(1, Ordering::Relaxed);
             return Err(Error::unavailable("the registry is down"));
         }
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
@@ -222,7 +257,11 @@ impl Fetch for Registry {
         }
         self.now.fetch_sub(1, Ordering::Relaxed);
         assert!(!self.panics.load(Ordering::Relaxed), "planted");
-        let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
+        let range = range.start as usize..range.end as usize;
+        let mut bytes = match layer.layer.digest == Digest::sha256(&self.layer) {
+            true => self.layer[range].to_vec(),
+            false => self.other.lock().unwrap()[range].to_vec(),
+        };
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.answers.fetch_add(1, Ordering::Relaxed);
         let lies = self

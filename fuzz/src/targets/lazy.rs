@@ -1,9 +1,12 @@
 //! Layers that are read on demand: their tables of contents, and the indexes, footers, annotations
 //! and descriptions from which `cas` finds these tables.
 
+use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 
-use cas_core::{Descriptor, Digest, limit};
+use cas_core::{Descriptor, Digest, Result, limit};
+use cas_erofs::{Image, Layers};
 use cas_lazy::soci::{Index, Prefetch};
 use cas_lazy::zstd_chunked::Position;
 use cas_lazy::{LazyLayer, StoredTable, TableFormat, Ztoc, estargz, zstd_chunked};
@@ -118,8 +121,19 @@ fn ztoc(input: &[u8]) -> bool {
     accepted(decoded)
 }
 
-/// Checks that pieces are in order, that the ranges of pieces and headers are within the layer, and
-/// that damaged pieces are refused.
+/// Makes an image with the members of a layer.
+fn image_of(layer: &LazyLayer) -> Result<Image> {
+    let mut layers = Layers::new(Path::new("."));
+    let members = layer.members().iter();
+    let members = members.map(|member| (&member.entry, member.offset));
+    // Only the length of the data file is needed.
+    layers.add_members(File::open("/dev/null")?, layer.length(), members)?;
+    let (tree, data) = layers.finish();
+    Image::new(&tree, &data)
+}
+
+/// Checks that pieces are in order, that the ranges of pieces and headers are within the layer,
+/// that damaged pieces are refused, and that an image can store the values of all members.
 fn use_layer(layer: &LazyLayer) {
     let mut end = 0;
     for (number, piece) in layer.pieces().iter().enumerate() {
@@ -131,6 +145,11 @@ fn use_layer(layer: &LazyLayer) {
     let all = layer.pieces_in(0..layer.length());
     assert!(all.end <= layer.pieces().len());
     layer.before_landmark();
+    for member in layer.members() {
+        let checked = member.entry.check();
+        assert!(checked.is_ok(), "{checked:?}");
+    }
+    accepted(image_of(layer));
     for (member, range) in layer.headers_before(0..layer.length()) {
         assert!(range.start <= range.end && range.end <= layer.length());
         accepted(layer.check_header(member, &[0; 512]));

@@ -1,9 +1,12 @@
 //! Damage to the snapshots of layers that are read on demand, and its repair.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::scene::{Scene, arrived};
 use crate::common::tree::differences;
@@ -13,7 +16,7 @@ use crate::common::{cas, chunked, fails, ok, text};
 /// of a snapshot.
 type Damage = (&'static str, fn(&Path));
 
-const DAMAGES: [Damage; 9] = [
+const DAMAGES: [Damage; 12] = [
     ("its directory is missing", |snapshot| {
         cas_host::remove_all(snapshot, true).unwrap();
     }),
@@ -36,6 +39,21 @@ const DAMAGES: [Damage; 9] = [
     ("lazy.pieces", |snapshot| {
         change(&snapshot.join("lazy.pieces"));
     }),
+    ("in the place of the file lazy.data", |snapshot| {
+        replace(&snapshot.join("lazy.data"), |path| {
+            symlink(path.with_file_name("outside"), path).unwrap();
+        });
+    }),
+    ("in the place of the file lazy.data", |snapshot| {
+        replace(&snapshot.join("lazy.data"), |path| {
+            mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        });
+    }),
+    ("in the place of the file lazy.pieces", |snapshot| {
+        replace(&snapshot.join("lazy.pieces"), |path| {
+            fs::create_dir(path).unwrap();
+        });
+    }),
     (".erofs", |snapshot| {
         let image = files(snapshot).into_iter();
         let image = image.filter(|file| file.extension().is_some_and(|end| end == "erofs"));
@@ -48,6 +66,12 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
+}
+
+/// Puts something else in the place of a file.
+fn replace(path: &Path, make: fn(&Path)) {
+    fs::remove_file(path).unwrap();
+    make(path);
 }
 
 /// Changes the bytes of a file, but neither its length nor its time.

@@ -3,6 +3,7 @@
 mod heal;
 mod kills;
 mod real;
+mod replaced;
 mod scene;
 mod settings;
 
@@ -104,7 +105,17 @@ fn a_whole_pull_replaces_layers_that_are_read_on_demand() {
     );
     assert!(said.contains("sha256:"), "{said}");
     ok(cas(&scene.root).args(["fsck", "--read-data"]));
+    let tree = || ok(cas(&scene.root).args(["tree", &scene.reference]));
+    let layers = |tree: &str, state: &str| {
+        let lines = tree.lines().filter(|line| line.contains(" layer sha256:"));
+        lines.filter(|line| line.ends_with(state)).count()
+    };
+    let before = tree();
+    assert_eq!(layers(&before, "  read on demand"), layers(&before, ""));
+    assert!(layers(&before, "") > 0, "{before}");
     ok(cas(&scene.root).args(["-q", "pull", "--unpack", &scene.reference]));
+    let after = tree();
+    assert_eq!(layers(&after, "  read on demand"), 0, "{after}");
     scene.mount();
     scene.assert_shows(&scene.plain());
     assert_eq!(arrived(&scene.root), 0);
