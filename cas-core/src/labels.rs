@@ -52,6 +52,9 @@ pub const MOUNTED_AT: &str = "cas.mounted-at";
 /// set if the layer was unpacked without storing its blob. It is also set if a collection may
 /// remove the blob because the snapshot has the tar of the layer.
 pub const VERIFIED_LAYER: &str = "cas.verified-layer";
+/// On a snapshot whose tar may be the only copy of a layer: the inode and the time of the last
+/// change (ctime) of the tar when its bytes were last verified.
+pub const VERIFIED_TAR: &str = "cas.verified-tar";
 
 /// The prefix of the labels by which a manifest or an index keeps its referrers. A referrer is a
 /// document that names the manifest or the index as its subject. The rest of the key is the digest
@@ -73,6 +76,13 @@ pub(crate) fn kept_referrers(labels: &Labels) -> impl Iterator<Item = Digest> {
     let labels = labels.range(GC_REF_REFERRER.to_owned()..);
     let labels = labels.take_while(|(key, _)| key.starts_with(GC_REF_REFERRER));
     labels.filter_map(|(_, value)| value.parse().ok())
+}
+
+/// Returns whether a snapshot with these labels belongs to a job, which makes the snapshot again if
+/// it is lost: a layer, or a snapshot that is to become one. Any other snapshot may have the only
+/// copy of files.
+pub fn is_of_job(labels: &Labels) -> bool {
+    labels.contains_key(LEASE)
 }
 
 /// Returns the key of a label that refers to a snapshot of `snapshotter`.

@@ -498,7 +498,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// parse, or if the chain of its parents is broken or circular. An empty key in the result
     /// means that the counter with which the snapshotter numbers its directories is lost or wrong.
     /// If `remove` is set, removes the damaged records of snapshots and corrects the counter, so
-    /// that the other snapshots can be used.
+    /// that the other snapshots can be used. The record of a snapshot stays if only the chain of
+    /// its parents is broken, and the snapshot does not [belong to a
+    /// job](crate::labels::is_of_job).
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and another process changes a record that this call must
@@ -518,6 +520,14 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// the replacement. A garbage collection of the whole store calls this method, and so does a
     /// check that repairs. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
+
+    /// Returns the directories that no record names, but that may have the only copy of files: the
+    /// snapshot in such a directory did not [belong to a job](crate::labels::is_of_job), and its
+    /// record was lost. They do not count as [leftovers](Snapshotter::leftovers). To give up the
+    /// files, remove the directory. By default, returns no directories.
+    async fn lost(&self) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
     /// `FailedPrecondition`. Default implementations that only return `None` or false do not fail.

@@ -7,6 +7,7 @@
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
+//!     8.kept            empty; the snapshot 8 may have the only copy of files
 //! ```
 //! A new directory has a number that no other directory has or had, and is built in place. The
 //! directory has no meaning until the record of a snapshot contains its number. The lock (`flock`)
@@ -14,7 +15,8 @@
 //! [`SnapshotDirs::try_lock_exclusive`] locks a directory that a killed process has left, but not a
 //! directory that is being built or removed.
 
-use std::collections::BTreeSet;
+mod beside;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -26,7 +28,7 @@ use std::time::SystemTime;
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::{Condition, Depth, Usage};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::calls::{self, undisturbed};
@@ -34,13 +36,12 @@ use crate::checksum::Sums;
 use crate::misplaced::with_article;
 use crate::new_file::leftovers;
 use crate::regular_file::open_file;
-use crate::tree::usage_of;
 use crate::{Dir, cannot_write, manifest, remove, syncfs, tree};
 
 /// The name that the root of a snapshot's tree has in the directory of the snapshot.
 pub const TREE: &str = "fs";
 
-/// The name of the directory next to `snapshots/` with the manifests and the `.replaced` files.
+/// The name of the directory next to `snapshots/` with the manifests and other small files.
 const MANIFESTS: &str = "manifests";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -274,76 +275,15 @@ impl SnapshotDirs {
         Ok(found)
     }
 
-    /// Returns the numbers for which there is a manifest or a `.replaced` file, but no directory,
-    /// for example because someone has removed the directory by hand.
-    ///
-    /// # Errors
-    /// Errors of the file system.
-    pub fn without_directory(&self) -> Result<BTreeSet<u64>> {
-        let mut found = BTreeSet::new();
-        let dir = match calls::open(&self.manifests, DIRECTORY, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(found),
-            opened => opened.map_err(io::Error::from),
-        };
-        let names = dir.and_then(|dir| calls::list(&dir));
-        for (name, _) in names.during("list", self.manifests.display())? {
-            let id = name.to_str().ok();
-            found.extend(id.and_then(|name| number(name.split('.').next()?)));
-        }
-        // A directory is made before its manifest, and no number is used twice.
-        for id in self.ids()? {
-            found.remove(&id);
-        }
-        Ok(found)
-    }
-
-    /// Returns the disk usage of the manifest and the `.replaced` file of `id`.
-    ///
-    /// # Errors
-    /// Errors of the file system, with the path.
-    pub fn measure_manifest(&self, id: u64) -> Result<Usage> {
-        let mut usage = Usage::default();
-        for path in self.files_beside(id) {
-            match calls::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => {}
-                found => {
-                    let found = found.map_err(io::Error::from);
-                    usage += usage_of(&found.during("measure", path.display())?);
-                }
-            }
-        }
-        Ok(usage)
-    }
-
-    /// Removes the manifest and the `.replaced` file of `id`. Returns the freed space.
-    ///
-    /// # Errors
-    /// Errors of the file system, with the path.
-    pub fn remove_manifest(&self, id: u64) -> Result<Usage> {
-        let usage = self.measure_manifest(id)?;
-        for path in self.files_beside(id) {
-            match calls::unlinkat(CWD, &path, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => Err(io::Error::from(error)).during("remove", path.display())?,
-            }
-        }
-        Ok(usage)
-    }
-
-    fn files_beside(&self, id: u64) -> [PathBuf; 3] {
-        let replaced = self.replaced(id);
-        [self.manifest(id), replaced.with_extension("new"), replaced]
-    }
-
-    /// Removes the manifest and the `.replaced` file of `id`, then the directory of `id` with
-    /// everything in it. Returns the freed space. If a file is in the place of the directory,
-    /// removes the file, but does not count its space.
+    /// Removes the files of `id` in `manifests/`, then the directory of `id` with everything in it.
+    /// Returns the freed space. If a file is in the place of the directory, removes the file, but
+    /// does not count its space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in the directory; `Unavailable` if a directory in it is moved
     /// meanwhile; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
-        let mut freed = self.remove_manifest(id)?;
+        let mut freed = self.remove_beside(id)?;
         freed += remove::remove(self.writable()?, &id.to_string())?;
         Ok(freed)
     }

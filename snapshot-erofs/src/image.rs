@@ -10,7 +10,7 @@ use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
 use cas_host::calls::undisturbed;
 use cas_host::erofs::ImageFiles;
-use cas_host::{Dir, Lock, NewFile, SnapshotDirs, copy_data, erofs};
+use cas_host::{Dir, Lock, NewFile, SnapshotDirs, copy_data, erofs, remove_all};
 use cas_lazy::StoredTable;
 
 use crate::record::{Record, Seen, Stored};
@@ -379,9 +379,15 @@ fn record_image(dirs: &SnapshotDirs, record: &Record, directory: &Path) -> Resul
     Ok(Image::new(dirs, record, &text, directory))
 }
 
-/// Stores a file durably under its name, complete or not at all.
+/// Stores a file durably under its name, complete or not at all. Removes a directory, or a link to
+/// one, that is in the place of the file.
 fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
     let stored = || {
+        match undisturbed(|| path.symlink_metadata()) {
+            Ok(found) if found.is_dir() => remove_all(path, true)?,
+            Ok(found) if found.is_symlink() => undisturbed(|| fs::remove_file(path))?,
+            _ => {}
+        }
         let new = NewFile::begin(path)?;
         write(new.file())?;
         new.publish()

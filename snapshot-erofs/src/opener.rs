@@ -1,11 +1,12 @@
 //! The opener of the snapshotter.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::snapshot::Backing;
-use cas_core::{Error, Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_core::{Error, Location, Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 use cas_host::snapshotter::SnapshotLayout;
 
 use crate::{Erofs, ErofsSnapshotter, NAME, probe};
@@ -20,6 +21,9 @@ const NATIVE: &str = "native";
 
 /// The option that names the directories of ready layers.
 const LAYERS: &str = "layers";
+
+/// All options.
+const KNOWN: &[&str] = &[IMMUTABLE, LAYERS, MOUNT, NATIVE];
 
 /// Opens an [`ErofsSnapshotter`]. The option `mount` is `file` by default, or `loop` for kernels
 /// that cannot mount images from files. The option `immutable` is `false` by default, or `true` to
@@ -49,16 +53,46 @@ impl SnapshotterOpener for ErofsOpener {
         probe(directory)
     }
 
+    fn check(&self, chosen: &Location) -> Result<()> {
+        chosen.check_options(KNOWN)?;
+        Options::parse(chosen.options()).map(|_| ())
+    }
+
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
-        parts.check_options(&[IMMUTABLE, LAYERS, MOUNT, NATIVE])?;
-        let option = |name: &str| parts.options.get(name).map(String::as_str);
+        parts.check_options(KNOWN)?;
+        let options = Options::parse(&parts.options)?;
         let layout = Erofs::open()?
-            .with_backing(backing(option(MOUNT))?)
-            .with_immutable(is_set(IMMUTABLE, option(IMMUTABLE))?)
-            .with_native(is_set(NATIVE, option(NATIVE))?)
-            .with_ready_layers(directories(option(LAYERS))?);
+            .with_backing(options.backing)
+            .with_immutable(options.immutable)
+            .with_native(options.native)
+            .with_ready_layers(options.ready_layers);
         let opened = ErofsSnapshotter::with_layout(layout, parts.directory, parts.records)?;
         Ok(Arc::new(opened))
+    }
+}
+
+/// The values of the options.
+struct Options {
+    backing: Backing,
+    immutable: bool,
+    native: bool,
+    /// The directories of ready layers.
+    ready_layers: Vec<PathBuf>,
+}
+
+impl Options {
+    /// Parses the options.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value that is not supported.
+    fn parse(options: &BTreeMap<String, String>) -> Result<Self> {
+        let option = |name: &str| options.get(name).map(String::as_str);
+        Ok(Options {
+            backing: backing(option(MOUNT))?,
+            immutable: is_set(IMMUTABLE, option(IMMUTABLE))?,
+            native: is_set(NATIVE, option(NATIVE))?,
+            ready_layers: directories(option(LAYERS))?,
+        })
     }
 }
 

@@ -327,6 +327,14 @@ async fn a_damaged_image_is_found_and_a_changed_one_is_made_again() {
     fs::write(image.with_file_name("image.json"), "{").unwrap();
     look(&store).await.unwrap();
     assert_eq!(store.check("top", READ).await.unwrap(), Condition::Sound);
+    for name in ["image.erofs", "image.json"] {
+        let path = image.with_file_name(name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir_all(path.join("below")).unwrap();
+        look(&store).await.unwrap();
+        assert!(fs::read(&image).unwrap() == whole, "the same bytes again");
+        assert!(path.is_file(), "{name}");
+    }
 }
 
 #[tokio::test]

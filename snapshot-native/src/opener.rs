@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_core::{Location, Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, NativeSnapshotter};
 
@@ -25,6 +25,10 @@ impl SnapshotterOpener for NativeOpener {
     /// Always succeeds, because copying works everywhere.
     fn probe(&self, _: &Path) -> Result<()> {
         Ok(())
+    }
+
+    fn check(&self, chosen: &Location) -> Result<()> {
+        chosen.check_options(&[])
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_core::{Location, Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, OverlaySnapshotter, probe};
 
@@ -25,6 +25,10 @@ impl SnapshotterOpener for OverlayOpener {
     /// Mounts an overlay below the directory: see [`probe`].
     fn probe(&self, directory: &Path) -> Result<()> {
         probe(directory)
+    }
+
+    fn check(&self, chosen: &Location) -> Result<()> {
+        chosen.check_options(&[])
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {

@@ -141,10 +141,15 @@ fn damaged_objects_are_found_and_fetched_again() {
     // Until these are repaired, the rest cannot be checked.
     bucket.put(&cell(&document), "garbage");
     bucket.put(&record(&layers[2]), "garbage");
+    // The cell of another blob. The other blob, which is intact, must stay.
+    let response = bucket.get(&cell(&layers[0]));
+    let (_, copied) = response.split_once("\r\n\r\n").unwrap();
+    bucket.put(&cell(&layers[1]), copied);
     heals_all(
         scene,
         &[
             ("blob-damaged", document.hex()),
+            ("blob-damaged", layers[1].hex()),
             ("record-damaged", layers[2].hex()),
         ],
     );

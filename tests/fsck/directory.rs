@@ -56,6 +56,43 @@ fn a_damaged_list_of_parts_is_replaced_by_an_import() {
     }
 }
 
+/// The parts of the other blob, which is intact, must stay.
+#[test]
+fn a_list_of_parts_that_was_replaced_by_that_of_another_blob_costs_only_its_own_blob() {
+    let scene = Scene::new("dir");
+    let blobs = scene.root.join("store/blobs/sha256");
+    let file = scene.scratch.path().join("unused");
+    fs::write(&file, "no image lists this blob").unwrap();
+    let unused = Digest::sha256(b"no image lists this blob");
+    let (layer, config) = (scene.layer(), scene.manifest.config.digest);
+    let copy = |over: &Digest| {
+        let target = blobs.join(over.hex());
+        fs::remove_file(&target).unwrap();
+        fs::copy(blobs.join(layer.hex()), target).unwrap();
+    };
+    let is_sound = || {
+        ok(cas(&scene.root).arg("gc"));
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        scene.works();
+    };
+    copy(&config);
+    ok(&mut import(&scene));
+    is_sound();
+    copy(&config);
+    scene.heals("blob-damaged", config.hex());
+    is_sound();
+    let add = || ok(cas(&scene.root).args(["blob", "add"]).arg(&file));
+    add();
+    copy(&unused);
+    for arguments in [&["gc"][..], &["blob", "rm", &unused.to_string()]] {
+        let said = fails(cas(&scene.root).args(arguments), 4);
+        let is_named = said.contains(&*unused.hex()) && said.contains("fsck --repair");
+        assert!(is_named, "{said}");
+    }
+    add();
+    is_sound();
+}
+
 #[test]
 fn a_truncated_manifest_is_fetched_again() {
     let scene = Scene::new("dir");
@@ -232,7 +269,7 @@ fn what_is_in_the_place_of_a_record_is_named_and_set_aside() {
     let scene = Scene::new("dir");
     let images = scene.root.join("store/records/images");
     let other = scene.scratch.path().join("demo.tar");
-    for kind in [Kind::Pipe, Kind::Link, Kind::Dangling, Kind::Loop] {
+    for (number, kind) in Kind::NOT_FILES.into_iter().enumerate() {
         let record = files(&images).pop().unwrap();
         remove(&record);
         kind.make(&record, &other);
@@ -250,10 +287,28 @@ fn what_is_in_the_place_of_a_record_is_named_and_set_aside() {
         assert!(has(&repaired, "database-damaged", name), "{repaired:#?}");
         // The image has lost its name, and nothing else. Its content is then leased.
         let is_named = has(&repaired, "name-missing", "");
-        assert_eq!(is_named, kind == Kind::Pipe, "{repaired:#?}");
+        assert_eq!(is_named, number == 0, "{repaired:#?}");
         ok(cas(&scene.root).arg("gc"));
         ok(cas(&scene.root).args(["tag", &scene.manifest_digest.to_string(), "app:1"]));
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{kind:?}");
+    }
+    scene.works();
+}
+
+#[test]
+fn a_directory_in_the_place_of_the_record_of_a_blob_is_found_and_set_aside() {
+    let scene = Scene::new("dir");
+    let records = scene.root.join("store/records/blobs");
+    for digest in [scene.manifest_digest, scene.layer()] {
+        for inside in ["", "theirs"] {
+            let place = records.join(format!("sha256=3a{}", digest.hex()));
+            fs::remove_file(&place).unwrap();
+            fs::create_dir_all(place.join(inside)).unwrap();
+            scene.heals("database-damaged", digest.hex());
+            ok(&mut import(&scene));
+            ok(cas(&scene.root).arg("gc"));
+            assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{inside}");
+        }
     }
     scene.works();
 }

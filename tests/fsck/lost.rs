@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{ENGINES, cas, fails, ok, small_archive, text};
+use crate::misplaced::Kind;
 
 /// Makes a root with an unpacked image. Returns it.
 fn root_of(store: &str, scratch: &Path) -> PathBuf {
@@ -61,6 +62,55 @@ fn a_lost_store_is_reported_and_comes_back_whole() {
         assert_eq!(snapshots(&root), before, "{store}");
         ok(cas(&root).arg("fsck"));
     }
+}
+
+#[test]
+fn something_else_in_the_place_of_a_store_is_named_and_left() {
+    for store in ENGINES.iter().chain(&["by-size://?small=redb&large=fs"]) {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = root_of(store, scratch.path());
+        let places = match store.starts_with("by-size") {
+            true => vec![
+                root.join("stores/by-size"),
+                root.join("stores/by-size/small"),
+            ],
+            false => vec![root.join("store")],
+        };
+        for lost in places {
+            let away = lost.with_extension("away");
+            fs::rename(&lost, &away).unwrap();
+            for kind in Kind::NOT_FILES.into_iter().chain([Kind::File]) {
+                kind.make(&lost, &scratch.path().join("demo.tar"));
+                let modified = || fs::symlink_metadata(&lost).unwrap().modified().unwrap();
+                let before = modified();
+                is_refused(&root, &lost);
+                assert_eq!(modified(), before, "{store} {kind:?}");
+                match kind {
+                    Kind::Directory => fs::remove_dir_all(&lost).unwrap(),
+                    _ => fs::remove_file(&lost).unwrap(),
+                }
+            }
+            fs::rename(&away, &lost).unwrap();
+            ok(cas(&root).arg("gc"));
+            assert!(ok(cas(&root).arg("images")).contains("app:1"), "{store}");
+            ok(cas(&root).arg("fsck"));
+        }
+    }
+}
+
+/// The store of another engine is not lost: that engine can open it.
+#[test]
+fn a_store_of_another_engine_is_refused_by_the_engine_that_was_asked_for() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = root_of("fs", scratch.path());
+    let out = cas(&root).args(["--store", "redb", "images"]).output();
+    let out = out.unwrap();
+    let said = text(&out.stderr);
+    assert!(
+        !out.status.success() && !said.contains("has stored"),
+        "{said}"
+    );
+    assert!(ok(cas(&root).arg("images")).contains("app:1"));
 }
 
 #[test]

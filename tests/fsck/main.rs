@@ -24,6 +24,8 @@ mod places;
 mod replaced;
 mod scene;
 mod sources;
+mod stopped;
 mod tars;
 mod together;
 mod unharmed;
+mod written;

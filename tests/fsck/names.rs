@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cas::records::{Batch, Expect, Table};
 
 use crate::common::{ENGINES, cas, fails, ok, text};
-use crate::scene::{Scene, has};
+use crate::scene::{Scene, files, has, overwrite};
 
 #[test]
 fn lost_and_damaged_files_of_the_fs_store_cost_no_name() {
@@ -155,19 +155,24 @@ fn a_lost_name_is_reported_and_its_image_is_kept() {
     }
 }
 
+/// Deletes all records of the store.
+fn lose_records(scene: &Scene) {
+    scene.open(async |store| {
+        for table in Table::ALL {
+            let mut batch = Batch::new();
+            for record in store.records.scan(table, "", None, 100).await.unwrap() {
+                batch.delete(table, record.key, Expect::Any);
+            }
+            store.records.commit(&batch).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_store_that_lost_all_records_keeps_its_images_under_a_lease() {
     for store in ENGINES.iter().filter(|store| **store != "fs") {
         let scene = Scene::new(store);
-        scene.open(async |store| {
-            for table in Table::ALL {
-                let mut batch = Batch::new();
-                for record in store.records.scan(table, "", None, 100).await.unwrap() {
-                    batch.delete(table, record.key, Expect::Any);
-                }
-                store.records.commit(&batch).await.unwrap();
-            }
-        });
+        lose_records(&scene);
         let (code, found) = scene.fsck(&["--repair"]);
         assert_eq!(code, 0, "on {store}: {found:#?}");
         assert!(has(&found, "name-missing", ""), "on {store}: {found:#?}");
@@ -178,6 +183,22 @@ fn a_store_that_lost_all_records_keeps_its_images_under_a_lease() {
         let layer = scene.layer();
         let hashed = scene.open(async |store| cas::ContentExt::hash(&*store.content, &layer).await);
         assert_eq!(hashed.unwrap(), Some(layer), "on {store}");
+    }
+}
+
+/// Only the lease `recovered` keeps the image.
+#[test]
+fn a_snapshot_of_an_image_that_lost_its_name_is_unpacked_again() {
+    for store in ENGINES.iter().filter(|store| **store != "fs") {
+        let scene = Scene::new(store);
+        lose_records(&scene);
+        let mut trees = files(&scene.root.join("snapshots/native/snapshots")).into_iter();
+        let file = trees.find(|file| file.metadata().unwrap().len() > 0);
+        overwrite(&file.unwrap(), b"");
+        let (code, found) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "on {store}: {found:#?}");
+        assert!(has(&found, "snapshot-damaged", "native"), "{found:#?}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
     }
 }
 

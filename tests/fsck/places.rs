@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::common::{cas, ok, text};
+use crate::misplaced::Kind;
 use crate::scene::{Scene, has};
 
 /// What is in a place of the store besides the files that other tests damage.
@@ -167,6 +168,19 @@ fn what_is_in_a_place_of_the_store_is_named_and_set_aside() {
 fn what_is_in_a_place_of_the_root_is_named_and_set_aside() {
     let scene = Scene::new("fs");
     each_heals(&scene, &scene.root, IN_ROOT);
+}
+
+#[test]
+fn a_socket_in_the_place_of_a_document_of_the_store_is_named_and_replaced() {
+    let scene = Scene::new("fs");
+    for name in ["oci-layout", "index.json", ".cas/format.json"] {
+        let place = scene.root.join("store").join(name);
+        fs::remove_file(&place).unwrap();
+        Kind::Socket.make(&place, &place);
+        assert!(failed(&scene, &place) > 0, "{name}");
+        scene.heals("store-damaged", name);
+        assert_eq!(failed(&scene, &place), 0, "{name}");
+    }
 }
 
 /// Directories of blobs that are gone are not made again unasked, because all blobs are lost.

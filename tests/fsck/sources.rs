@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{ENGINES, cas, ok};
+use crate::common::{ENGINES, cas, fails, ok};
 use crate::scene::Scene;
 
 #[test]
@@ -16,6 +16,32 @@ fn a_repair_takes_blobs_from_a_root_a_layout_and_the_url_of_a_store() {
         let (code, found) = scene.fsck(&["--read-data", "--repair", "--from", from]);
         assert_eq!(code, 0, "from {from}: {found:#?}");
         scene.works();
+    }
+}
+
+#[test]
+fn a_path_that_is_not_a_source_is_explained() {
+    let scene = Scene::new("redb");
+    let at = |name: &str| scene.scratch.path().join(name).display().to_string();
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("file"), "").unwrap();
+    let (neither, own) = (
+        "neither a root nor an image layout",
+        "is the store that is checked",
+    );
+    for (from, code, expected) in [
+        (at("absent"), 3, "nothing exists at this path"),
+        (at("empty"), 2, neither),
+        (at("file"), 2, neither),
+        (at("root"), 2, own),
+        (format!("redb://{}", at("root/store")), 2, own),
+    ] {
+        let said = fails(
+            cas(&scene.root).args(["fsck", "--repair", "--from", &from]),
+            code,
+        );
+        let is_named = said.contains(expected) && said.contains(&from);
+        assert!(is_named, "{from}: {said}");
     }
 }
 
@@ -91,7 +117,7 @@ fn damage_that_was_noticed_or_that_keeps_the_times_is_replaced_too() {
     }
     scene.flip(&layer);
     let out = scene.scratch.path().join("out");
-    crate::common::fails(cas(&scene.root).args(["unpack", "app:1"]).arg(out), 4);
+    fails(cas(&scene.root).args(["unpack", "app:1"]).arg(out), 4);
     import();
     scene.works();
 }

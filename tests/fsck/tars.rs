@@ -18,6 +18,9 @@ fn flip(path: &Path, offset: u64) {
         .unwrap();
 }
 
+/// Damages a file.
+type Damage = fn(&Path);
+
 #[test]
 fn other_bytes_in_tars_and_metadata_are_found_and_healed() {
     if !mounting_snapshotters().contains(&"erofs") {
@@ -68,6 +71,38 @@ fn a_damaged_tar_that_is_the_only_copy_is_fetched_again() {
     assert_eq!(tars().count(), 3, "what is damaged stays");
     scene.heals("snapshot-damaged", "erofs");
     assert_eq!((blobs(), tars().count()), (2, 3));
+}
+
+/// The damage is found even if the tar has the length and the time of before.
+#[test]
+fn an_import_replaces_a_damaged_tar_that_is_the_only_copy() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    let archive = crate::common::small_archive(scene.scratch.path());
+    let tars = || {
+        let files = files(&scene.root.join("snapshots/erofs")).into_iter();
+        files.filter(|file| file.ends_with("layer.tar"))
+    };
+    let truncate: Damage = |tar| {
+        let file = File::options().write(true).open(tar).unwrap();
+        file.set_len(10).unwrap();
+    };
+    let damages: [(&str, Damage); 3] = [
+        ("flipped", |tar| flip(tar, 0)),
+        ("truncated", truncate),
+        ("removed", |tar| fs::remove_file(tar).unwrap()),
+    ];
+    for (how, damage) in damages {
+        tars().for_each(|tar| damage(&tar));
+        let import = ["import", "--name", "app:1"];
+        crate::common::ok(crate::common::cas(&scene.root).args(import).arg(&archive));
+        scene.works();
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{how}");
+        assert_eq!(files(&scene.root.join("store/blobs")).len(), 2, "{how}");
+        assert_eq!(tars().count(), 3, "{how}");
+    }
 }
 
 /// The record of the manifest says that the snapshotter has the layer.

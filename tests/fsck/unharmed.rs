@@ -66,7 +66,7 @@ fn wrong_arguments_and_places_are_explained() {
         (&["--read-data", "--rate", "fast"], 2),
         (&["--resume"], 2),
         (&["--from", "x"], 2),
-        (&["--repair", "--from", "/nowhere/at/all"], 2),
+        (&["--repair", "--from", "/nowhere/at/all"], 3),
     ] {
         fails(cas(&scene.root).arg("fsck").args(wrong), code);
     }

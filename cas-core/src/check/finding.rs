@@ -24,14 +24,17 @@ pub enum Problem {
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
+    /// A name states another digest than that of its image. Earlier releases have stored such
+    /// names.
+    NameWrong,
     /// A blob has no record, and it is not certain that another program stored it (see
     /// [`Report::unrecorded`]).
     RecordMissing,
     /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
     /// An image or a lease needs a blob that the store does not have. Also reported for a layer
-    /// without a blob if a snapshotter keeps the tar of the layer, but the record of the manifest
-    /// does not state this.
+    /// without a blob if a snapshotter keeps the tar of the layer, or if the layer was unpacked and
+    /// not stored, but the record of the manifest does not state this.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
@@ -50,7 +53,8 @@ pub enum Problem {
     SnapshotMissing,
     /// The files of a snapshot differ from the files that were committed.
     SnapshotDamaged,
-    /// A snapshotter has files or directories that no record names.
+    /// A snapshotter has files or directories that no record names. Also reported for a directory
+    /// that may have the only copy of files, because the record of its snapshot was lost.
     SnapshotLeft,
     /// A snapshot that was made for a mount, and that is not mounted.
     MountLeft,
@@ -67,6 +71,7 @@ impl Problem {
             Problem::DatabaseDamaged => "database damaged",
             Problem::RecordDamaged => "record damaged",
             Problem::NameLost => "name lost",
+            Problem::NameWrong => "name wrong",
             Problem::RecordMissing => "record missing",
             Problem::ChildrenWrong => "children wrong",
             Problem::BlobMissing => "blob missing",

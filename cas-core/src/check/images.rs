@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{ErrorKind, Result};
 use crate::gc;
-use crate::image::{Root, decode_image};
+use crate::image::{Image, ImageStoreExt, Root, decode_image};
 use crate::labels::GC_FLAT;
 use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, Table, each, retry};
 use crate::store::Store;
@@ -51,12 +51,50 @@ impl Checker<'_> {
     async fn check_roots(&mut self, roots: Vec<Root>) -> Result<()> {
         for root in roots {
             self.report.images += 1;
+            self.check_name(&root).await?;
             let target = Use {
                 descriptor: root.target,
                 image: root.name,
             };
             self.check_tree(target).await?;
         }
+        Ok(())
+    }
+
+    /// Checks that the name of an image does not state another digest, as a name of an earlier
+    /// release may. No lookup finds the image by such a name. A repair gives the image its digest
+    /// as its name instead, and keeps its labels and its owner.
+    async fn check_name(&mut self, root: &Root) -> Result<()> {
+        let (name, target) = (root.name.as_ref(), &root.target);
+        let Some(name) = name.filter(|name| !name.allows(&target.digest)) else {
+            return Ok(());
+        };
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            let image = Image {
+                owner: root.owner.clone(),
+                labels: root.labels.clone(),
+                ..Image::unnamed(target.clone())
+            };
+            self.store.images.put(image).await?;
+            match self.store.images.delete(name, Some(target)).await {
+                // Another job has changed the name since.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                deleted => deleted?,
+            }
+        }
+        let outcome = match repairs {
+            true => "the image has got its digest as its name",
+            false => {
+                "a repair gives the image its digest as its name; pull or import the image that \
+                 the name states"
+            }
+        };
+        let detail = format!(
+            "the name states another digest than {}; {outcome}",
+            target.digest
+        );
+        self.add(Problem::NameWrong, name, detail, repairs);
         Ok(())
     }
 
@@ -140,7 +178,7 @@ impl Checker<'_> {
         if let Some(record) = &record {
             self.check_children(descriptor, &children, record).await?;
         }
-        let record = match self.find_tars(blob, &children, record.as_ref()).await? {
+        let record = match self.find_unpacked(blob, &children, record.as_ref()).await? {
             Some(found) => Some(found),
             None => record,
         };

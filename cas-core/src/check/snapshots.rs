@@ -8,6 +8,7 @@ use super::{Checker, Problem, ReadData};
 use crate::content::{Stat, Version};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::labels::is_of_job;
 use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
 impl Checker<'_> {
@@ -15,33 +16,8 @@ impl Checker<'_> {
     /// damaged committed snapshots again, and removes the leftovers and the records of other
     /// damaged snapshots.
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
-        let repairs = self.options.repair.is_some();
-        for key in snapshotter.damaged_records(repairs).await? {
-            if key.is_empty() {
-                let detail = match repairs {
-                    true => "the counter of ids was damaged; it was corrected",
-                    false => "the counter of ids is damaged; a repair corrects it",
-                };
-                let subject = format!("snapshots/{}", snapshotter.name());
-                self.add(Problem::RecordDamaged, subject, detail, repairs);
-                continue;
-            }
-            let outcome = match repairs {
-                true => "the record was removed",
-                false => "a repair removes the record",
-            };
-            let detail = format!(
-                "the record is damaged, the parent of the snapshot has no record, or the snapshot \
-                 is one of its own ancestors; {outcome}; a layer is unpacked again when it is needed"
-            );
-            self.add(
-                Problem::RecordDamaged,
-                name(snapshotter, &key),
-                detail,
-                repairs,
-            );
-        }
-        let all = parents_first(snapshotter).await?;
+        let damaged = self.check_snapshot_records(snapshotter).await?;
+        let all = parents_first(readable(snapshotter, &damaged).await?);
         let mut chains = Chains::new(snapshotter, &all);
         let mut sound = Vec::new();
         for info in &all {
@@ -56,7 +32,89 @@ impl Checker<'_> {
         if self.options.read_data != ReadData::Nothing {
             self.read_snapshots(&mut chains, &sound).await?;
         }
-        self.check_leftovers(snapshotter).await
+        // As long as a record cannot be read, it is not known which directory it names.
+        match self.check_leftovers(snapshotter).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt && !damaged.is_empty() => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Checks that the records parse, and that the parents of each snapshot have records. A repair
+    /// removes the damaged records. It keeps a snapshot that does not belong to a job and only
+    /// whose parents lack records, and makes the parents again. Returns the keys of the damaged
+    /// records that were not removed.
+    async fn check_snapshot_records(
+        &mut self,
+        snapshotter: &dyn Snapshotter,
+    ) -> Result<Vec<String>> {
+        let repairs = self.options.repair.is_some();
+        let mut damaged = snapshotter.damaged_records(repairs).await?;
+        let mut orphans = Vec::new();
+        for key in &damaged {
+            if key.is_empty() {
+                let detail = match repairs {
+                    true => "the counter of ids was damaged; it was corrected",
+                    false => "the counter of ids is damaged; a repair corrects it",
+                };
+                let subject = format!("snapshots/{}", snapshotter.name());
+                self.add(Problem::RecordDamaged, subject, detail, repairs);
+                continue;
+            }
+            if let Some(info) = orphan(snapshotter, key).await? {
+                orphans.push(info);
+                continue;
+            }
+            let outcome = match repairs {
+                true => "the record was removed",
+                false => "a repair removes the record",
+            };
+            let detail = format!(
+                "the record is damaged, the parent of the snapshot has no record, or the snapshot \
+                 is one of its own ancestors; {outcome}; a layer is unpacked again when it is needed"
+            );
+            let subject = name(snapshotter, key);
+            self.add(Problem::RecordDamaged, subject, detail, repairs);
+        }
+        for info in &orphans {
+            self.heal_orphan(snapshotter, info).await?;
+        }
+        if repairs {
+            damaged.clear();
+            if !orphans.is_empty() {
+                // The parents that were made again do not count their children yet.
+                snapshotter.damaged_records(true).await?;
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Reports a snapshot that may have the only copy of files and whose parent has no record. A
+    /// repair makes the parent again.
+    async fn heal_orphan(&mut self, snapshotter: &dyn Snapshotter, info: &Info) -> Result<()> {
+        let parent = info.parent.as_deref().unwrap_or_default();
+        let there = snapshotter.stat(parent).await;
+        let rebuilt = match &self.options.repair {
+            None => None,
+            // The parent was made again for another snapshot.
+            Some(_) if matches!(there, Ok(Some(_))) => Some(Ok(())),
+            Some(repair) => Some(match repair.rebuilder {
+                Some(rebuilder) => rebuilder.rebuild(snapshotter, parent).await,
+                None => Err(no_rebuilder()),
+            }),
+        };
+        let what = "the parent of the snapshot, or an ancestor of the parent, has no record";
+        let detail = match &rebuilt {
+            Some(Ok(())) => format!("{what}; the parent was made again from its layer"),
+            Some(Err(error)) => format!(
+                "{what}; the parent could not be made again: {error}; the snapshot stays, because \
+                 it may have the only copy of files; `cas snapshot rm` removes it"
+            ),
+            None => format!("{what}; a repair makes the parent again from its layer"),
+        };
+        let done = matches!(rebuilt, Some(Ok(())));
+        let subject = name(snapshotter, &info.key);
+        self.add(Problem::RecordDamaged, subject, detail, done);
+        Ok(())
     }
 
     /// Reads the files of the selected snapshots.
@@ -187,13 +245,17 @@ impl Checker<'_> {
         }
         Ok(Some(match repair.rebuilder {
             Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,
-            None => Err(Error::unsupported(
-                "unpacking a layer needs a rebuilder; set one in `Repair`",
-            )),
+            None => Err(no_rebuilder()),
         }))
     }
 
     async fn check_leftovers(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
+        for path in snapshotter.lost().await? {
+            let detail = "the record of the snapshot in this directory was lost, and the directory \
+                          may have the only copy of files; copy what is needed, and then remove \
+                          the directory";
+            self.add(Problem::SnapshotLeft, path.display(), detail, false);
+        }
         let left = snapshotter.leftovers().await?;
         if left.is_empty() {
             return Ok(());
@@ -275,10 +337,43 @@ async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>
     }))
 }
 
-/// Returns all snapshots, each after its parent, because a repair unpacks a layer on the parent of
-/// its snapshot.
-async fn parents_first(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
-    let mut found = snapshot::all(snapshotter).await?;
+/// Returns all snapshots whose records can be read. `damaged` are the keys of the damaged records.
+async fn readable(snapshotter: &dyn Snapshotter, damaged: &[String]) -> Result<Vec<Info>> {
+    if damaged.is_empty() {
+        return snapshot::all(snapshotter).await;
+    }
+    let (mut found, mut after) = (Vec::new(), None::<String>);
+    loop {
+        // With one snapshot per page, the record that cannot be read is that of the next damaged
+        // key.
+        match snapshotter.walk(after.as_deref(), 1).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let later = damaged.iter().filter(|key| Some(*key) > after.as_ref());
+                after = Some(later.min().ok_or(error)?.clone());
+            }
+            page => match page?.pop() {
+                None => return Ok(found),
+                Some(info) => {
+                    after = Some(info.key.clone());
+                    found.push(info);
+                }
+            },
+        }
+    }
+}
+
+/// Returns a snapshot of a damaged record, if the record can be read and the snapshot does not
+/// belong to a job. Such a record is damaged only because the parent of the snapshot has no record.
+async fn orphan(snapshotter: &dyn Snapshotter, key: &str) -> Result<Option<Info>> {
+    match snapshotter.stat(key).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        found => Ok(found?.filter(|info| !is_of_job(&info.labels))),
+    }
+}
+
+/// Sorts snapshots so that each one follows its parent, because a repair unpacks a layer on the
+/// parent of its snapshot.
+fn parents_first(mut found: Vec<Info>) -> Vec<Info> {
     let parent = |info: &Info| (info.key.clone(), info.parent.clone());
     let parents: HashMap<String, Option<String>> = found.iter().map(parent).collect();
     let depth = |info: &Info| {
@@ -291,7 +386,11 @@ async fn parents_first(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
         depth
     };
     found.sort_by_cached_key(depth);
-    Ok(found)
+    found
+}
+
+fn no_rebuilder() -> Error {
+    Error::unsupported("unpacking a layer needs a rebuilder; set one in `Repair`")
 }
 
 fn name(snapshotter: &dyn Snapshotter, key: &str) -> String {

@@ -1,4 +1,4 @@
-//! Layers of which the store has no blob because a snapshotter keeps their tars.
+//! Layers of which the store has no blob because a snapshotter has them.
 
 use std::collections::BTreeSet;
 
@@ -54,24 +54,31 @@ impl<'a> Checker<'a> {
         Ok(lost)
     }
 
-    /// Finds layers whose tars a snapshotter keeps, although the record of the manifest no longer
-    /// states this because records were lost. A repair adds the layers to the record again, and
-    /// gives the configuration a label that keeps the snapshots. `children` are the blobs that the
-    /// manifest lists. Returns the new record, or `None` if there are no such layers. A check that
-    /// does not repair returns the record that a repair would write.
+    /// Finds layers that a snapshotter has and the store does not need, although the record of the
+    /// manifest no longer states this because records were lost: layers whose tars the snapshotter
+    /// keeps, and layers that were unpacked and not stored. A repair adds the layers to the record
+    /// again, and gives the configuration a label that keeps the snapshots. `children` are the
+    /// blobs that the manifest lists. Returns the new record, or `None` if there are no such
+    /// layers. A check that does not repair returns the record that a repair would write.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
-    pub(super) async fn find_tars(
+    pub(super) async fn find_unpacked(
         &mut self,
         manifest: &Use,
         children: &[Descriptor],
         record: Option<&BlobRecord>,
     ) -> Result<Option<BlobRecord>> {
         let own = &manifest.descriptor;
-        let Some(snapshotter) = self.keeper().filter(|_| own.media_type.is_manifest()) else {
+        let first = self.snapshotters.first().copied();
+        let Some(snapshotter) = first.filter(|_| own.media_type.is_manifest()) else {
             return Ok(None);
         };
+        let keeps_tars = snapshotter.keeps_tars();
+        // A record that was not lost lists as absent what was not stored. Another blob is missing.
+        if !keeps_tars && record.is_some_and(|record| !record.children.is_empty()) {
+            return Ok(None);
+        }
         let layers = self.layers(own).await?;
         let mut found = BTreeSet::new();
         for (layer, chain_id) in &layers {
@@ -94,10 +101,12 @@ impl<'a> Checker<'a> {
                 true => "the record was corrected",
                 false => "a repair corrects the record",
             };
-            let detail = format!(
-                "the snapshotter has the tar of this layer, but the record of the manifest does \
-                 not state this; {outcome}"
-            );
+            let what = match keeps_tars {
+                true => "the snapshotter has the tar of this layer",
+                false => "this layer was unpacked and not stored",
+            };
+            let detail =
+                format!("{what}, but the record of the manifest does not state this; {outcome}");
             self.add(Problem::BlobMissing, layer, detail, repairs);
         }
         let noted = |old: Option<BlobRecord>| {
@@ -107,8 +116,10 @@ impl<'a> Checker<'a> {
                 record.children = children.iter().map(|child| child.digest).collect();
             }
             record.absent.extend(&found);
-            let tars = found.iter().map(|layer| (*layer, Packing::Unknown));
-            record.tars.extend(tars);
+            if keeps_tars {
+                let tars = found.iter().map(|layer| (*layer, Packing::Unknown));
+                record.tars.extend(tars);
+            }
             Ok(record)
         };
         if !repairs {

@@ -1,6 +1,6 @@
-//! Measures and removes leftovers. A leftover is a directory that no record names and that nothing
-//! uses, a file in `manifests/` whose number has neither a directory nor a record, or a temporary
-//! file that a killed process has left in the directory of a snapshot.
+//! Measures and removes leftovers. A leftover is a directory that no record names, that nothing
+//! uses and that has no `.kept` file, a file in `manifests/` whose number has neither a directory
+//! nor a record, or a temporary file that a killed process has left in the directory of a snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         };
         let dirs = Arc::clone(&self.dirs);
         let measure = move || {
-            let measured = stray.iter().map(|id| dirs.measure_manifest(*id));
+            let measured = stray.iter().map(|id| dirs.measure_beside(*id));
             let mut found = measured.collect::<Result<Vec<Usage>>>()?;
             found.extend(dirs.temporary_files(false)?);
             Ok(found)
@@ -60,7 +60,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             let dirs = Arc::clone(&self.dirs);
             let measured = pool::run(move || {
                 let usage = |(id, dir): &(u64, LeftoverLock)| {
-                    let mut usage = dirs.measure_manifest(*id)?;
+                    let mut usage = dirs.measure_beside(*id)?;
                     match dir.as_ref().map_or(Ok(ONE_FILE), LockedDir::usage) {
                         // The lock does not prevent a removal.
                         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -92,7 +92,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         let mut freed = Usage::default();
         removed.into_iter().for_each(|usage| freed += usage);
         for id in self.stray_manifests().await? {
-            freed += self.dirs.remove_manifest(id)?;
+            freed += self.dirs.remove_beside(id)?;
         }
         let candidates = self.unnamed().await?;
         if candidates.is_empty() {
@@ -120,8 +120,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(freed)
     }
 
-    /// Returns the numbers of the manifests and `.replaced` files that have neither a directory nor
-    /// a record.
+    /// Returns the numbers of the files in `manifests/` that have neither a directory nor a record.
     async fn stray_manifests(&self) -> Result<Vec<u64>> {
         let dirs = Arc::clone(&self.dirs);
         let found = pool::run(move || dirs.without_directory()).await?;
@@ -132,11 +131,28 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns the numbers of the directories that no record names.
+    /// Returns the numbers of the directories that no record names and that have no `.kept` file.
     async fn unnamed(&self) -> Result<Vec<u64>> {
-        let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
+        let mut found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
+        let kept = self.dirs.kept()?;
+        found.retain(|id| !kept.contains(id));
         let named = self.snapshots.named_ids().await?;
         Ok(found.difference(&named).copied().collect())
+    }
+
+    /// Returns the numbers of the directories that have a `.kept` file, but that no record names.
+    pub(super) async fn find_lost(&self) -> Result<Vec<u64>> {
+        let (ids, mut kept) = (self.dirs.ids()?, self.dirs.kept()?);
+        kept.retain(|id| ids.contains(id));
+        if kept.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A commit may move the snapshot to another key while the records are listed.
+        for _ in 0..2 {
+            let named = self.snapshots.named_ids().await?;
+            kept.retain(|id| !named.contains(id));
+        }
+        Ok(kept.into_iter().collect())
     }
 
     /// Returns whether a directory that no record names may be mounted. This is the case if a mount

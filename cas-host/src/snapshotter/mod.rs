@@ -8,6 +8,7 @@
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
+//!     8.kept            empty; the snapshot 8 may have the only copy of files
 //! ```
 //! The number, kind and parent of a snapshot are only in its record. The key of the record is the
 //! key of the snapshot. A directory whose number is in no record has no meaning, and
@@ -20,6 +21,9 @@
 //!   record gets the number of that directory.
 //! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
 //!   directory does no harm.
+//! - A snapshot that does not belong to a job, other than a view, has a `.kept` file. If its record
+//!   is lost, its directory stays. The file is made after the record, and removed before it, so
+//!   what a kill leaves is a leftover.
 //!
 //! The content of an active snapshot becomes durable when the snapshot is committed. After a power
 //! loss before the commit, remove the snapshot and prepare it again.
@@ -30,12 +34,13 @@ mod seal;
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::labels::is_of_job;
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{
     Commit, Condition, Depth, Info, LayerTarget, Mount, OnDemandBytes, SnapshotKind, Usage,
@@ -130,7 +135,23 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         {
             self.remove_dir(id).await;
         }
+        if created.is_ok() && dir.is_some() && new.kind == SnapshotKind::Active {
+            self.keep(id, new.labels).await;
+        }
         created
+    }
+
+    /// Makes the `.kept` file of `id`, unless a snapshot with these labels belongs to a job. If
+    /// that fails, the directory does not stay if the record of the snapshot is lost.
+    async fn keep(&self, id: u64, labels: &Labels) {
+        if is_of_job(labels) {
+            return;
+        }
+        let dirs = Arc::clone(&self.dirs);
+        if let Err(error) = pool::run(move || dirs.keep(id)).await {
+            let why = "cannot note that a snapshot may have the only copy of files";
+            tracing::warn!(id, %error, "{why}");
+        }
     }
 
     /// Returns the number of a snapshot, and then the numbers of its ancestors, the nearest first.
@@ -201,13 +222,41 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Locks the directory of the snapshot `key`, as [`lock_dir_to_remove`] does. Also returns
-    /// `None` if the record of the snapshot is absent or cannot be read.
+    /// Begins to remove the snapshot `key`: locks its directory, as [`lock_dir_to_remove`] does,
+    /// and removes its `.kept` file. Returns `None` if the record of the snapshot is absent or
+    /// cannot be read.
     ///
     /// [`lock_dir_to_remove`]: Self::lock_dir_to_remove
-    async fn lock_to_remove(&self, key: &str) -> Option<LockedDir> {
-        let record = self.snapshots.load(key).await.ok()??;
-        self.lock_dir_to_remove(record.id).await
+    async fn begin_removal(&self, key: &str) -> Option<Removal> {
+        let id = self.snapshots.load(key).await.ok()??.id;
+        let dir = self.lock_dir_to_remove(id).await;
+        let dirs = Arc::clone(&self.dirs);
+        let ended = pool::run(move || dirs.end_keep(id)).await;
+        Some(Removal {
+            id,
+            was_kept: ended.unwrap_or(false),
+            _dir: dir,
+        })
+    }
+
+    /// Ends a removal with its outcome: the record that was removed, if one was. Removes the
+    /// directory of this record. Makes the `.kept` file again if no record was removed. Returns
+    /// whether one was.
+    async fn end_removal(
+        &self,
+        begun: Option<Removal>,
+        outcome: Result<Option<SnapshotRecord>>,
+    ) -> Result<bool> {
+        if let Ok(Some(record)) = &outcome {
+            self.remove_dir(record.id).await;
+            return Ok(true);
+        }
+        if let Some(removal) = begun.filter(|removal| removal.was_kept) {
+            let dirs = Arc::clone(&self.dirs);
+            // The error of the removal matters more.
+            let _ = pool::run(move || dirs.keep(removal.id)).await;
+        }
+        outcome.map(|_| false)
     }
 
     /// Locks the directory of a snapshot that is about to be removed. Until the lock is released,
@@ -249,6 +298,14 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
         mounts
     }
+}
+
+/// A snapshot that is being removed.
+struct Removal {
+    id: u64,
+    /// Whether the snapshot had a `.kept` file.
+    was_kept: bool,
+    _dir: Option<LockedDir>,
 }
 
 /// Returns whether it is certain after this error that no record was written.
@@ -390,30 +447,34 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         }
         let sealed = self.seal(&record, &options).await;
         let (dirs, content) = sealed.during("commit snapshot", key)?;
+        // So what a kill after the commit leaves of a packed snapshot is a leftover.
+        if content.id.is_some() || is_of_job(&options.labels) {
+            self.dirs.end_keep(record.id)?;
+        }
         let committed = self.snapshots.commit(name, key, &options, content).await;
         self.end_pack(record.id, content, &committed).await;
+        match &committed {
+            Ok(committed) => self.keep(committed.id, &options.labels).await,
+            Err(_) => self.keep(record.id, &record.labels).await,
+        }
         drop(dirs);
         committed.map(|_| ()).during("commit snapshot", key)
     }
 
     async fn remove_seen(&self, seen: &Info) -> Result<bool> {
         self.check_open()?;
-        let _dir = self.lock_to_remove(&seen.key).await;
+        let begun = self.begin_removal(&seen.key).await;
         let removed = self.snapshots.remove_seen(seen).await;
-        let Some(record) = removed.during("remove snapshot", &seen.key)? else {
-            return Ok(false);
-        };
-        self.remove_dir(record.id).await;
-        Ok(true)
+        let ended = self.end_removal(begun, removed).await;
+        ended.during("remove snapshot", &seen.key)
     }
 
     async fn remove(&self, key: &str) -> Result<()> {
         self.check_open()?;
-        let _dir = self.lock_to_remove(key).await;
-        let removed = self.snapshots.remove(key).await;
-        let record = removed.during("remove snapshot", key)?;
-        self.remove_dir(record.id).await;
-        Ok(())
+        let begun = self.begin_removal(key).await;
+        let removed = self.snapshots.remove(key).await.map(Some);
+        let ended = self.end_removal(begun, removed).await;
+        ended.map(drop).during("remove snapshot", key)
     }
 
     async fn stat(&self, key: &str) -> Result<Option<Info>> {
@@ -484,6 +545,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let old = self.snapshots.find(key).await?.id;
         let _old = self.lock_dir_to_remove(old).await;
         self.dirs.note_replaced(old, key)?;
+        self.dirs.end_keep(old)?;
         let replaced = self.snapshots.replace(key, by, content).await;
         self.end_pack(new.id, content, &replaced).await;
         let old = replaced.during("replace snapshot", key)?;
@@ -506,6 +568,12 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
     async fn cleanup(&self) -> Result<Usage> {
         self.check_open()?;
         self.remove_leftovers().await
+    }
+
+    async fn lost(&self) -> Result<Vec<PathBuf>> {
+        self.check_open()?;
+        let lost = self.find_lost().await?;
+        Ok(lost.into_iter().map(|id| self.dirs.path(id)).collect())
     }
 
     async fn close(&self) -> Result<()> {

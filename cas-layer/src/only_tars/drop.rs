@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use cas_core::image::UNCOMPRESSED;
-use cas_core::labels::{self, GC_BACK_REF, VERIFIED_LAYER};
+use cas_core::labels::{self, VERIFIED_LAYER};
 use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
 use cas_core::records::{BlobRecord, Packing};
@@ -14,11 +14,7 @@ use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter,
 
 use super::{Layer, damaged, layers, packing};
 use crate::codec::Compression;
-use crate::unpack::{Blob, is_artifact};
-
-/// A manifest keeps a snapshot by a label of the snapshot. This is the number of digits of the
-/// manifest's digest in the key of this label.
-const SHORT: usize = 16;
+use crate::unpack::{Blob, is_artifact, note_verified, refer_back, tar_version};
 
 /// Removes the blobs of an image's layers if the image was completely unpacked and the snapshotter
 /// keeps the tars of the layers. A blob stays in the store in these cases:
@@ -88,13 +84,7 @@ async fn mark(
     }
     let keys: Vec<String> = layers.iter().map(|one| one.chain_id.to_string()).collect();
     guard.pin_snapshots(snapshotter.name(), &keys).await?;
-    // This label is not in the records of the store. It keeps the tars if these records are lost.
-    let manifest = format!("{GC_BACK_REF}content.{}", &own.digest.hex()[..SHORT]);
-    let label = Labels::from([(manifest.clone(), own.digest.to_string())]);
-    let path = format!("labels.{manifest}");
-    snapshotter
-        .update(&top.chain_id.to_string(), label, &[&path])
-        .await?;
+    refer_back(snapshotter, &top.chain_id, &own.digest).await?;
     let mut found = BTreeMap::new();
     let mut kept = BTreeSet::new();
     for layer in &layers {
@@ -173,9 +163,9 @@ async fn find_packing(
     let label = Labels::from([(VERIFIED_LAYER.to_owned(), descriptor.digest.to_string())]);
     let path = format!("labels.{VERIFIED_LAYER}");
     snapshotter.update(&key, label, &[&path]).await?;
-    let depth = Depth::Bytes { per_second: None };
+    let (version, depth) = (tar_version(&tar)?, Depth::Bytes { per_second: None });
     match snapshotter.check(&key, depth).await? {
-        Condition::Sound => {}
+        Condition::Sound => note_verified(snapshotter, &key, version).await?,
         _ => return Err(damaged(chain_id)),
     }
     match is_plain {

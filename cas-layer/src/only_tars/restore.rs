@@ -8,6 +8,7 @@ use cas_core::content::{Durability, Sink, write_apart};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::records::{BlobRecord, Packing};
+use cas_core::snapshot::{Condition, Depth};
 use cas_core::{
     Descriptor, Digest, Document, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter,
     Store, dispatch, gc, limit,
@@ -15,6 +16,7 @@ use cas_core::{
 use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
+use crate::unpack::note_verified;
 
 /// Makes the blobs of layers again if the store does not have them because a snapshotter keeps the
 /// tars. A lease keeps the new blobs in the store until [`Restorer::finish_with`].
@@ -57,8 +59,8 @@ impl<'a> Restorer<'a> {
     /// a warning with the digest in this descriptor.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not
-    /// match; errors of the store, of its leases and of the snapshotter.
+    /// `Corrupt` for a damaged or lost tar, for a damaged document, or if a manifest and its
+    /// configuration do not match; errors of the store, of its leases and of the snapshotter.
     pub async fn restore(&mut self, root: &Descriptor) -> Result<Descriptor> {
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {
@@ -183,12 +185,14 @@ impl<'a> Restorer<'a> {
                 continue;
             }
             let key = layer.chain_id.to_string();
-            if let Some(tar) = self.snapshotter.open_tar(&key).await? {
-                let new = self.layer(&layer, &record, tar).await?;
-                self.manifests.insert(own.digest);
-                if new.digest != digest {
-                    changed.insert(digest, new);
-                }
+            let Some(tar) = self.snapshotter.open_tar(&key).await? else {
+                check_without_tar(self.snapshotter, &key).await?;
+                continue;
+            };
+            let new = self.layer(&layer, &record, tar).await?;
+            self.manifests.insert(own.digest);
+            if new.digest != digest {
+                changed.insert(digest, new);
             }
         }
         self.rewrite(own, "layers", &changed).await
@@ -221,6 +225,9 @@ impl<'a> Restorer<'a> {
         let (ingest, (mut writer, found)) =
             write_apart(&self.store.content, "restore", pack).await?;
         if found != *diff_id {
+            // The next pull or import then verifies the tar. If this fails, it finds the damage
+            // only if the tar has changed since.
+            let _ = note_verified(self.snapshotter, &chain_id.to_string(), String::new()).await;
             return Err(damaged(chain_id));
         }
         let (digest, size) = (writer.digest().await?, writer.offset());
@@ -295,6 +302,21 @@ impl<'a> Restorer<'a> {
     fn guard(&self) -> Result<&LeaseGuard> {
         let guard = self.guard.as_ref();
         guard.ok_or_else(|| Error::internal("a layer has no lease; please report it"))
+    }
+}
+
+/// Checks that the snapshot `key`, which has no tar, was not meant to have one. The verb that needs
+/// the layer reports a layer without a snapshot.
+///
+/// # Errors
+/// `Corrupt` if the tar was lost, or the ready layer in its place; errors of the snapshotter.
+async fn check_without_tar(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
+    match snapshotter.check(key, Depth::Files).await {
+        Ok(Condition::Damaged(why)) => Err(Error::corrupt(why)
+            .advice("run `cas fsck --repair`")
+            .subject(key)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -100,6 +100,8 @@ pub async fn to_directory<'a>(
         Ok(()) => unpack(from, manifest, directory, options, progress).await,
         Err(error) => Err(error),
     };
+    let failed = unpacked.as_ref().err();
+    from.distrust_after(failed, manifest).await;
     guard.finish_with(unpacked).await.map(NewDirectory::keep)
 }
 

@@ -1,14 +1,56 @@
 //! Decides which layers of an image are fetched, which of them are stored, and which are applied.
 
-use cas_core::labels::VERIFIED_LAYER;
+use cas_core::error::ErrorKind;
+use cas_core::labels::{GC_BACK_REF, VERIFIED_LAYER};
 use cas_core::snapshot::{Condition, Depth};
 use cas_core::transfer::Want;
-use cas_core::{Descriptor, Digest, Result};
+use cas_core::{Descriptor, Digest, Labels, Result, Snapshotter};
 
 use super::is_diff_id_known;
 use super::unpacking::Unpacking;
 
+/// The key of a back reference ends with this number of digits of the digest that it refers to.
+const SHORT: usize = 16;
+
+/// Sets a label of the snapshot `chain_id` by which the blob `keeper` keeps the snapshot. The label
+/// is not in the records of the store, so it keeps the snapshot even if these records are lost.
+///
+/// # Errors
+/// `NotFound` if the snapshot does not exist; `InvalidArgument` if it has too many labels; errors of
+/// the snapshotter.
+pub(crate) async fn refer_back(
+    snapshotter: &dyn Snapshotter,
+    chain_id: &Digest,
+    keeper: &Digest,
+) -> Result<()> {
+    let key = format!("{GC_BACK_REF}content.{}", &keeper.hex()[..SHORT]);
+    let path = format!("labels.{key}");
+    let label = Labels::from([(key, keeper.to_string())]);
+    let snapshot = chain_id.to_string();
+    snapshotter.update(&snapshot, label, &[&path]).await?;
+    Ok(())
+}
+
 impl Unpacking<'_> {
+    /// If layers are discarded, makes the configuration keep the topmost snapshot even if the
+    /// records of the store are lost, because the snapshots may be the only copy of the layers.
+    pub(super) async fn keep_without_records(&self, top: &Digest) -> Result<()> {
+        if !self.discards || !self.tables.is_empty() {
+            return Ok(());
+        }
+        let kept = refer_back(&**self.target.snapshotter, top, &self.config.digest).await;
+        match kept {
+            Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                self.progress.warn(&format!(
+                    "a collection will remove the layers of the image if the records of the store \
+                     are lost: {error}"
+                ));
+                Ok(())
+            }
+            kept => kept,
+        }
+    }
+
     /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
     /// the bytes of a layer are not known to have its diff ID, the snapshot may have been made of
     /// another layer. A layer whose snapshot refers to a ready layer counts as known, because ready

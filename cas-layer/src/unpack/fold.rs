@@ -45,6 +45,8 @@ where
         Ok(()) => fold(from, manifest, item, confine, progress, initial, read).await,
         Err(error) => Err(error),
     };
+    let failed = folded.as_ref().err();
+    from.distrust_after(failed, manifest).await;
     guard.finish_with(folded).await
 }
 

@@ -34,6 +34,7 @@ mod standalone;
 mod stored_tar;
 mod streaming;
 mod unpacking;
+mod verified_tar;
 
 use std::io::Read;
 
@@ -49,12 +50,14 @@ use cas_core::{
 
 pub use chain_lock::free_locks;
 pub use directory::{DirectoryOptions, Entrance, to_directory};
+pub(crate) use discard::refer_back;
 pub use fold::fold_layers;
 pub use new_directory::new_directory;
 pub use on_demand::{LayerTable, LayerTables, TableSource};
 pub use rebuild::{ChainLayer, chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
+pub(crate) use verified_tar::{note_verified, tar_version};
 
 pub use self::blob::Blob;
 use self::blob::CheckedBlob;

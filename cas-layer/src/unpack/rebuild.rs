@@ -7,6 +7,7 @@ use cas_core::snapshot::{Condition, Depth, SnapshotKind};
 use cas_core::{Digest, Error, ErrorKind, Manifest, Result, Store};
 
 use super::unpacking::{Target, Unpacking};
+use super::verified_tar::has_verified_tar;
 use super::{layers_with_diff_ids, on_demand};
 
 /// One of the layers that [`chain_of`] returns.
@@ -93,8 +94,8 @@ impl Unpacking<'_> {
                     )
                 } else if self.is_stored(index).await? {
                     format!(
-                        "the directory of the snapshot {short} is missing or was replaced; its \
-                         layer is unpacked again"
+                        "the directory of the snapshot {short} is missing, or was replaced or \
+                         changed; its layer is unpacked again"
                     )
                 } else {
                     // The layer may arrive during this job, and is then unpacked at the end.
@@ -119,20 +120,28 @@ impl Unpacking<'_> {
     }
 
     /// Returns whether the directory of a committed snapshot is missing, or is not a directory. If
-    /// the layer is read on demand, also returns true if the few files of the snapshot were
-    /// changed, and if the snapshot refers to a ready layer, also if the ready layer was.
+    /// the layer is read on demand or kept only as a tar, also returns true if the few files of the
+    /// snapshot were changed, and if the snapshot refers to a ready layer, also if the ready layer
+    /// was. If the store has the layer, or this is a pull or an import, which may bring it, also
+    /// verifies the bytes of a tar that is the only copy otherwise.
     async fn is_lost(&self, index: usize) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, self.chain[index].to_string());
         let found = snapshotter.stat(&key).await?;
         if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
             return Ok(false);
         }
-        let has_few_files =
-            self.reads_on_demand(index) || self.refers_to_ready_layer(index).await?;
+        let has_few_files = self.target.only_tars
+            || self.reads_on_demand(index)
+            || self.refers_to_ready_layer(index).await?;
         let depth = match has_few_files {
             true => Depth::Files,
             false => Depth::Directory,
         };
-        Ok(snapshotter.check(&key, depth).await? != Condition::Sound)
+        if snapshotter.check(&key, depth).await? != Condition::Sound {
+            return Ok(true);
+        }
+        let can_heal = self.whole || self.is_stored(index).await?;
+        let verifies = self.target.only_tars && can_heal;
+        Ok(verifies && !has_verified_tar(&**snapshotter, &key).await?)
     }
 }

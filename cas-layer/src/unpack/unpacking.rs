@@ -128,7 +128,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) progress: &'a Arc<dyn Progress>,
     pub(super) cost: ImageCost,
     guard: LeaseGuard,
-    config: Descriptor,
+    pub(super) config: Descriptor,
     manifest_id: String,
     /// The key of views that exist only for a moment.
     pub(super) look: String,
@@ -158,7 +158,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) quota: ImageQuota,
     pub(super) discards: bool,
     /// As [`How::whole`].
-    whole: bool,
+    pub(super) whole: bool,
     /// The indexes of the layers that were not in the store at the beginning, and whose committed
     /// snapshots had lost their directories.
     pub(super) lost: Vec<usize>,
@@ -337,6 +337,7 @@ impl<'a> Unpacking<'a> {
             on_demand::forget(self.store, &self.config, &self.manifest_id, &reference).await?;
         }
         if let Some(top) = self.chain.last() {
+            self.keep_without_records(top).await?;
             let label = Labels::from([(self.reference(), top.to_string())]);
             lease::set_labels(self.store, &self.config, &label).await?;
         }

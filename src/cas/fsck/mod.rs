@@ -146,8 +146,19 @@ impl Cas {
             }
             checked => checked?,
         };
+        // Damage that was found before and not repaired may be the reason why the rest cannot be
+        // read.
+        let is_damaged = |findings: &[Finding]| {
+            let mut all = findings.iter().chain(&report.findings);
+            all.any(|finding| !finding.repaired)
+        };
         for snapshotter in snapshotters {
-            let left = check_mounts(snapshotter, repair).await?;
+            let left = match check_mounts(snapshotter, repair).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt && is_damaged(&findings) => {
+                    continue;
+                }
+                left => left?,
+            };
             if left.iter().any(|finding| finding.repaired) {
                 // Removes the files that only these snapshots used.
                 snapshotter.cleanup().await?;
@@ -156,8 +167,7 @@ impl Cas {
         }
         for cas in handles.iter().filter(|one| one.store.owner().is_none()) {
             let left = match cas.left_beside(SystemTime::now(), repair).await {
-                // The damage that was found before may be in the directories of the leftovers.
-                Err(_) if findings.iter().any(|finding| !finding.repaired) => Vec::new(),
+                Err(_) if is_damaged(&findings) => Vec::new(),
                 left => left?,
             };
             // A free lock file may be one that a job is just about to lock.

@@ -4,15 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cas_core::check::{Rebuilder, Sources};
+use cas_core::check::{RECOVERED, Rebuilder, Sources};
 use cas_core::dispatch::{self, handler_fn, walk};
 use cas_core::image::Reference;
 use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
+use cas_core::records::Resource;
 use cas_core::sync::lock;
 use cas_core::transfer::{self, PullOptions};
 use cas_core::{
-    Descriptor, Document, Error, ErrorKind, Manifest, Next, Result, Snapshotter, Store, gc,
+    Descriptor, Document, Error, ErrorKind, Manifest, Next, Result, Snapshotter, Store, blob, gc,
 };
 use cas_layer::unpack;
 use tokio::sync::OnceCell;
@@ -61,8 +62,8 @@ impl<'a> LayerRebuilder<'a> {
     /// configuration cannot be read.
     async fn layers(&self) -> Result<HashMap<String, Found>> {
         let mut found = HashMap::new();
-        for root in self.store.images.roots().await? {
-            for manifest in self.manifests(root.target).await? {
+        for (target, name) in self.targets().await? {
+            for manifest in self.manifests(target).await? {
                 let manifest = Arc::new(manifest);
                 let Ok(chain) = unpack::chain_of(self.store, &manifest).await else {
                     continue;
@@ -72,13 +73,32 @@ impl<'a> LayerRebuilder<'a> {
                         layer: layer.clone(),
                         is_on_demand: in_chain.is_on_demand,
                         manifest: Arc::clone(&manifest),
-                        name: root.name.clone(),
+                        name: name.clone(),
                     };
-                    found.insert(in_chain.chain_id.to_string(), one);
+                    found.entry(in_chain.chain_id.to_string()).or_insert(one);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Returns the targets of all images, with their names, and the documents that no name reaches
+    /// and that the lease [`RECOVERED`] keeps.
+    async fn targets(&self) -> Result<Vec<(Descriptor, Option<Reference>)>> {
+        use ErrorKind::{Corrupt, InvalidArgument, NotFound};
+        let roots = self.store.images.roots().await?.into_iter();
+        let mut targets: Vec<_> = roots.map(|root| (root.target, root.name)).collect();
+        let recovered = self.store.leases().load(RECOVERED).await?;
+        for resource in recovered.into_iter().flat_map(|(lease, _)| lease.resources) {
+            let Resource::Content(digest) = resource else {
+                continue;
+            };
+            match blob::document(self.store, &digest).await {
+                Err(error) if matches!(error.kind(), Corrupt | InvalidArgument | NotFound) => {}
+                document => targets.push((document?, None)),
+            }
+        }
+        Ok(targets)
     }
 
     /// Returns the handle of a snapshotter of the check.
@@ -147,6 +167,10 @@ impl Rebuilder for LayerRebuilder<'_> {
             tables: self.sources.tables(),
             ..self.handle_of(snapshotter)?.target()?
         };
+        if snapshotter.stat(key).await?.is_none() {
+            let made = unpack::to_snapshots(store, target, &found.manifest, self.progress);
+            return made.await.map(drop);
+        }
         let rebuild = || unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
         let is_stored = store.content.stat(&found.layer.digest).await?.is_some();
         if found.is_on_demand || is_stored {

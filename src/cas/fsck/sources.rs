@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use cas_core::check::Sources;
 use cas_core::image::{FullName, Reference};
 use cas_core::transfer::{Fetcher, StoreFetcher};
-use cas_core::{ContentStore, Context, Location, Registry, Result};
-use cas_host::calls::is_file;
+use cas_core::{Context, Error, Location, Registry, Result};
+use cas_host::calls::{is_file, undisturbed};
 
 use crate::cas::Cas;
 #[cfg(feature = "on-demand")]
@@ -28,10 +28,6 @@ const REPEAT: Duration = Duration::from_secs(10);
 /// Where a repair gets blobs from: the source that the user named, or the registries that the names
 /// of images refer to.
 pub(super) struct RepairSources<'a> {
-    #[cfg_attr(
-        not(feature = "registry"),
-        allow(dead_code, reason = "connects to registries")
-    )]
     cas: &'a Cas,
     chosen: Option<Arc<dyn Fetcher>>,
     #[cfg_attr(
@@ -53,7 +49,8 @@ impl<'a> RepairSources<'a> {
     /// Opens the source `from`, if the user named one.
     ///
     /// # Errors
-    /// Errors of opening the source.
+    /// As [`locate`]; `InvalidArgument` if the source is the store of `cas`; errors of opening the
+    /// source.
     pub(super) async fn open(
         cas: &'a Cas,
         from: Option<&str>,
@@ -76,8 +73,14 @@ impl<'a> RepairSources<'a> {
     }
 
     async fn choose(&self, from: &str) -> Result<Arc<dyn Fetcher>> {
-        if let Some(content) = open_store(from).await? {
-            return Ok(Arc::new(StoreFetcher(content)));
+        if let Some((location, registry)) = locate(from)? {
+            if is_same(&location, &self.cas.location) {
+                return Err(Error::invalid(
+                    "the source is the store that is checked; name another source",
+                ));
+            }
+            let store = registry.open(&location).await?;
+            return Ok(Arc::new(StoreFetcher(store.content)));
         }
         self.connect(from, REPEAT).await
     }
@@ -121,17 +124,21 @@ impl<'a> RepairSources<'a> {
 
     #[cfg(not(feature = "registry"))]
     async fn connect(&self, _: &str, _: Duration) -> Result<Arc<dyn Fetcher>> {
-        Err(cas_core::Error::unsupported(
+        Err(Error::unsupported(
             "this build cannot fetch from registries; name a root, an image layout or the URL of a \
              store as the source, or build with the Cargo feature `registry`",
         ))
     }
 }
 
-/// Opens the content of a root, an image layout or the URL of a store. Returns `None` if `from` is
-/// none of these.
-async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
-    let registry: Registry = crate::registry();
+/// Returns the location of the store of a root, of an image layout or of the URL of a store, and
+/// the registry that opens the store. Returns `None` if `from` can be the name of an image.
+///
+/// # Errors
+/// `NotFound` for a path at which nothing exists; `InvalidArgument` for a path to something else
+/// than a root or an image layout; errors of [`Root::open`].
+fn locate(from: &str) -> Result<Option<(Location, Registry)>> {
+    let registry = crate::registry();
     let path = Path::new(from);
     let location: Location = if from.contains("://") {
         from.parse()?
@@ -139,10 +146,29 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
         Root::open(path, &registry)?.store(&registry)?
     } else if is_file(&path.join("oci-layout")) {
         Location::of_path("fs", &std::path::absolute(path)?)?
-    } else {
+    } else if !from.starts_with(['/', '.']) {
         return Ok(None);
+    } else if undisturbed(|| path.try_exists())? {
+        return Err(Error::invalid(
+            "neither a root nor an image layout: expected a directory with the file cas.toml or \
+             oci-layout; to use an archive as the source, import it into another root first",
+        ));
+    } else {
+        return Err(Error::not_found(
+            "nothing exists at this path; check the path",
+        ));
     };
-    Ok(Some(registry.open(&location).await?.content))
+    Ok(Some((location, registry)))
+}
+
+/// Returns whether two locations are those of one store.
+fn is_same(one: &Location, other: &Location) -> bool {
+    let place = |location: &Location| {
+        let place = Path::new(location.place());
+        undisturbed(|| place.canonicalize()).unwrap_or_else(|_| place.to_owned())
+    };
+    let is_like = one.scheme() == other.scheme() && one.options() == other.options();
+    is_like && place(one) == place(other)
 }
 
 /// Fetches the table of contents of a layer that is read on demand. Fetches it from the source that

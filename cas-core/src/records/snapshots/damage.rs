@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::record::{SnapshotContent, SnapshotRecord};
 use super::{BLOCK, Snapshots, parse_counter};
 use crate::error::{Error, Result};
+use crate::labels::is_of_job;
 use crate::records::{Batch, Expect, Revision, Table, each};
 use crate::snapshot::SnapshotKind;
 
@@ -102,8 +103,11 @@ impl Snapshots {
     /// result means that the counter of ids does not parse, or is lost, too low or too high.
     ///
     /// If `remove` is set, removes the damaged records, and corrects the counter of ids and the
-    /// numbers of children in the other records. If another job changes a record meanwhile, the
-    /// chain of parents and the number of children of this record are not checked.
+    /// numbers of children in the other records. A record stays if only its chain of parents is
+    /// damaged and the snapshot does not [belong to a job](is_of_job), because the snapshot may
+    /// have the only copy of files, and its parents can be made again under the same keys. If
+    /// another job changes a record meanwhile, the chain of parents and the number of children of
+    /// this record are not checked.
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and, at every attempt, another job changed a record that must
@@ -129,10 +133,15 @@ impl Snapshots {
         };
         let mut either = before.clone();
         either.extend(sound.clone());
+        let mut orphans = Vec::new();
         for key in without_root(&either) {
-            if let Some((_, revision)) = sound.get(&key)
+            if let Some((record, revision)) = sound.get(&key)
                 && is_same(&key, revision)
             {
+                if !is_of_job(&record.labels) {
+                    orphans.push(key);
+                    continue;
+                }
                 damaged.push((key.clone(), revision.clone()));
                 sound.remove(&key);
             }
@@ -144,7 +153,7 @@ impl Snapshots {
             batch.delete(Table::Snapshots, self.row(key), expect);
         }
         self.count_children(&sound, is_same, &mut batch)?;
-        let keys = damaged.into_iter().map(|(key, _)| key);
+        let keys = damaged.into_iter().map(|(key, _)| key).chain(orphans);
         let keys = keys.chain(corrected.then(String::new)).collect();
         Ok((if remove { batch } else { Batch::new() }, keys))
     }

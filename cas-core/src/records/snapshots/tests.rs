@@ -31,6 +31,11 @@ async fn layer(view: &Snapshots, name: &str, parent: Option<&str>) -> SnapshotRe
     commit(view, name, "tmp").await
 }
 
+/// Returns the labels of a snapshot that a job has made.
+fn of_job() -> Labels {
+    Labels::from([(crate::labels::LEASE.to_owned(), "lease".to_owned())])
+}
+
 fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
     outcome.err().map(|error| error.kind())
 }
@@ -139,6 +144,33 @@ async fn children_are_counted_in_every_race() {
     one.remove("base").await.unwrap();
 }
 
+/// A layer that is made again under its key takes the place of the lost parent.
+#[tokio::test]
+async fn a_snapshot_of_no_job_without_a_parent_is_found_and_stays() {
+    let [view, other] = two_views();
+    layer(&view, "base", None).await;
+    layer(&view, "top", Some("base")).await;
+    make(&view, "mine", Some("top")).await.unwrap();
+    for key in ["base", "top"] {
+        view.update(key, &of_job(), &[]).await.unwrap();
+    }
+    let mut batch = Batch::new();
+    batch.delete(Table::Snapshots, view.row("base"), Expect::Any);
+    view.records.commit(&batch).await.unwrap();
+    for remove in [false, true] {
+        assert_eq!(other.damaged(remove).await.unwrap(), ["top", "mine"]);
+    }
+    assert_eq!(other.damaged(true).await.unwrap(), ["mine"]);
+    layer(&view, "base", None).await;
+    layer(&view, "top", Some("base")).await;
+    assert!(other.damaged(true).await.unwrap().is_empty());
+    assert_eq!(view.find("top").await.unwrap().children, 1);
+    assert_eq!(
+        kind(view.remove("top").await),
+        Some(ErrorKind::FailedPrecondition)
+    );
+}
+
 /// Writes the record of `key` with another parent.
 async fn move_below(view: &Snapshots, key: &str, parent: &str) {
     let Seen { mut record, .. } = view.existing(key).await.unwrap();
@@ -166,6 +198,9 @@ async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
         layer(&view, "other", None).await;
         layer(&view, "above", Some("other")).await;
         make(&view, "d", Some("c")).await.unwrap();
+        for key in ["a", "b", "c", "d", "other", "above"] {
+            view.update(key, &of_job(), &[]).await.unwrap();
+        }
         move_below(&view, moved, below).await;
         let top = view.find("d").await.unwrap();
         let error = view.ancestors(&top).await.unwrap_err();
