@@ -23,10 +23,27 @@ const OPTIONAL: [&str; 7] = [
     "data",
 ];
 
-/// Returns the name of an entry, or `None` if the entry does not have a valid name.
+/// Returns the name of an entry, or `None` if the entry does not have a valid name, or if the name
+/// states another digest than the entry.
 pub(crate) fn name_of(entry: &Value) -> Option<Reference> {
+    stated_name(entry).filter(|name| allows(name, entry))
+}
+
+/// Returns the name of an entry that cannot lead to its target: the entry does not have a valid
+/// digest, or has another digest than the name states.
+pub(crate) fn name_without_target(entry: &Value) -> Option<Reference> {
+    let leads = |name: &Reference| digest_of(entry).is_some_and(|digest| name.allows(&digest));
+    stated_name(entry).filter(|name| !leads(name))
+}
+
+fn stated_name(entry: &Value) -> Option<Reference> {
     let name = entry.get("annotations")?.get(NAME)?.as_str()?;
     name.parse().ok()
+}
+
+/// Returns false if a name states another digest than the entry.
+fn allows(name: &Reference, entry: &Value) -> bool {
+    digest_of(entry).is_none_or(|digest| name.allows(&digest))
 }
 
 /// Returns the name of an entry, or its digest if it does not have a valid name.
@@ -71,6 +88,12 @@ pub(crate) fn fault(
     if stated.media_type.as_str().is_empty() {
         return Some(format!("the entry{of} does not state a media type"));
     }
+    if let Some(name) = name_without_target(entry) {
+        return Some(format!(
+            "the entry{of} has the name {name}, which states another digest, so the entry counts \
+             as one without a name"
+        ));
+    }
     let mut found = stated.clone();
     match facts(&stated) {
         Err(error) => {
@@ -102,9 +125,15 @@ fn embeds_other(target: &Descriptor) -> bool {
 }
 
 /// Returns an entry with the size and the type of its content, and without the members that do not
-/// parse or embed other data. Returns `None` for an entry without a valid digest.
+/// parse or embed other data, and without a name that states another digest. Returns `None` for an
+/// entry without a valid digest.
 pub(crate) fn mended(entry: &Value, facts: &Facts) -> Option<Value> {
     let mut mended = readable(entry)?;
+    if name_without_target(entry).is_some()
+        && let Some(Value::Object(annotations)) = mended.get_mut("annotations")
+    {
+        annotations.remove(NAME);
+    }
     let mut target = target(entry).ok()?;
     facts.correct(&mut target);
     if embeds_other(&target) {
@@ -185,6 +214,14 @@ mod tests {
                 assert_eq!(mended["other"], json!([1]), "{case}");
             }
         }
+        let mut misnamed = whole.clone();
+        misnamed["annotations"][NAME] = json!(format!("app@{}", Digest::sha256(b"other")));
+        assert_eq!(name_of(&misnamed), None);
+        let found = fault(&misnamed, known).unwrap();
+        assert!(found.contains("states another digest"), "{found}");
+        let mended = mended(&misnamed, &facts).unwrap();
+        assert_eq!(mended["annotations"], json!({"k": "v"}));
+        assert_eq!(fault(&mended, known), None);
     }
 
     /// A damaged blob, here one without its first byte, does not correct an entry.

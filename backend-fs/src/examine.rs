@@ -38,7 +38,7 @@ const PAGE: usize = 256;
 ///
 /// # Errors
 /// `FailedPrecondition` for a store of another kind or of a newer format, and for an image layout
-/// of another version; `Full` if the names in the records make too large an `index.json` when it is
+/// of a newer version; `Full` if the names in the records make too large an `index.json` when it is
 /// made again; errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let root = match Dir::open(path) {

@@ -15,13 +15,14 @@ pub(crate) fn is_too_long(error: &Error) -> bool {
 /// Returns the content of a file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `Corrupt` for a directory or a symbolic link; `OutOfRange` for a file of more than `limit`
-/// bytes; errors of the file system.
+/// `Corrupt` for a directory, a symbolic link or a socket; `OutOfRange` for a file of more than
+/// `limit` bytes; errors of the file system.
 pub(crate) fn read(root: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     root.read(name, limit).map_err(|error| {
         let found = match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::ISDIR) => "a directory",
             Some(Errno::LOOP) => "a symbolic link",
+            Some(Errno::NXIO) => "a socket or a device",
             _ => {
                 let error = Error::from(error);
                 let text = format!("expected at most {limit} bytes in {name}, found more");

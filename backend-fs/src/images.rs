@@ -247,8 +247,9 @@ impl FsImages {
     }
 
     /// Returns the names that lead to nothing: their entries in the index do not have a valid
-    /// digest, or the store does not have the content. A changed bit in `index.json` can cause
-    /// this. Then only the records still state the targets of these names.
+    /// digest, or have another digest than the name states, or the store does not have the content.
+    /// A changed bit in `index.json` can cause this. Then only the records still state the targets
+    /// of these names.
     fn lost(&self, index: &Index) -> Result<Lost> {
         let mut names: HashSet<Reference> = index.without_target().collect();
         for (name, target) in index.list() {

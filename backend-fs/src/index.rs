@@ -10,7 +10,9 @@ use cas_core::layout::REF_NAME as NAME;
 use cas_core::{Descriptor, Digest, DigestPrefix, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
 
-use crate::entry::{digest_of, fault, mended, name_of, name_or_digest, target};
+use crate::entry::{
+    digest_of, fault, mended, name_of, name_or_digest, name_without_target, target,
+};
 use crate::facts::Facts;
 
 /// What to do about a damaged file. No repair works on the layout of another program.
@@ -125,7 +127,7 @@ impl Index {
     }
 
     /// Returns all names with their targets, in the order of the names. Skips entries without a
-    /// valid name or digest.
+    /// valid name or digest, and those whose name states another digest.
     pub(crate) fn list(&self) -> Vec<Named> {
         let entries = self.entries().iter();
         let mut list: Vec<_> = entries
@@ -143,11 +145,10 @@ impl Index {
         unnamed.filter_map(|entry| target(entry).ok()).collect()
     }
 
-    /// Returns the names of the entries that do not have a valid digest.
+    /// Returns the names of the entries that do not have a valid digest, or that have another
+    /// digest than the name states.
     pub(crate) fn without_target(&self) -> impl Iterator<Item = Reference> {
-        let entries = self.entries().iter();
-        let broken = entries.filter(|entry| digest_of(entry).is_none());
-        broken.filter_map(name_of)
+        self.entries().iter().filter_map(name_without_target)
     }
 
     /// Returns whether the document has the member `manifests`.
@@ -435,6 +436,26 @@ mod tests {
             let targets = named.into_iter().map(|(_, target)| target).chain(unnamed);
             let found: Vec<String> = targets.map(|target| target.digest.to_string()).collect();
             assert_eq!(found, [digest(1)]);
+        }
+    }
+
+    #[test]
+    fn a_name_that_states_another_digest_counts_as_none() {
+        let target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
+        let other = Digest::sha256(b"other");
+        for wrong in [format!("x.io/a:1@{other}"), other.to_string()] {
+            let wrong: Reference = wrong.parse().unwrap();
+            let mut index = Index::empty();
+            index.push(&wrong, &target).unwrap();
+            assert_eq!(index.get(&wrong).unwrap(), None, "{wrong}");
+            assert_eq!(index.list(), [], "{wrong}");
+            assert_eq!(index.unnamed(), std::slice::from_ref(&target), "{wrong}");
+            // Perhaps a bit of the digest was changed, and a record still states the right one.
+            assert_eq!(index.without_target().collect::<Vec<_>>(), [wrong]);
+            let faults = index.faults(|_| Ok(None));
+            assert!(faults[0].contains("states another digest"), "{faults:?}");
+            index.remove(&target.digest.into());
+            assert_eq!(index.unnamed(), []);
         }
     }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use cas_core::layout::{INDEX, ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result, limit};
-use cas_host::{Dir, Lock, Place, cannot_write, find_foreign, make_private_dir};
+use cas_host::{Dir, Lock, Place, cannot_write, find_foreign, if_directory, make_private_dir};
 use cas_records_sqlite::SqliteRecords;
-use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use crate::places::{BLOBS, CAS_DIR};
@@ -202,21 +201,15 @@ pub(crate) fn recorded_version(path: &Path) -> Option<u32> {
     (1..=VERSION).contains(&found).then_some(found)
 }
 
-/// Writes `oci-layout` if it is damaged or lost, unless another process has repaired it since.
+/// Writes `oci-layout` if it is damaged or lost, unless another process has repaired it since. Sets
+/// aside what is in its place. A kill leaves what was set aside, or the new file.
 pub(crate) fn repair_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
     let _lock = lock_layout(cas_dir)?;
-    match check_oci_layout(root) {
-        Ok(()) => Ok(()),
-        Err(_) => {
-            // A rename cannot replace a directory with a file.
-            let found = root.stat(OCI_LAYOUT)?;
-            let mode = found.map(|found| FileType::from_raw_mode(found.st_mode));
-            if mode == Some(FileType::Directory) {
-                root.set_aside(OCI_LAYOUT)?;
-            }
-            write_oci_layout(root, cas_dir)
-        }
+    if check_oci_layout(root).is_ok() {
+        return Ok(());
     }
+    root.set_aside(OCI_LAYOUT)?;
+    write_oci_layout(root, cas_dir)
 }
 
 /// Writes `oci-layout`. The caller holds the lock of the layout.
@@ -265,6 +258,13 @@ fn damaged_format(why: impl Display) -> Error {
     )
 }
 
+/// Checks the file `oci-layout`.
+///
+/// # Errors
+/// `Corrupt` if the file does not parse, is longer than [`limit::LAYOUT_FILE`], or is not a file,
+/// or if a store of `cas` has no such file or one without a version; `FailedPrecondition` if the
+/// layout of another program has no such file or is not of version 1, or if the layout is of a
+/// newer version; errors of the file system.
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     let read = file::read(root, OCI_LAYOUT, limit::LAYOUT_FILE);
     let read = read.map_err(|error| match file::is_too_long(&error) {
@@ -281,13 +281,37 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
         });
     };
     let layout = ImageLayout::parse(&data).map_err(damaged_layout)?;
-    if !layout.image_layout_version.starts_with("1.") {
-        return Err(Error::precondition(format!(
-            "expected an image layout of version 1, found {:.40?}; choose another directory",
-            layout.image_layout_version
-        )));
+    let version = layout.image_layout_version;
+    if version.starts_with("1.") {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("expected an image layout of version 1, found {version:.40?}");
+    let first = version.split('.').next().map(str::parse::<u64>);
+    let is_newer = matches!(first, Some(Ok(2..)));
+    Err(match (is_store(root)?, is_newer) {
+        (true, false) => damaged_layout(why),
+        (true, true) => Error::precondition(why).advice(format!(
+            "use a program that reads this version; if no program has changed the version, delete \
+             {OCI_LAYOUT} and run `cas fsck --repair`, which makes it again"
+        )),
+        (false, _) => Error::precondition(why).advice("choose another directory"),
+    })
+}
+
+/// Returns whether the directory is a store of a format that this release reads, even if its format
+/// file is damaged.
+fn is_store(root: &Dir) -> Result<bool> {
+    let Some(cas_dir) = if_directory(root.open_dir(CAS_DIR))? else {
+        return Ok(false);
+    };
+    match version(&cas_dir) {
+        Ok(found) => Ok(found.is_some()),
+        Err(error) => match error.kind() {
+            ErrorKind::Corrupt => Ok(true),
+            ErrorKind::FailedPrecondition => Ok(false),
+            _ => Err(error),
+        },
+    }
 }
 
 fn damaged_layout(why: impl Display) -> Error {

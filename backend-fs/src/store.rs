@@ -158,6 +158,10 @@ impl Opener for FsOpener {
         GAPS
     }
 
+    fn check(&self, location: &Location) -> Result<()> {
+        location.check_options(&[])
+    }
+
     async fn open(&self, location: &Location) -> Result<Store> {
         location.check_options(&[])?;
         let path = location.path()?;

@@ -264,7 +264,39 @@ fn a_newer_version_of_the_image_layout_is_not_replaced() {
     let error = wait(FsOpener.examine(&location, true)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("2.0.0"), "{error}");
+    assert!(error.to_string().contains("delete oci-layout"), "{error}");
     assert_eq!(fs::read_to_string(file).unwrap(), newer);
+}
+
+/// A store of `cas` always has version 1, so anything that is not a newer version is damage.
+#[test]
+fn a_changed_byte_in_the_version_of_the_image_layout_is_damage() {
+    let temp = tempfile::tempdir().unwrap();
+    filled(temp.path());
+    let file = temp.path().join("oci-layout");
+    let written = fs::read_to_string(&file).unwrap();
+    for (from, to) in [
+        ("1.0.0", "1*0.0"),
+        ("1.0.0", "0.0.0"),
+        ("1.0.0", "q.0.0"),
+        ("1.0.0", ""),
+        ("Version", "versioN"),
+    ] {
+        let changed = written.replace(from, to);
+        fs::write(&file, &changed).unwrap();
+        let error = FsStore::open(temp.path()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{changed}: {error}");
+        for repairs in [false, true] {
+            let found = examine(temp.path(), repairs);
+            assert_eq!(found.len(), 1, "{changed}: {found:?}");
+            assert_eq!(found[0].subject, "oci-layout", "{found:?}");
+            assert_eq!(found[0].repaired, repairs, "{found:?}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), written, "{changed}");
+        drop(FsStore::open(temp.path()).unwrap());
+    }
+    let aside = fs::read_to_string(temp.path().join("oci-layout.damaged-1")).unwrap();
+    assert!(aside.contains("1*0.0"), "{aside}");
 }
 
 #[test]

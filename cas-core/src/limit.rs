@@ -34,10 +34,14 @@ pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each referrer refers to the referrer before it.
 /// Pulls, pushes and copies refuse a longer chain.
 pub const REFERRER_DEPTH: usize = 8;
-/// Maximum number of pages that are read for one listing from a registry.
+/// Maximum number of pages that are read for one listing from a registry. Also the maximum number
+/// of pages in a row that have no object, in a list of the objects in a bucket.
 pub const PAGES: usize = 1000;
-/// Maximum size of one page of tags or repositories.
+/// Maximum size of one page of tags or repositories, of one page of a list of the objects in a
+/// bucket, and of an answer in which the service of a bucket reports an error.
 pub const PAGE: u64 = 8 << 20;
+/// Maximum number of objects in one list of the objects in a bucket.
+pub const OBJECTS: usize = 64 << 20;
 /// Maximum number of attempts to change the tag that lists the referrers of a manifest, if other
 /// clients change it at the same time.
 pub const REFERRER_ATTEMPTS: u32 = 16;

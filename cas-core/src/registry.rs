@@ -28,6 +28,15 @@ pub trait Opener: Send + Sync + 'static {
     /// a law and the reason.
     fn gaps(&self) -> &'static [(&'static str, &'static str)];
 
+    /// Checks the options of `location` without opening the store. So a root is not made with
+    /// options that [`Opener::open`] refuses. The default implementation accepts all options.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an option or a value that the backend does not support.
+    fn check(&self, _location: &Location) -> Result<()> {
+        Ok(())
+    }
+
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
@@ -98,6 +107,16 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// # Errors
     /// An error whose message names what is missing and what to do.
     fn probe(&self, directory: &Path) -> Result<()>;
+
+    /// Checks the options of `chosen`, the URL of the snapshotter, without opening the snapshotter.
+    /// So a root is not made with options that [`SnapshotterOpener::open`] refuses. The default
+    /// implementation accepts all options.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an option or a value that the snapshotter does not support.
+    fn check(&self, _chosen: &Location) -> Result<()> {
+        Ok(())
+    }
 
     /// Opens the snapshotter.
     ///
@@ -269,15 +288,15 @@ impl Registry {
         found.ok_or_else(|| self.unknown("open snapshotter", scheme, known))
     }
 
-    /// Checks a location without opening it: its scheme and, for a composition, also its options
-    /// and members.
+    /// Checks a location without opening it: its scheme, its options and, for a composition, its
+    /// members.
     ///
     /// # Errors
-    /// As [`Registry::opener`], [`Composer::check`] and [`Location::member`].
+    /// As [`Registry::opener`], [`Opener::check`], [`Composer::check`] and [`Location::member`].
     pub fn check(&self, location: &Location) -> Result<()> {
         self.check_registered()?;
         let Some(composer) = self.composer(location.scheme()) else {
-            return self.opener(location.scheme()).map(|_| ());
+            return self.opener(location.scheme())?.check(location);
         };
         composer.check(location)?;
         composer

@@ -8,10 +8,11 @@ use cas_core::check::{CheckOptions, NoSources, Problem, Repair, check};
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
 use cas_core::gc::{GcOptions, collect};
-use cas_core::image::{RecordImages, Reference, fieldpath};
+use cas_core::image::{RecordImages, Reference, encode_image, fieldpath};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType};
+use cas_core::transfer::{Fetcher, StoreRepository};
+use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStore, MediaType};
 
 mod support;
 use support::store;
@@ -163,6 +164,46 @@ async fn a_digest_leads_to_its_names_and_others_are_not_read() {
         298,
         "notes of the deleted names are left"
     );
+}
+
+/// Earlier releases have stored such names.
+#[tokio::test]
+async fn a_stored_name_that_states_another_digest_is_found_and_replaced() {
+    let store = store();
+    let target = support::image(&store, "linux/amd64").await;
+    let wrong = name(&format!("app@{}", Digest::sha256(b"other")));
+    let mut image = Image::new(wrong.clone(), target.clone());
+    image.labels.insert("k".into(), "v".into());
+    let value = encode_image(&image).unwrap();
+    let mut batch = Batch::new();
+    batch.put(Table::Images, wrong.as_str(), Expect::Absent, value);
+    store.records.commit(&batch).await.unwrap();
+    let resolved = StoreRepository::new(&store, &wrong).resolve().await;
+    assert_eq!(resolved.unwrap_err().kind(), ErrorKind::NotFound);
+    let repair = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    for (options, repaired) in [(&CheckOptions::default(), false), (&repair, true)] {
+        let report = check(&store, &[], options).await.unwrap();
+        let found = report.findings.iter();
+        let found: Vec<_> = found
+            .map(|one| (one.problem, one.subject.as_str(), one.repaired))
+            .collect();
+        assert_eq!(found, [(Problem::NameWrong, wrong.as_str(), repaired)]);
+    }
+    let images = store.images.list(&[]).await.unwrap();
+    assert_eq!(images.len(), 1);
+    assert_eq!(images[0].name, Reference::from(target.digest));
+    assert_eq!(
+        (&images[0].target, &images[0].labels),
+        (&target, &image.labels)
+    );
+    let report = check(&store, &[], &CheckOptions::default()).await.unwrap();
+    assert_eq!(report.findings, []);
 }
 
 /// The value of a record has a checksum, but the key has none.

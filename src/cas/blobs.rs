@@ -11,7 +11,7 @@ use cas_layer::import::{self, IngestBlob, Ingested, IngestedImage};
 use super::Cas;
 use super::arguments::NewName;
 use super::each_snapshotter::collected;
-use super::images::{check_digest, check_unused};
+use super::images::check_unused;
 
 impl Cas {
     /// Returns all blobs of the store with the data of their records, and a list of problems: the
@@ -111,8 +111,8 @@ impl Cas {
     /// # Errors
     /// As [`import::ingest_image`]; `AlreadyExists` if `name` is a
     /// [`FullName`](cas_core::image::FullName) and the store has this name in any spelling;
-    /// `InvalidArgument` for text that is not a name, or for a `FullName` with a digest that is not
-    /// the digest of `root`.
+    /// `InvalidArgument` for text that is not a name, or for a name with a digest that is not the
+    /// digest of `root`.
     pub async fn ingest_image(
         &self,
         name: impl Into<NewName>,
@@ -121,8 +121,8 @@ impl Cas {
     ) -> Result<IngestedImage> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
+        name.check_digest(&root.digest)?;
         if let Some(full) = &full {
-            check_digest(full, &root.digest)?;
             check_unused(store, full).await?;
         }
         import::ingest_image(store, name, root, blobs).await

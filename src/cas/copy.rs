@@ -11,7 +11,6 @@ use cas_layer::Naming;
 
 use super::Cas;
 use super::arguments::{ImageRef, NewName};
-use super::images::check_digest;
 
 /// Options of [`Cas::copy_with`].
 #[non_exhaustive]
@@ -78,8 +77,7 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::copy`]; `InvalidArgument` if [`CopyOptions::name`] is text that is not a name, or
-    /// a [`FullName`](cas_core::image::FullName) with the digest of another image; `NotFound` for a
-    /// platform that the image does not have.
+    /// has the digest of another image; `NotFound` for a platform that the image does not have.
     pub async fn copy_with(
         &self,
         image: impl Into<ImageRef>,
@@ -92,9 +90,7 @@ impl Cas {
             Some(name) => name.0?,
             None => (image.name.clone(), None),
         };
-        if let Some(full) = &full {
-            check_digest(full, &image.target.digest)?;
-        }
+        name.check_digest(&image.target.digest)?;
         if name == image.name && identity(&self.location) == identity(&to.location) {
             return Err(Error::invalid(
                 "source and destination are the same image of the same store; give the copy \

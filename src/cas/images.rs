@@ -95,11 +95,13 @@ impl Cas {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
         let image = Image::new(name, self.image(image).await?.target);
-        if let Some(full) = &full {
-            check_digest(full, &image.target.digest)?;
-        }
+        image.name.check_digest(&image.target.digest)?;
         let guard = LeaseGuard::begin(store, "tag").await?;
-        if let Err(error) = guard.pin_tree(&image.target).await {
+        let pinned = async {
+            guard.pin_tree(&image.target).await?;
+            guard.check_whole(&image.target).await
+        };
+        if let Err(error) = pinned.await {
             return guard.finish_with(Err(error)).await;
         }
         let image = guard.name_one(image, &["target"]).await?;
@@ -121,8 +123,8 @@ impl Cas {
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
+        name.check_digest(target)?;
         if let Some(full) = &full {
-            check_digest(full, target)?;
             check_unused(store, full).await?;
         }
         let (guard, image) = pinned(store, name, target).await?;
@@ -136,10 +138,8 @@ impl Cas {
     /// `NotFound` if the name does not exist; as [`Cas::create_image`], except `AlreadyExists`.
     pub async fn replace_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
-        let (name, full) = name.into().0?;
-        if let Some(full) = &full {
-            check_digest(full, target)?;
-        }
+        let (name, _) = name.into().0?;
+        name.check_digest(target)?;
         let (guard, image) = pinned(store, name, target).await?;
         guard.name_again(image).await
     }
@@ -172,6 +172,12 @@ impl Cas {
                 // `index.json` has the name twice, and `remove_spellings` removes both entries.
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
                     return lookup::remove_spellings(store, &text).await;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    match lookup::misnamed(store, &text).await? {
+                        none if none.is_empty() => return Err(error),
+                        misnamed => misnamed,
+                    }
                 }
                 found => found?,
             },
@@ -272,18 +278,6 @@ impl Cas {
     }
 }
 
-/// Checks that a name with a digest is given only to the image with this digest.
-pub(super) fn check_digest(name: &FullName, found: &Digest) -> Result<()> {
-    match name.digest() {
-        Some(expected) if expected != found => Err(Error::invalid(format!(
-            "the image has the digest {found}; use a name with this digest, or without a digest"
-        ))
-        .operation("name image")
-        .subject(name)),
-        _ => Ok(()),
-    }
-}
-
 /// Checks that no spelling of a new name is in the store.
 ///
 /// # Errors
@@ -303,11 +297,12 @@ pub(super) async fn check_unused(store: &Store, name: &FullName) -> Result<()> {
 /// to name.
 async fn pinned(store: &Store, name: Reference, target: &Digest) -> Result<(LeaseGuard, Image)> {
     let guard = LeaseGuard::begin(store, "name").await?;
-    let found = match blob::document(store, target).await {
-        Ok(target) => guard.pin_tree_found(&target).await.map(|()| target),
-        Err(error) => Err(error),
+    let found = async {
+        let target = blob::document(store, target).await?;
+        guard.pin_tree_found(&target).await?;
+        guard.check_whole(&target).await.map(|()| target)
     };
-    match found.during("name image", &name) {
+    match found.await.during("name image", &name) {
         Ok(target) => Ok((guard, Image::new(name, target))),
         Err(error) => guard.finish_with(Err(error)).await,
     }

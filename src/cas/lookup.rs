@@ -70,7 +70,8 @@ async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
 /// # Errors
 /// `NotFound`; `InvalidArgument` if spellings of the name refer to different images.
 pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Image>> {
-    if let Some(image) = store.images.get(name).await? {
+    let image = store.images.get(name).await?;
+    if let Some(image) = image.filter(has_stated_digest) {
         return Ok(vec![image]);
     }
     let found = match FullName::of(name) {
@@ -92,6 +93,7 @@ pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Ima
 /// the store has it.
 pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Result<Vec<Image>> {
     let mut found = store.images.get_all(&full.spellings()).await?;
+    found.retain(has_stated_digest);
     let Some(first) = found.first() else {
         return by_name_and_digest(store, full).await;
     };
@@ -111,7 +113,21 @@ async fn by_exact_name(store: &Store, text: &str) -> Result<Vec<Image>> {
     let Ok(name) = text.parse::<Reference>() else {
         return Ok(Vec::new());
     };
-    Ok(store.images.get(&name).await?.into_iter().collect())
+    let image = store.images.get(&name).await?;
+    Ok(image.filter(has_stated_digest).into_iter().collect())
+}
+
+/// Returns whether an image has the digest that its name states, if the name states one. Earlier
+/// releases have stored other names. No lookup of such a name finds the image.
+fn has_stated_digest(image: &Image) -> bool {
+    image.name.allows(&image.target.digest)
+}
+
+/// Returns the images that no lookup of the name finds, because the name states another digest.
+pub(super) async fn misnamed(store: &Store, text: &str) -> Result<Vec<Image>> {
+    let mut found = store.images.get_all(&spellings(text)?).await?;
+    found.retain(|image| !has_stated_digest(image));
+    Ok(found)
 }
 
 /// If the name has a digest, returns the images of its repository that have this digest and, if the
@@ -163,14 +179,18 @@ pub(super) fn full_name(image: &Image) -> Reference {
 /// # Errors
 /// Errors of the store.
 pub(super) async fn remove_spellings(store: &Store, text: &str) -> Result<()> {
-    let names = match text.parse::<FullName>() {
-        Ok(full) => full.spellings(),
-        Err(_) => vec![text.parse()?],
-    };
-    for name in names {
+    for name in spellings(text)? {
         store.images.remove(&name).await?;
     }
     Ok(())
+}
+
+/// Returns all spellings of a name that a person typed.
+fn spellings(text: &str) -> Result<Vec<Reference>> {
+    match text.parse::<FullName>() {
+        Ok(full) => Ok(full.spellings()),
+        Err(_) => Ok(vec![text.parse()?]),
+    }
 }
 
 /// Removes the other spellings of a name that was written in full.

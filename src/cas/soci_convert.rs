@@ -1,8 +1,12 @@
 //! Images with a SOCI index of version 2. The manifest of the image names the SOCI index, so the
 //! digest of the image covers the SOCI index.
 
+#[cfg(feature = "registry")]
+use cas_core::Document;
 use cas_core::content::Durability;
 use cas_core::lease::LeaseGuard;
+#[cfg(feature = "registry")]
+use cas_core::progress::Progress;
 use cas_core::{
     Context, Descriptor, Digest, Error, Image, MediaType, Platform, Result, Store, dispatch, image,
 };
@@ -10,7 +14,7 @@ use cas_lazy::soci::{CONFIG, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, Index, Version
 use serde_json::{Value, json};
 
 use super::arguments::{ImageRef, NewName};
-use super::images::{QueryOptions, check_digest};
+use super::images::QueryOptions;
 use super::soci::{BUILD_TOOL, SociOptions, Tables, tables};
 use super::{Cas, lookup};
 
@@ -54,10 +58,7 @@ impl Cas {
         let found = self.manifest_with(image, query).await?;
         let guard = LeaseGuard::begin(store, "soci").await?;
         let made = make(store, &guard, &found, &options).await;
-        let made = made.and_then(|target| match &full {
-            Some(full) => check_digest(full, &target.digest).map(|()| target),
-            None => Ok(target),
-        });
+        let made = made.and_then(|target| name.check_digest(&target.digest).map(|()| target));
         let target = match made.during("convert image", subject) {
             Ok(target) => target,
             Err(error) => return guard.finish_with(Err(error)).await,
@@ -116,6 +117,30 @@ async fn make(
     let target = Descriptor::of(MediaType::OCI_INDEX, &whole);
     guard.put(&target, whole.into(), Durability::Full).await?;
     Ok(target)
+}
+
+/// Warns if a push of the image `target` has pushed only the manifest `pushed`, and this manifest
+/// names a SOCI index, which the index of the image lists.
+#[cfg(feature = "registry")]
+pub(super) async fn warn_of_left_out(
+    store: &Store,
+    target: &Descriptor,
+    pushed: &Descriptor,
+    progress: &dyn Progress,
+) {
+    if pushed.digest == target.digest {
+        return;
+    }
+    let read = dispatch::document(&*store.content, pushed).await;
+    if let Ok(Document::Manifest(manifest)) = read
+        && let Some(annotations) = &manifest.annotations
+        && annotations.contains_key(INDEX_DIGEST)
+    {
+        progress.warn(
+            "the SOCI index of the image is not pushed, so `cas pull --lazy` cannot use it for the \
+             pushed image; pull all platforms of the image, and push it again",
+        );
+    }
 }
 
 /// Returns a manifest of the store with an annotation that names a SOCI index. The rest of the

@@ -76,7 +76,7 @@ fn names_of_layouts_are_tags() {
     let layout = scene.layout(&[(ref_name("1"), "one"), (ref_name("v2-x"), "other")]);
     let said = scene.ok(&["import", &layout, "--name", "mine"]);
     assert_eq!(said, "mine:1\nmine:v2-x\n");
-    let digest = scene.target("mine:1");
+    let digest = scene.target("mine:v2-x");
     for odd in ["a+b", &format!("x.test/a@{digest}"), "1@2"] {
         let other = Scene::new();
         let layout = other.layout(&[(ref_name("1"), "one"), (ref_name(odd), "other")]);

@@ -14,6 +14,7 @@ mod given;
 mod grammar;
 mod library;
 mod peers;
+mod pinned;
 mod scene;
 mod spelling;
 mod unnamed;

@@ -119,7 +119,12 @@ impl Scene {
 
     /// Writes an image layout whose entries have these annotations.
     pub(crate) fn layout(&self, entries: &[(Value, &str)]) -> String {
-        let path = self.path("layout");
+        self.layout_at("layout", entries)
+    }
+
+    /// Writes an image layout as [`Scene::layout`], in a directory with this name.
+    pub(crate) fn layout_at(&self, name: &str, entries: &[(Value, &str)]) -> String {
+        let path = self.path(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(Path::new(&path).join("blobs/sha256")).unwrap();
         let manifests: Vec<Value> = entries

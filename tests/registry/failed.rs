@@ -296,6 +296,8 @@ fn commands_that_name_an_incomplete_platform_change_nothing_for_the_image() {
         }
         fails(tool().args(["copy", manifest, &copied]), 3);
         fails(tool().args(["push", manifest, &there]), 3);
+        fails(tool().args(["tag", manifest, "part:1"]), 3);
+        fails(tool().args(["inspect", "part:1"]), 3);
         ok(tool().args(["export", &image, "-o"]).arg(&file));
         ok(tool().args(["copy", &image, &copied]));
         ok(tool().args(["push", &image, &there]));

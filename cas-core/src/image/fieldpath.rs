@@ -46,7 +46,8 @@ pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) 
 }
 
 /// Checks an image before it is stored: its target must have a media type and at least one byte,
-/// and the labels of the image must pass [`check_labels`].
+/// its name must [allow](super::Reference::allows) the digest of the target, and its labels must
+/// pass [`check_labels`].
 ///
 /// # Errors
 /// `InvalidArgument` if the image does not pass the check. The message names the problem.
@@ -62,6 +63,7 @@ pub fn check_image(image: &Image) -> Result<()> {
     if image.target.size == 0 {
         return wrong("the target is empty: expected a manifest or an index");
     }
+    image.name.check_digest(&image.target.digest)?;
     check_labels(&image.labels)
 }
 

@@ -29,6 +29,34 @@ impl Reference {
         Reference(text)
     }
 
+    /// Returns the digest that the name states, or `None` if it states none. The digest is the part
+    /// after the last `@` or, for an image without a name, the whole name.
+    pub fn digest(&self) -> Option<Digest> {
+        let after = self.0.rsplit_once('@').map(|(_, digest)| digest);
+        after.unwrap_or(&self.0).parse().ok()
+    }
+
+    /// Returns whether an image with this digest may have the name. A name that states a digest may
+    /// only belong to the image with this digest.
+    pub fn allows(&self, digest: &Digest) -> bool {
+        self.digest().is_none_or(|stated| stated == *digest)
+    }
+
+    /// Checks that the name [allows](Self::allows) an image with the digest `found`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the name states another digest.
+    pub fn check_digest(&self, found: &Digest) -> Result<()> {
+        if self.allows(found) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the image has the digest {found}; use a name with this digest, or without a digest"
+        ))
+        .operation("name image")
+        .subject(self))
+    }
+
     /// Returns whether the name follows the grammar that OCI gives to
     /// `org.opencontainers.image.ref.name`: components that are joined by `/`. A component consists
     /// of words of ASCII letters and digits. Two words are separated by one of `- . _ : @ +` or by
@@ -122,6 +150,34 @@ mod tests {
         ] {
             let parsed = name.parse::<Reference>();
             assert_eq!(parsed.unwrap().is_layout_name(), in_layouts, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_states_a_digest_allows_only_this_digest() {
+        let (right, other) = (Digest::sha256(b"right"), Digest::sha256(b"other"));
+        let long = Digest::of(crate::Algorithm::Sha512, b"right");
+        for (name, stated) in [
+            (format!("app@{right}"), Some(right)),
+            (format!("x.io/größe:1@{right}"), Some(right)),
+            (format!("a@{other}@{right}"), Some(right)),
+            (format!("app:1@{long}"), Some(long)),
+            (right.to_string(), Some(right)),
+            (format!("app@{}", right.short()), None),
+            (format!("app@{right}:1"), None),
+            (right.hex().to_string(), None),
+            ("app:1".to_owned(), None),
+        ] {
+            let parsed: Reference = name.parse().unwrap();
+            assert_eq!(parsed.digest(), stated, "{name}");
+            for found in [right, other, long] {
+                let allowed = stated.is_none_or(|stated| stated == found);
+                assert_eq!(parsed.allows(&found), allowed, "{name} {found}");
+                let refused = parsed.check_digest(&found).err();
+                let kind = refused.map(|error| error.kind());
+                let expected = (!allowed).then_some(crate::ErrorKind::InvalidArgument);
+                assert_eq!(kind, expected, "{name} {found}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::guard::LeaseGuard;
 use super::pin::{self, BlobRef, Pinned};
-use crate::complete::incomplete_children;
+use crate::complete::{completeness, incomplete_children};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -42,6 +42,18 @@ impl LeaseGuard {
     /// As [`LeaseGuard::pin_tree`].
     pub async fn pin_tree_found(&self, root: &Descriptor) -> Result<()> {
         self.pin_below(root, Absent::LookUp).await
+    }
+
+    /// Checks that the store has every blob that an image needs (see [`completeness`]). A job calls
+    /// this before it gives a name to an image that it has pinned and did not store itself.
+    ///
+    /// # Errors
+    /// `NotFound` if a blob is missing; errors of [`completeness`].
+    pub async fn check_whole(&self, root: &Descriptor) -> Result<()> {
+        match completeness(&self.store, root).await?.missing {
+            Some(missing) => Err(gone(&missing, root)),
+            None => Ok(()),
+        }
     }
 
     async fn pin_below(&self, root: &Descriptor, absent: Absent) -> Result<()> {

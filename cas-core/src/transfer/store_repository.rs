@@ -59,7 +59,9 @@ impl StoreRepository {
 
     async fn find(&self) -> Result<Descriptor> {
         let images = &self.store.images;
-        if let Some(image) = images.get(&self.name).await? {
+        let named = images.get(&self.name).await?;
+        // An earlier release may have stored an image under a name that states another digest.
+        if let Some(image) = named.filter(|image| self.name.allows(&image.target.digest)) {
             return Ok(image.target);
         }
         let Some((name, digest)) = &self.parts else {

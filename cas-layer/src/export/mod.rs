@@ -226,8 +226,18 @@ async fn write_archive(
     Ok(chosen.into_iter().map(image).collect())
 }
 
-/// Warns of names that readers of image layouts may not find.
+/// Warns of names that are left out, and of names that readers of image layouts may not find.
 fn warn_of_names(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) {
+    for (name, one) in chosen {
+        let digest = one.target.digest;
+        // An image without a name has its digest as its name.
+        if !name.allows(&digest) && name.as_str().contains('@') {
+            progress.warn(&format!(
+                "the archive does not have the name {name}, because the image in it has the digest \
+                 {digest}"
+            ));
+        }
+    }
     for name in chosen.keys().filter(|name| !name.is_layout_name()) {
         progress.warn(&format!(
             "the OCI image-spec does not allow the name {name} in an image layout; skopeo and \

@@ -39,7 +39,8 @@ pub(super) fn index(
     });
     let entry = |(name, chosen): (&Reference, &Chosen)| -> Descriptor {
         let mut entry = chosen.target.clone();
-        if *name == Reference::from(entry.digest) {
+        // The manifest for one platform has another digest than its index.
+        if *name == Reference::from(entry.digest) || !name.allows(&entry.digest) {
             return entry;
         }
         let names = [(IMAGE_NAME, naming.write(name)), (REF_NAME, name.clone())];

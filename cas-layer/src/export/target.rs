@@ -1,13 +1,11 @@
 //! Where an archive is written.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
 use cas_core::{Result, pool};
-use cas_host::NewFile;
-use cas_host::calls::undisturbed;
+use cas_host::Output;
 
 /// A writer for the bytes of an archive.
 pub(super) type Out = Box<dyn Write + Send>;
@@ -45,26 +43,19 @@ impl Target {
 }
 
 fn open(path: PathBuf) -> Result<(Out, Pending)> {
-    // If the path is a link to a file that exists, the file is replaced, not the link.
-    let path = undisturbed(|| path.canonicalize()).unwrap_or(path);
-    let there = undisturbed(|| path.metadata()).ok();
-    if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {
-        let out = OpenOptions::new().write(true).open(&path)?;
-        return Ok((Box::new(out), Pending(None)));
-    }
-    let new = NewFile::begin(&path)?;
-    let out = Box::new(new.file().try_clone()?);
-    Ok((out, Pending(Some(new))))
+    let output = Output::open(&path)?;
+    let out = Box::new(output.file().try_clone()?);
+    Ok((out, Pending(Some(output))))
 }
 
-/// An archive that is not published yet. Dropping it removes the file.
-pub(super) struct Pending(Option<NewFile>);
+/// An archive that is not published yet. Dropping it removes the new file.
+pub(super) struct Pending(Option<Output>);
 
 impl Pending {
     /// Syncs the file and gives it its name, so that it survives a crash.
     pub(super) async fn publish(self) -> Result<()> {
         match self.0 {
-            Some(new) => pool::run(move || new.publish()).await,
+            Some(output) => pool::run(move || output.publish()).await,
             None => Ok(()),
         }
     }

@@ -122,7 +122,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing. An entry of `index.json` without a name, such as a signature, is stored
+/// again changes nothing. A name in the source that states another digest than that of its image is
+/// left out with a warning. An entry of `index.json` without a name, such as a signature, is stored
 /// as a referrer of its subject if the subject is an image in the source.
 ///
 /// Returns the images in the order of their names.
@@ -249,6 +250,7 @@ async fn store_images(
             )
         }));
     }
+    names::leave_out_wrong(&mut roots, options.naming, importer.progress);
     let referrers = referrers::take(&mut roots, &plan);
     let named = names::assign(roots, options.name.as_ref(), options.naming)?;
     let mut images: Vec<Descriptor> = named.values().cloned().collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cas_core::error::excerpt;
 use cas_core::image::Reference;
+use cas_core::progress::Progress;
 use cas_core::{Descriptor, Digest, Error, Result};
 
 use crate::Naming;
@@ -41,6 +42,25 @@ impl SourceName {
             let is_layout = matches!(self, SourceName::Layout(_));
             exact.filter(|_| is_layout).ok_or(error)
         })
+    }
+}
+
+/// Takes the names away that state another digest than that of their image, with a warning. The
+/// name that a reader pins by its digest must not lead to other content.
+pub(super) fn leave_out_wrong(roots: &mut [Root], naming: Naming, progress: &dyn Progress) {
+    for root in roots {
+        let digest = root.target.digest;
+        let is_wrong = |own: &mut SourceName| {
+            let name = own.read(naming);
+            name.is_ok_and(|name| !name.allows(&digest))
+        };
+        if let Some(wrong) = root.name.take_if(is_wrong) {
+            progress.warn(&format!(
+                "the source gives the name {} to an image with the digest {digest}; the image is \
+                 imported without this name",
+                excerpt(wrong.text())
+            ));
+        }
     }
 }
 
@@ -99,7 +119,7 @@ fn only_one(
     let targets: BTreeSet<Digest> = roots.iter().map(|root| root.target.digest).collect();
     match roots {
         [first, ..] if targets.len() == 1 => {
-            let name = naming.read(given.as_str())?;
+            let name = read_given(given, naming, &first.target)?;
             Ok(BTreeMap::from([(name, first.target.clone())]))
         }
         _ => Err(refused(
@@ -123,7 +143,8 @@ fn given_name(
     };
     let own: BTreeSet<String> = names(roots).map(|(own, _)| meaning(own)).collect();
     if let ([first, ..], 1) = (roots, own.len()) {
-        assigned.insert(naming.read(given.as_str())?, first.target.clone());
+        let name = read_given(given, naming, &first.target)?;
+        assigned.insert(name, first.target.clone());
         return Ok(assigned);
     }
     let others = "give a name without a tag, or import without --name";
@@ -152,6 +173,15 @@ fn given_name(
         }
     }
     Ok(assigned)
+}
+
+/// Returns the given name for an image.
+///
+/// # Errors
+/// `InvalidArgument` for a name that cannot be written, or that states another digest.
+fn read_given(given: &Reference, naming: Naming, target: &Descriptor) -> Result<Reference> {
+    let name = naming.read(given.as_str())?;
+    name.check_digest(&target.digest).map(|()| name)
 }
 
 fn names(roots: &[Root]) -> impl Iterator<Item = (&SourceName, &Descriptor)> {

@@ -23,6 +23,7 @@ pub(super) enum ImageFault {
     FindsFormerTargets,
     KeepsTheTimesOfCallers,
     TakesAnyTarget,
+    TakesOtherDigests,
     SwapsWithoutComparing,
 }
 
@@ -102,6 +103,12 @@ impl ImageStore for BrokenImages {
                 })
             }
             Err(_) if image.target.size == 0 && self.fault == Fault::TakesAnyTarget => Ok(image),
+            Err(_)
+                if !image.name.allows(&image.target.digest)
+                    && self.fault == Fault::TakesOtherDigests =>
+            {
+                Ok(image)
+            }
             Err(error)
                 if error.kind() == ErrorKind::AlreadyExists
                     && self.fault == Fault::ClobbersOnCreate =>

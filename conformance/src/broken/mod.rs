@@ -200,6 +200,7 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     FindsFormerTargets => images_are_found_by_their_targets []
     KeepsTheTimesOfCallers => the_store_sets_the_times []
     TakesAnyTarget => an_image_needs_a_target []
+    TakesOtherDigests => a_digest_in_a_name_is_that_of_the_target []
     SwapsWithoutComparing => a_replacement_asks_for_the_target [one_of_many_replacements_wins]
 ];
 

@@ -30,6 +30,9 @@ laws! { $
         an_image_needs_a_target:
             "A name would point to an image that cannot be read or unpacked"
             ["containerd images.Store.Create"],
+        a_digest_in_a_name_is_that_of_the_target:
+            "A reference that is pinned by its digest would lead to other content"
+            ["OCI distribution-spec, pulling by digest; cas_core::image::Reference::allows"],
         labels_have_bounds:
             "An unbounded label would make every list slow and every record large"
             ["containerd labels.Validate"],

@@ -60,7 +60,6 @@ pub(super) async fn the_store_sets_the_times(subject: Subject) {
 pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     let images = subject.open().await;
     let long = "a".repeat(limit::NAME);
-    let digest = format!("x.io/y@{}", Digest::sha256(b"x"));
     let names = [
         "a",
         "A",
@@ -75,7 +74,7 @@ pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
         "x.io/a~1,os=linux",
         "x.io/größe/名前",
         "x.io/%2e%2E+",
-        &digest,
+        "x.io/y@sha256:12",
         &long,
     ];
     for name in names {
@@ -95,6 +94,32 @@ pub(super) async fn an_image_needs_a_target(subject: Subject) {
     let outcome = images.create(Image::new(named("a"), empty)).await;
     assert_eq!(kind(outcome), Some(ErrorKind::InvalidArgument));
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
+}
+
+/// A name that states a digest is given only to the target with this digest.
+pub(super) async fn a_digest_in_a_name_is_that_of_the_target(subject: Subject) {
+    let images = subject.open().await;
+    let (right, other) = (target("one"), target("two"));
+    for text in [
+        format!("x.io/y@{}", right.digest),
+        format!("x.io/größe:1@{}", right.digest),
+        right.digest.to_string(),
+    ] {
+        let name = named(&text);
+        let moved = Image::new(name.clone(), other.clone());
+        let refused = images.create(moved.clone()).await;
+        assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument), "{text}");
+        assert_eq!(images.get(&name).await.unwrap(), None, "{text}");
+        let created = images.create(Image::new(name.clone(), right.clone())).await;
+        let created = created.unwrap();
+        for fields in [&[][..], &["target"]] {
+            let refused = images.update(moved.clone(), fields).await;
+            assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument), "{text}");
+        }
+        let refused = images.compare_and_swap(&right, moved).await;
+        assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument), "{text}");
+        assert_eq!(images.get(&name).await.unwrap(), Some(created), "{text}");
+    }
 }
 
 /// The key and the value of a label may have at most 4,096 bytes together.
