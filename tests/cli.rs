@@ -187,6 +187,32 @@ fn wrong_usage_has_its_own_exit_codes() {
     );
 }
 
+/// The engines of a root are final, so a root with such an option could never be opened.
+#[test]
+fn options_that_an_engine_does_not_support_make_no_root() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    for (kind, engine, expected) in [
+        ("--store", "fs://?x=1", "unknown option \"x\""),
+        #[cfg(feature = "redb")]
+        ("--store", "redb://?cache=much", "not a size"),
+        ("--snapshotter", "overlay://?x=1", "unknown option \"x\""),
+        ("--snapshotter", "native://?x=1", "unknown option \"x\""),
+        #[cfg(feature = "erofs")]
+        ("--snapshotter", "erofs://?x=1", "unknown option \"x\""),
+        #[cfg(feature = "erofs")]
+        ("--snapshotter", "erofs://?mount=lop", "`file` or `loop`"),
+        #[cfg(feature = "erofs")]
+        ("--snapshotter", "erofs://?native=yes", "`true` or `false`"),
+        #[cfg(feature = "erofs")]
+        ("--snapshotter", "erofs://?layers=rel", "absolute paths"),
+    ] {
+        let said = fails(cas(&root).args([kind, engine, "init"]), 2);
+        assert!(said.contains(expected), "{engine}: {said}");
+        assert!(!root.exists(), "{engine}");
+    }
+}
+
 #[test]
 fn an_error_that_nobody_reads_has_its_exit_code() {
     let scratch = tempfile::tempdir().unwrap();
@@ -231,6 +257,19 @@ fn a_root_of_another_kind_is_refused_and_left_alone() {
     fs::write(newer.join("cas.toml"), "format = 99\nengine = 'x'\n").unwrap();
     let said = fails(cas(&newer).arg("images"), 1);
     assert!(said.contains("99"), "{said}");
+}
+
+#[test]
+fn a_wrong_option_in_cas_toml_is_an_error_that_names_the_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let file = root.join("cas.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"native\"", "\"native://?x=1\"")).unwrap();
+    let said = fails(cas(&root).arg("images"), 2);
+    let expected = format!("{}: unknown option \"x\"", file.display());
+    assert!(said.contains(&expected), "{said}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `cas export`: files, standard output, exit codes, and the same bytes from every engine.
+//! `cas export`: files, standard output, exit codes, and the same bytes from every engine. Also the
+//! outputs of `cas disk`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,10 +9,13 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{cas, demo_archive, fails, ok};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::Value;
 
 const NAME: &str = "x.test/demo:1";
@@ -137,8 +141,7 @@ fn a_collection_during_an_export_removes_nothing_of_it() {
     let scratch = tempfile::tempdir().unwrap();
     let root = root(scratch.path(), "fs");
     let pipe = scratch.path().join("pipe");
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let mut export = cas(&root)
         .args(["-q", "export", NAME, "-o"])
         .arg(&pipe)
@@ -148,14 +151,69 @@ fn a_collection_during_an_export_removes_nothing_of_it() {
     // The archive is larger than a pipe: after its first bytes, the export waits for the reader.
     let mut reader = File::open(&pipe).unwrap();
     let mut archive = vec![0; 512];
-    std::io::Read::read_exact(&mut reader, &mut archive).unwrap();
+    reader.read_exact(&mut archive).unwrap();
     ok(cas(&root).args(["rmi", NAME]));
     ok(cas(&root).arg("gc"));
-    std::io::Read::read_to_end(&mut reader, &mut archive).unwrap();
+    reader.read_to_end(&mut archive).unwrap();
     assert!(export.wait().unwrap().success());
     let file = scratch.path().join("out.tar");
     fs::write(&file, archive).unwrap();
     ok(cas(&scratch.path().join("other")).arg("import").arg(&file));
     ok(cas(&root).arg("gc"));
     assert_eq!(ok(cas(&root).args(["blob", "ls", "--json"])), "");
+}
+
+#[test]
+fn a_disk_is_written_to_what_its_path_leads_to() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = root(scratch.path(), "fs");
+    let at = |name: &str| scratch.path().join(name);
+    let disk = |output: &Path| {
+        let mut disk = cas(&root);
+        disk.args(["-q", "disk", NAME, "-o"]).arg(output);
+        disk
+    };
+    let (file, link) = (at("file"), at("link"));
+    ok(&mut disk(&file));
+    let expected = fs::read(&file).unwrap();
+    fs::write(&file, "older").unwrap();
+    symlink("file", &link).unwrap();
+    ok(&mut disk(&link));
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("file"));
+    assert!(fs::read(&file).unwrap() == expected);
+
+    let (pipe, device) = (at("pipe"), at("device"));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let mut writing = disk(&pipe).spawn().unwrap();
+    let mut read = Vec::new();
+    let mut reader = File::open(&pipe).unwrap();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(writing.wait().unwrap().success());
+    assert!(read == expected);
+    let piped = disk(Path::new("-")).output().unwrap();
+    assert!(piped.status.success() && piped.stdout == expected);
+    fails(disk(Path::new("-")).args(["--format", "vmdk"]), 2);
+
+    let writable = |output: &Path| {
+        let mut disk = disk(&at("other"));
+        disk.args(["--writable-size", "16MiB", "--writable"]);
+        disk.arg(output);
+        disk
+    };
+    let said = fails(&mut writable(&pipe), 2);
+    assert!(said.contains("regular file"), "{said}");
+    symlink("other", at("same")).unwrap();
+    fs::write(at("other"), "older").unwrap();
+    fails(&mut writable(&at("same")), 2);
+    assert_eq!(fs::read(at("other")).unwrap(), b"older");
+    assert!(pipe.metadata().unwrap().file_type().is_fifo());
+
+    // A copy of /dev/null. Only the superuser can make it, and some file systems do not open it.
+    let mode = Mode::from_raw_mode(0o600);
+    let made = mknodat(CWD, &device, FileType::CharacterDevice, mode, makedev(1, 3));
+    if made.is_ok() && File::options().write(true).open(&device).is_ok() {
+        ok(&mut disk(&device));
+        fails(&mut writable(&device), 2);
+        assert!(device.metadata().unwrap().file_type().is_char_device());
+    }
 }

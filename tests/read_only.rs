@@ -84,6 +84,7 @@ fn writes(run: &dyn Fn() -> Command, root: &Path, archive: &Path) {
         &["tag", "app", "other"],
         &["rmi", "app"],
         &["gc"],
+        &["fsck", "--repair"],
         &["mount", "app", target.to_str().unwrap()],
         &["umount", target.to_str().unwrap()],
         &["run", "app"],

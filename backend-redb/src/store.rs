@@ -130,6 +130,11 @@ impl Opener for RedbOpener {
         GAPS
     }
 
+    fn check(&self, location: &Location) -> Result<()> {
+        location.check_options(&["cache"])?;
+        location.size_option("cache").map(|_| ())
+    }
+
     async fn open(&self, location: &Location) -> Result<Store> {
         location.check_options(&["cache"])?;
         let path = location.path()?;

@@ -130,6 +130,10 @@ impl Opener for RocksOpener {
         GAPS
     }
 
+    fn check(&self, location: &Location) -> Result<()> {
+        Tuning::from_location(location).map(|_| ())
+    }
+
     async fn open(&self, location: &Location) -> Result<Store> {
         let tuning = Tuning::from_location(location)?;
         let path = location.path()?;

@@ -70,7 +70,7 @@ fn print(runtime: &Runtime, cas: &Cas, root: &Path, image: &str, has_goal: bool)
 }
 
 fn mounted(runtime: &Runtime, cas: &Cas, root: &Path, writable: bool) -> Result<Taken> {
-    let target = root.join("mounted");
+    let target = root.with_extension("mounted");
     std::fs::create_dir_all(&target)?;
     nine(|| {
         let options = MountOptions::default().with_writable(writable);

@@ -5,7 +5,7 @@ use std::io::{BufRead, Read};
 
 use bytes::Bytes;
 use cas_core::error::excerpt;
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Error, ErrorKind, Result};
 use cas_layer::tar::{Entry, EntryKind, Reader};
 
 use crate::manifest::check_size;
@@ -25,12 +25,13 @@ pub(crate) enum Place {
 /// Reads an archive to its end. Returns the bytes of its manifest.
 ///
 /// # Errors
-/// `Corrupt` if the archive does not have exactly one manifest and a rootfs, or if the manifest is
-/// too large or is not a regular file; errors of [`place_of`] and of [`Reader`].
+/// As [`first_entry`]; `Corrupt` if the archive does not have exactly one manifest and a rootfs, or
+/// if the manifest is too large or is not a regular file; errors of [`place_of`] and of [`Reader`].
 pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
     let mut reader = Reader::new(archive);
     let (mut manifest, mut rootfs) = (None, false);
-    while let Some(entry) = reader.next_entry()? {
+    let mut next = first_entry(&mut reader).map(Some)?;
+    while let Some(entry) = next {
         match place_of(&entry)? {
             Place::Top => {}
             Place::Rootfs(_) => rootfs = true,
@@ -43,6 +44,7 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
                 }
             }
         }
+        next = reader.next_entry()?;
     }
     let missing = |what: &str| {
         Error::corrupt(format!(
@@ -53,6 +55,25 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
         return Err(missing("rootfs"));
     }
     manifest.ok_or_else(|| missing("manifest"))
+}
+
+/// Returns the first member of an archive.
+///
+/// # Errors
+/// `InvalidArgument` if there is none, or if it cannot be read, because then the source is hardly
+/// an archive; errors of [`Reader`].
+fn first_entry(reader: &mut Reader<impl BufRead>) -> Result<Entry> {
+    let foreign = || {
+        Error::invalid(
+            "expected the archive of an ACI: a tar (plain, or compressed with gzip, bzip2, xz or \
+             zstd) with a manifest and a rootfs; name another source",
+        )
+    };
+    match reader.next_entry() {
+        Ok(found) => found.ok_or_else(foreign),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Err(foreign().source(error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the part of the ACI that a member belongs to. Checks the target of a hard link, too.

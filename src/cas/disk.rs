@@ -10,7 +10,7 @@ use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
 use cas_erofs::{DataFile, Disk, Image, Layers};
 use cas_host::erofs::open_file;
-use cas_host::{NewFile, calls, make_ext4};
+use cas_host::{Output, calls, make_ext4};
 use cas_layer::unpack;
 
 use super::Cas;
@@ -103,19 +103,23 @@ impl Cas {
     /// privileges are needed. Returns the sizes of the file and of the metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
-    /// name. Until then, the directory may need free space for twice the size of the file. If the
-    /// image is unpacked into snapshots of the snapshotter `erofs`, and the root is not read-only,
-    /// the directory needs less space: the files of these snapshots are copied, and no layer is
-    /// decompressed. If the file system can share blocks between files, the new file shares its
-    /// blocks with the snapshots.
+    /// name, or the file to which a symbolic link of this name leads. Until then, the directory may
+    /// need free space for twice the size of the file. If the image is unpacked into snapshots of
+    /// the snapshotter `erofs`, and the root is not read-only, the directory needs less space: the
+    /// files of these snapshots are copied, and no layer is decompressed. If the file system can
+    /// share blocks between files, the new file shares its blocks with the snapshots.
+    ///
+    /// If there is a pipe or a device at `file`, it is not replaced, but written from start to end.
+    /// Temporary files are then made in the system's directory for temporary files.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image or one of its layers, if the image has
     /// nothing for the platform of this machine, or if the directory of `file` does not exist;
     /// `OutOfRange` if the file would have 2 TiB or more, or if the image exceeds another limit;
     /// `Corrupt` for damaged or hostile layers; `Unsupported` for an artifact, for a blob that is
-    /// not a layer, or for layers that are EROFS images themselves. On an error, an existing file
-    /// is unchanged.
+    /// not a layer, or for layers that are EROFS images themselves; errors of the file system, for
+    /// example for a block device that is mounted. On an error, an existing file is unchanged, but
+    /// a pipe or a device may have received a part of the disk.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }
@@ -140,11 +144,12 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path
-    /// `file`, or for a writable disk whose size is not a multiple of 4,096 bytes; for
-    /// [`DiskFormat::Vmdk`], `FailedPrecondition` for a directory that is not empty, and
-    /// `InvalidArgument` for a path that is not a directory; `OutOfRange` for a writable disk of
-    /// less than 16 MiB or more than [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK);
-    /// `Unsupported` for a writable disk if this machine does not have `mke2fs`.
+    /// `file`, for a writable disk at the path of a pipe or a device, or for a writable disk whose
+    /// size is not a multiple of 4,096 bytes; for [`DiskFormat::Vmdk`], `FailedPrecondition` for a
+    /// directory that is not empty, and `InvalidArgument` for a path that is not a directory;
+    /// `OutOfRange` for a writable disk of less than 16 MiB or more than
+    /// [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable disk
+    /// if this machine does not have `mke2fs`.
     pub async fn disk_with(
         &self,
         image: impl Into<ImageRef>,
@@ -181,18 +186,15 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Disk> {
         let path = file.to_owned();
-        let begin = move || NewFile::begin(&path);
+        let out = pool::run(move || Output::open(&path)).await?;
         if let Some((metadata, data)) = self.open_stored(manifest).await? {
-            let new = pool::run(begin).await?;
-            let join = move || Ok((Disk::join(&metadata, &data, new.file())?, new));
+            let join = move || Ok((Disk::join(&metadata, &data, out.file())?, out));
             return publish(pool::run(join).await?).await;
         }
-        let directory = file.parent().filter(|parent| *parent != Path::new(""));
-        let layers = Layers::new(directory.unwrap_or(Path::new(".")));
+        let layers = Layers::new(out.directory());
         let read = self.read_layers(manifest, file, progress, layers).await?;
         let (tree, data) = read.finish();
-        let new = pool::run(begin).await?;
-        let write = move || Ok((Disk::write(&tree, &data, new.file())?, new));
+        let write = move || Ok((Disk::write(&tree, &data, out.file())?, out));
         publish(pool::run(write).await?).await
     }
 
@@ -308,26 +310,37 @@ impl Cas {
 
 /// Gives a complete disk its name. A caller that was cancelled before does not get here, and the
 /// new file is removed.
-async fn publish((disk, new): (Disk, NewFile)) -> Result<Disk> {
-    pool::run(move || new.publish()).await?;
+async fn publish((disk, out): (Disk, Output)) -> Result<Disk> {
+    pool::run(move || out.publish()).await?;
     Ok(disk)
 }
 
 /// Makes a writable disk. It gets the name `file` when the caller publishes it.
-async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<NewFile> {
-    let path = file.display().to_string();
-    if file == disk {
-        return Err(Error::invalid(
-            "the disk and the writable disk need different files; name another file",
-        )
-        .subject(path));
-    }
+async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<Output> {
+    let (path, disk) = (file.display().to_string(), disk.to_owned());
     let made = pool::run(move || {
-        let new = NewFile::begin(&file)?;
-        make_ext4(new.file(), size)?;
-        Ok(new)
+        if resolved(&file) == resolved(&disk) {
+            return Err(Error::invalid(
+                "the disk and the writable disk need different files; name another file",
+            ));
+        }
+        let there = calls::undisturbed(|| file.metadata()).ok();
+        if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {
+            return Err(Error::invalid(
+                "a writable disk can only be made in a regular file, and the path is a pipe or a \
+                 device; name another file",
+            ));
+        }
+        let out = Output::open(&file)?;
+        make_ext4(out.file(), size)?;
+        Ok(out)
     });
     made.await.during("make writable disk", path)
+}
+
+/// Returns where a path leads, or the path itself if it leads nowhere.
+fn resolved(path: &Path) -> PathBuf {
+    calls::undisturbed(|| path.canonicalize()).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Opens the files of the EROFS image that `mounts` show. Returns `None` if `mounts` is not a

@@ -100,10 +100,11 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
-    /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
-    /// mounted something at `directory` and [`Cas::unmount`] was not called since, even if the
-    /// machine was restarted in between; `Denied` without the right to mount; `FailedPrecondition`
-    /// if the image has layers that are read on demand, and no process serves them.
+    /// `directory` is not a directory, is in the root or contains it, or its path is not UTF-8;
+    /// `AlreadyExists` if this root has mounted something at `directory` and [`Cas::unmount`] was
+    /// not called since, even if the machine was restarted in between; `Denied` without the right
+    /// to mount; `FailedPrecondition` if the image has layers that are read on demand, and no
+    /// process serves them.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,
@@ -126,7 +127,8 @@ impl Cas {
     ) -> Result<()> {
         let platforms = self.to_unpack(&options.platforms);
         let manifest = self.manifest_of(image, &platforms).await?;
-        let mounted = self.mount_manifest(&manifest, directory.as_ref(), options);
+        let directory = mounted::mount_point(directory.as_ref(), self.root.path())?;
+        let mounted = self.mount_manifest(&manifest, &directory, options);
         mounted.await.map(Mounted::keep)
     }
 

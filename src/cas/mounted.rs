@@ -452,6 +452,24 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
         .during(operation, directory.display())
 }
 
+/// Returns the absolute path, without symbolic links, of a directory to mount at.
+///
+/// # Errors
+/// As [`resolve`]; `InvalidArgument` if the directory is or contains the directory `root` of a
+/// root, or is in it: a mount there would hide files of the root from all later commands.
+pub(super) fn mount_point(directory: &Path, root: &Path) -> Result<PathBuf> {
+    let found = resolve(directory, "mount on")?;
+    let root = undisturbed(|| root.canonicalize()).during("open root", root.display())?;
+    if found.starts_with(&root) || root.starts_with(&found) {
+        let why = format!(
+            "a mount there would hide files of the root {}; choose a directory outside of it",
+            root.display()
+        );
+        return Err(Error::invalid(why)).during("mount on", directory.display());
+    }
+    Ok(found)
+}
+
 /// The beginning of a key that names the directory at which its snapshot is mounted. `Cas::mount`
 /// and bundles use such keys. Root directories and snapshots of callers do not.
 const MOUNTED: &str = "mounted ";

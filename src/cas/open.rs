@@ -118,11 +118,11 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` if the URL of the
-    /// store does not parse or contains a secret, if a composition lacks a member, or if
-    /// [`Keep::Tar`] is set, but the engines do not allow it (see [`Engines::keep`]);
-    /// `AlreadyExists` if the root uses other engines; `FailedPrecondition` if the directory is not
-    /// a root, but contains other files; the error of the preferred snapshotter if no snapshotter
-    /// works.
+    /// store does not parse or contains a secret, if an engine does not support one of its options,
+    /// if a composition lacks a member, or if [`Keep::Tar`] is set, but the engines do not allow it
+    /// (see [`Engines::keep`]); `AlreadyExists` if the root uses other engines;
+    /// `FailedPrecondition` if the directory is not a root, but contains other files; the error of
+    /// the preferred snapshotter if no snapshotter works.
     pub fn init_with(
         root: impl AsRef<Path>,
         engines: Engines,
@@ -131,7 +131,9 @@ impl Cas {
         let location = engines.locate(&engines.store, root.as_ref(), registry)?;
         registry.check(&location)?;
         if !engines.snapshotter.is_empty() {
-            registry.snapshotter(parse_snapshotter(&engines.snapshotter)?.scheme())?;
+            let chosen = parse_snapshotter(&engines.snapshotter)?;
+            let opener = registry.snapshotter(chosen.scheme())?;
+            opener.check(&chosen)?;
         }
         let (root, refused) = Root::init(root.as_ref(), engines, registry)?;
         Ok((root.engines, refused))
@@ -184,7 +186,14 @@ impl Cas {
         let snapshotter = if scheme.is_empty() {
             None
         } else {
-            Some(open_snapshotter(&root, chosen, &store, &registry).await?)
+            let opened = open_snapshotter(&root, chosen, &store, &registry).await;
+            Some(opened.map_err(|error| match options.snapshotter {
+                // An option in the file is wrong.
+                None if error.kind() == ErrorKind::InvalidArgument => {
+                    error.within(root.path().join("cas.toml").display())
+                }
+                _ => error,
+            })?)
         };
         let only_tars = root.engines.keep == Keep::Tar;
         if only_tars && !snapshotter.as_ref().is_some_and(|one| one.keeps_tars()) {

@@ -16,9 +16,11 @@ use super::arguments::{ImageRef, RegistryRef};
 #[cfg(feature = "on-demand")]
 use super::lazy_settings;
 use super::remote_options::{Policy, PullOptions, PushOptions};
+#[cfg(feature = "soci")]
+use super::soci_convert;
 use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
 #[cfg(feature = "on-demand")]
-use crate::on_demand::{OnDemand, RegistryTables};
+use crate::on_demand::{RegistryTables, TablesOfRoot};
 use crate::root::{PullMode, PullModes, RemoteSettings};
 
 impl Cas {
@@ -222,16 +224,19 @@ impl Cas {
             return Ok(None);
         }
         lazy_settings::check(&self.remote_settings(), reference, options)?;
-        OnDemand::make_served(self.locks.parent().unwrap_or(&self.locks))?;
+        let directory = self.locks.parent().unwrap_or(&self.locks).to_owned();
+        let noted = |tables: Arc<dyn LayerTables>| -> Result<Option<Arc<dyn LayerTables>>> {
+            Ok(Some(Arc::new(TablesOfRoot { tables, directory })))
+        };
         if let Some(tables) = &options.tables {
-            return Ok(Some(Arc::clone(tables)));
+            return noted(Arc::clone(tables));
         }
         let (modes, _) = self.pull_modes()?;
         let (client, progress) = (client.clone(), Arc::clone(&options.progress));
         let content = Arc::clone(&self.store.content);
         let tables = RegistryTables::new(client, content, reference.clone(), modes, progress);
         let quota = limits.requests().for_image();
-        Ok(Some(Arc::new(tables.with_quota(quota))))
+        noted(Arc::new(tables.with_quota(quota)))
     }
 
     /// Returns the settings in the table `[pull_modes]` of `cas.toml`, and a warning for each
@@ -362,6 +367,8 @@ impl Cas {
             .with_referrers(options.referrers)
             .with_progress(Arc::clone(progress))
             .with_blobs(options.blobs);
+        #[cfg(feature = "soci")]
+        let target = image.target.clone();
         let mut pushed = transfer::push(&self.store, &client, &image.target, &push).await;
         if pushed
             .as_ref()
@@ -373,6 +380,10 @@ impl Cas {
                 None => pushed,
             };
             pushed = self.with_whole(vec![image], progress, again).await;
+        }
+        #[cfg(feature = "soci")]
+        if let Ok(pushed) = &pushed {
+            soci_convert::warn_of_left_out(&self.store, &target, pushed, &**progress).await;
         }
         warn_of_logins(&client, progress, pushed.is_ok()).await;
         pushed.map_err(|error| error.operation("push").within(&reference))

@@ -94,11 +94,12 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
-    /// the snapshot is mounted; `InvalidArgument` if `directory` is not a directory, or its path is
-    /// not UTF-8; `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that
-    /// are read on demand and no process serves them; `Denied` without the right to mount. If
-    /// `umount` or a restart of the machine has unmounted the snapshot, and something else is
-    /// mounted at the directory of its last mount, the snapshot still counts as mounted.
+    /// the snapshot is mounted; `InvalidArgument` if `directory` is not a directory, is in the root
+    /// or contains it, or its path is not UTF-8; `FailedPrecondition` for a committed snapshot, or
+    /// if the snapshot has layers that are read on demand and no process serves them; `Denied`
+    /// without the right to mount. If `umount` or a restart of the machine has unmounted the
+    /// snapshot, and something else is mounted at the directory of its last mount, the snapshot
+    /// still counts as mounted.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,
@@ -121,7 +122,7 @@ impl Cas {
     ) -> Result<()> {
         self.check_writable()?;
         let key = key.as_ref().to_owned();
-        let directory = mounted::resolve(directory.as_ref(), "mount on")?;
+        let directory = mounted::mount_point(directory.as_ref(), self.root.path())?;
         let snapshotter = Arc::clone(self.snapshotter()?);
         let mounts = snapshotter.mounts(&key).await?;
         mounted::check_directories(&mounts)?;

@@ -1,8 +1,9 @@
 //! `cas disk`: an image as one read-only file system.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use cas::{DiskFormat, DiskOptions, ImageRef, Platform, Result};
+use cas::{DiskFormat, DiskOptions, Error, ImageRef, Platform, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -23,6 +24,7 @@ always gives the same bytes, unless one of its layers is served on demand and is
 No privileges are needed. While the file is written, its directory may need free space for twice the
 size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, and the root
 is not read-only, `--format erofs` copies the tars of these snapshots, and decompresses no layer.
+If FILE is a pipe or a device, it is not replaced, but written from start to end.
 With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
 With `--format layers`, FILE is a directory to which the layers of several images can be added. A
@@ -34,8 +36,8 @@ virtual machine can write to this file system.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
-    /// File to write, which appears once it is complete; with `--format vmdk` or `--format layers`,
-    /// directory to write
+    /// File to write, which appears once it is complete, or - for standard output; with
+    /// `--format vmdk` or `--format layers`, directory to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Form of the disk
@@ -53,7 +55,7 @@ pub(crate) struct Disk {
     platform: Option<Platform>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// One file, which is a raw disk; `raw` is another name of this format
     #[value(alias = "raw")]
@@ -76,6 +78,12 @@ impl From<Format> for DiskFormat {
 
 impl Disk {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let piped = self.output.to_str() == Some("-");
+        let output = if piped {
+            standard_output(self.format)?
+        } else {
+            self.output.clone()
+        };
         let cas = context.cas().await?;
         let mut options = DiskOptions::default()
             .with_platforms(self.platform)
@@ -85,7 +93,11 @@ impl Disk {
             options = options.with_writable(file, size);
         }
         let image = ImageRef::typed(&self.image);
-        let disk = cas.disk_with(image, &self.output, options).await?;
+        let disk = cas.disk_with(image, output, options).await?;
+        // Standard output carries the disk and nothing else.
+        if piped {
+            return Ok(());
+        }
         let file = self.output.display().to_string();
         let mut made = json!({
             "image": self.image,
@@ -100,4 +112,20 @@ impl Disk {
             .out
             .item(&made, || format!("{} -> {file}", self.image))
     }
+}
+
+/// Returns the path of standard output.
+fn standard_output(format: Format) -> Result<PathBuf> {
+    if format != Format::Erofs {
+        return Err(Error::invalid(
+            "standard output can only receive a disk of one file; name a directory with -o FILE, \
+             or use `--format erofs`",
+        ));
+    }
+    if std::io::stdout().is_terminal() {
+        return Err(Error::invalid(
+            "standard output is a terminal; name a file with -o FILE, or use a pipe",
+        ));
+    }
+    Ok("/dev/stdout".into())
 }

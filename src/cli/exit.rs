@@ -49,6 +49,9 @@ fn code(error: &Error) -> u8 {
         // The refusal came from a registry, not from this machine.
         #[cfg(feature = "registry")]
         ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
+        // The same for an object store.
+        #[cfg(feature = "s3")]
+        ErrorKind::Denied if error.answered_by() == Some(backend_remote::SERVICE) => 7,
         _ => 1,
     }
 }

@@ -28,8 +28,8 @@ Without --read-data, only indexes and manifests are read and hashed. --read-data
 second of seven parts of the blobs, and of the files of snapshots. With --read-data=5%, each call
 reads the next 5% of the bytes.
 
-Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root; 5 another
-process has the store open.")]
+Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root, or nothing at
+the path in --from; 5 another process has the store open.")]
 pub(crate) struct Fsck {
     /// Read blobs and the files of snapshots: all, a part as in 2/7, or a share as in 5%
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,
@@ -74,7 +74,16 @@ impl Fsck {
         options.auth_file = self.authfile;
         options.progress = Arc::clone(&context.progress);
         let root = context.root()?;
-        let mut report = Cas::fsck(&root, options).await?;
+        let checked = Cas::fsck(&root, options).await;
+        if checked.is_err()
+            && self.repair
+            && is_file(&root.join("cas.toml"))
+            && let Ok(cas) = context.cas().await
+        {
+            // The message is then the one of all commands that change the root.
+            cas.check_writable()?;
+        }
+        let mut report = checked?;
         // A root that is too damaged to be opened is checked again after its repair. Opening a root
         // that has lost its cas.toml would make the file again, which only a repair may do.
         if is_file(&root.join("cas.toml"))

@@ -1,6 +1,6 @@
 //! `cas gc` and `cas why`: garbage collection, and why a resource is kept.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cas::Result;
 use cas::gc::{GcOptions, PruneOptions, Reason, Removed, RootPath};
@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::output::{Output, count, size};
 use super::run::run_dir::sweep;
 use super::{Context, prune, resource};
+
+/// The last second of the year 9999, since 1970.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
 /// Remove blobs and snapshots that no image, lease or label needs
 #[derive(Args)]
@@ -220,13 +223,30 @@ pub(crate) fn shorten(resource: &str) -> String {
         .unwrap_or_else(|| resource.to_owned())
 }
 
+/// Returns a time as in `2026-11-30T19:00:00Z`. A time that this format does not have is replaced
+/// by the nearest one: a time before 1970 by the beginning of 1970, and a time after the year 9999
+/// by the last second of 9999.
 pub(crate) fn when(time: SystemTime) -> String {
+    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LATEST);
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_the_format_does_not_have_is_the_nearest_one() {
+        let second = Duration::from_secs(1);
+        for (time, shown) in [
+            (UNIX_EPOCH - second, "1970-01-01T00:00:00Z"),
+            (UNIX_EPOCH + second, "1970-01-01T00:00:01Z"),
+            (UNIX_EPOCH + LATEST, "9999-12-31T23:59:59Z"),
+            (UNIX_EPOCH + LATEST + second, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(when(time), shown);
+        }
+    }
 
     /// A run that was killed while it mounted its snapshot.
     #[test]

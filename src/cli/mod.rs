@@ -115,9 +115,9 @@ const EXAMPLE: &str = "Example:
   cas unpack app:1 /tmp/rootfs
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or not supported; 3 not found; 4 damaged or unexpected
-content; 5 busy or in conflict; 6 no space or over a limit; 7 a registry, an object store or a
-device does not answer, or a registry denies access; 128 plus the number of the signal that stopped
-cas.";
+content, such as a document that lists too much or is nested too deep; 5 busy or in conflict; 6 no
+space or over any other limit; 7 a registry, an object store or a device does not answer, or a
+registry denies access; 128 plus the number of the signal that stopped cas.";
 
 #[derive(Subcommand)]
 enum Command {

@@ -26,7 +26,7 @@ Users other than the superuser can mount only in `cas unshare`. Unmount the imag
 pub(crate) struct Mount {
     /// Name or digest of the image
     image: String,
-    /// Existing directory to mount at
+    /// Existing directory to mount at; it must be outside of the root
     directory: PathBuf,
     /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]

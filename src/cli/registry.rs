@@ -196,7 +196,7 @@ impl Rm {
         let reference: FullName = self.reference.parse()?;
         let mirrors = self.connection.connect(context, &reference).await?;
         let deleted = match mirrors.registry().await {
-            Ok(client) => self.delete(client, &reference).await,
+            Ok(client) => self.delete(&client, &reference).await,
             Err(error) => Err(error),
         };
         warn(context, &mirrors).await;

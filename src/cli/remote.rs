@@ -137,14 +137,21 @@ impl From<Policy> for cas::Policy {
 #[command(after_help = "Example:\n  cas push app:1 localhost:5000/app:1\n  \
     cas push registry.example/team/app:1")]
 pub(crate) struct Push {
+    /// Also push everything in the store that refers to the image, such as signatures
+    #[arg(long)]
+    referrers: bool,
+    #[command(flatten)]
+    upload: Upload,
+}
+
+/// What is pushed, and where to.
+#[derive(Args)]
+pub(super) struct Upload {
     /// Name or digest of the image
     image: String,
     /// HOST[:PORT]/REPOSITORY[:TAG] to push to [default: the name of the image]
     #[arg(value_name = "REF")]
     reference: Option<FullName>,
-    /// Also push everything in the store that refers to the image, such as signatures
-    #[arg(long)]
-    referrers: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -249,6 +256,14 @@ fn may_be_elsewhere(error: &Error) -> bool {
 
 impl Push {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        self.upload.run(self.referrers, context).await
+    }
+}
+
+impl Upload {
+    /// Pushes the image. If `referrers` is set, also pushes everything in the store that refers to
+    /// the image.
+    pub(super) async fn run(self, referrers: bool, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let settings = cas.remote_settings();
         let image = cas.image(ImageRef::typed(&self.image)).await?;
@@ -258,7 +273,7 @@ impl Push {
         };
         let options = PushOptions::default()
             .with_platforms(self.remote.platforms())
-            .with_referrers(self.referrers)
+            .with_referrers(referrers)
             .with_plain_http(self.remote.connection.plain_http)
             .with_private_addresses(self.remote.connection.private_addresses)
             .with_timeouts(self.remote.connection.timeouts(&settings)?)

@@ -31,12 +31,15 @@ pub(crate) enum Snapshot {
     /// Create a read-only view of a snapshot and print its mounts
     #[command(after_help = "Example:\n  cas snapshot view look --parent sha256:2c26b46b68ff")]
     View(New),
-    /// Print the mounts of a snapshot, as arguments of mount(8)
+    /// Print the mounts of a snapshot, one on each line, as arguments of mount(8)
     #[command(after_help = "Example:
   cas snapshot mounts work
 
-To each line, add the directory to mount at. In the output of --json, `shared` is the directory at
-which an EROFS image must be mounted.")]
+To each line, add the directory to mount at. The snapshotter erofs prints lines of EROFS images, and
+unless a single image is the whole snapshot, an overlay as the last line. First mount the images, in
+the given order, at the directories in `lowerdir` of the overlay; with --json, `shared` of an image
+is its directory. Mount images with mount(2): some versions of mount(8), such as that of util-linux
+2.38, put an image on a loop device, and the mount then fails.")]
     Mounts(Key),
     /// Commit a writable snapshot under a new key
     #[command(after_help = "Example:\n  cas snapshot commit layer work")]

@@ -13,16 +13,20 @@ use serde_json::json;
 
 use super::Context;
 use super::output::{count, size};
+#[cfg(feature = "registry")]
+use super::remote::Upload;
 
-/// Make and list SOCI indexes, which allow reading layers on demand
+/// Make, list and push SOCI indexes, which allow reading layers on demand
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   cas soci create app:1
-  cas push --referrers app:1 registry.example/team/app:1")]
+  cas soci push app:1 registry.example/team/app:1")]
 pub(crate) enum Soci {
     Create(Create),
     Convert(Convert),
     Ls(Ls),
+    #[cfg(feature = "registry")]
+    Push(Push),
     #[cfg(feature = "on-demand")]
     PrefetchList(PrefetchList),
 }
@@ -36,7 +40,7 @@ pub(crate) enum Soci {
 A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
 These places divide the layer into spans. Layers that are not compressed with gzip are left out with
 a warning.
-The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
+The index is a referrer of the image: `cas soci push` pushes the index with the image, and `cas gc`
 keeps the index for as long as the image. `cas pull --lazy` uses the index only if
 [pull_modes.soci_v1] in cas.toml has `enable = true`. An index that `cas soci convert` makes needs
 no setting.")]
@@ -137,6 +141,18 @@ pub(crate) struct Ls {
     image: Option<String>,
 }
 
+/// Push an image with everything in the store that refers to it, such as its SOCI indexes; the same
+/// as `cas push --referrers`
+#[cfg(feature = "registry")]
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas soci create registry.example/team/app:1
+  cas soci push registry.example/team/app:1")]
+pub(crate) struct Push {
+    #[command(flatten)]
+    upload: Upload,
+}
+
 /// List the files that containers have read from an image
 #[cfg(feature = "on-demand")]
 #[derive(Args)]
@@ -166,6 +182,8 @@ impl Soci {
             Soci::Create(command) => command.run(context).await,
             Soci::Convert(command) => command.run(context).await,
             Soci::Ls(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Soci::Push(command) => command.upload.run(true, context).await,
             #[cfg(feature = "on-demand")]
             Soci::PrefetchList(command) => command.run(context).await,
         }

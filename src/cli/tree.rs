@@ -1,10 +1,14 @@
 //! `cas tree`: an image's index, manifests, configurations and layers.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 
 use cas::image::familiar;
-use cas::{Descriptor, Digest, Error, ErrorKind, ImageRef, Result, Store, blob, dispatch, limit};
+use cas::layer::unpack;
+use cas::{
+    Descriptor, Digest, Document, Error, ErrorKind, ImageRef, Result, Store, blob, dispatch, limit,
+};
 use clap::Args;
 use serde::Serialize;
 
@@ -19,7 +23,8 @@ use super::output::{printable, size};
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
 At most 8 levels of referrers are shown: referrers, their referrers, and so on.
 `cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose blob was removed, and
-whose tar the snapshotter keeps (see `cas init --keep-tars`).")]
+whose tar the snapshotter keeps (see `cas init --keep-tars`). \"read on demand\" marks a layer of
+which only the table of contents was pulled (see `cas pull --lazy`).")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,
@@ -34,6 +39,10 @@ struct Node {
     /// Whether the snapshotter keeps the layer's tar, and the layer's blob is not in the store.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tar: bool,
+    /// Whether the snapshotter has the layer's table of contents and reads the layer on demand, and
+    /// the layer's blob is not in the store.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    on_demand: bool,
     /// How the content differs from the descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
@@ -82,6 +91,11 @@ impl Tree {
 }
 
 impl Node {
+    /// Returns whether neither the store nor the snapshotter has the content.
+    fn is_absent(&self) -> bool {
+        !self.present && !self.tar
+    }
+
     /// Returns the digest of the first damaged blob at or below this node.
     fn damaged(&self) -> Option<&Digest> {
         if self.damage.is_some() {
@@ -128,6 +142,7 @@ fn grow<'a>(
             descriptor,
             present,
             tar: false,
+            on_demand: false,
             damage,
             children: Vec::new(),
             referrers: Vec::new(),
@@ -153,6 +168,7 @@ fn grow<'a>(
                 }
             }
         }
+        mark_on_demand(store, &mut node).await;
         if let Some(referrers) = depth.referrers.checked_sub(1) {
             let depth = Depth {
                 indexes: limit::INDEX_DEPTH,
@@ -165,6 +181,27 @@ fn grow<'a>(
         }
         Ok(node)
     })
+}
+
+/// Marks the layers of a manifest that are read on demand. A manifest whose configuration cannot be
+/// read, or that is not one of an image, has none.
+async fn mark_on_demand(store: &Store, node: &mut Node) {
+    if !node.descriptor.media_type.is_manifest() || !node.children.iter().any(Node::is_absent) {
+        return;
+    }
+    let read = dispatch::document(&*store.content, &node.descriptor).await;
+    let Ok(Document::Manifest(manifest)) = read else {
+        return;
+    };
+    let Ok(chain) = unpack::chain_of(store, &manifest).await else {
+        return;
+    };
+    let layers = manifest.layers.iter().zip(chain);
+    let on_demand = layers.filter(|(_, in_chain)| in_chain.is_on_demand);
+    let on_demand: HashSet<Digest> = on_demand.map(|(layer, _)| layer.digest).collect();
+    for child in node.children.iter_mut().filter(|child| child.is_absent()) {
+        child.on_demand = on_demand.contains(&child.descriptor.digest);
+    }
 }
 
 /// Returns whether the content of `descriptor` is in the store or in the descriptor, and what is
@@ -225,6 +262,7 @@ fn draw(node: &Node, role: Role, lead: &str, below: &str, lines: &mut Vec<String
         (None, true) if node.descriptor.data.is_some() => "  embedded".to_owned(),
         (None, true) => String::new(),
         (None, false) if node.tar => "  kept as tar".to_owned(),
+        (None, false) if node.on_demand => "  read on demand".to_owned(),
         (None, false) => "  MISSING".to_owned(),
     };
     let bytes = size(node.descriptor.size);

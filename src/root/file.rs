@@ -68,7 +68,8 @@ fn misplaced(root: &Path) -> Result<Error> {
 /// Parses `cas.toml` of the root `path`.
 ///
 /// # Errors
-/// `Corrupt` if the text does not parse; `FailedPrecondition` if its `format` is not [`FORMAT`].
+/// `Corrupt` if the text does not parse; `FailedPrecondition` if its `format` is not [`FORMAT`];
+/// as [`LazyTable::bytes_per_second`](super::lazy::LazyTable::bytes_per_second).
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Engines> {
     #[derive(Deserialize)]
     struct Format {
@@ -99,11 +100,14 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Engines> {
     // The pull modes are read when an image is pulled.
     table.remove(PULL_MODES);
     // This error has no line, but its text has the name of the key.
-    table.try_into().map_err(|error: toml::de::Error| {
+    let engines: Engines = table.try_into().map_err(|error: toml::de::Error| {
         let why = error.to_string();
         let words: Vec<&str> = why.split_whitespace().collect();
         refused(&words.join(" "))
-    })
+    })?;
+    // Otherwise only a mount would find a wrong value, after a pull that needs the mount.
+    engines.lazy.bytes_per_second()?;
+    Ok(engines)
 }
 
 /// Returns the text of the file for these engines.
@@ -159,6 +163,8 @@ pub(super) const TABLES: &str = r#"
 
 #[cfg(test)]
 mod tests {
+    use cas_core::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -166,6 +172,19 @@ mod tests {
         let engines = parse(TABLES, Path::new("/root")).unwrap();
         let text = toml::to_string(&engines).unwrap();
         assert_eq!(parse(&text, Path::new("/root")).unwrap(), engines);
+    }
+
+    #[test]
+    fn a_wrong_speed_is_refused_with_the_name_of_the_setting() {
+        let text = |lazy: &str| format!("{TABLES}\n[lazy]\n{lazy}");
+        parse(&text("speed = \"20MiB\""), Path::new("/root")).unwrap();
+        for wrong in ["20MB", "abc", "-1", "0"] {
+            let text = text(&format!("speed = \"{wrong}\""));
+            let error = parse(&text, Path::new("/root")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+            let said = error.to_string();
+            assert!(said.contains("speed of [lazy] in cas.toml"), "{said}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
-use cas_core::layout::OCI_LAYOUT;
 use cas_core::{Error, ErrorKind, Location, Opener, Registry, Result, SnapshotterOpener, pool};
 use cas_host::Dir;
 use cas_host::calls::undisturbed;
@@ -14,14 +13,6 @@ use super::{Root, file, made, refuse_foreign};
 
 /// The directory of a store in a root.
 const STORE: &str = "store";
-/// Names in the directory of a store, by the scheme of its engine. The engine is recognized by
-/// these names, because an engine that opens a directory may write to it.
-const NAMES: [(&str, &[&str]); 4] = [
-    ("fs", &[".cas", OCI_LAYOUT]),
-    ("redb", &["cas.redb", "cas.redb.head"]),
-    ("rocksdb", &["db", "db.head"]),
-    ("dir", &["format", "records"]),
-];
 
 /// Returns a finding if the root `root` has lost its `cas.toml`. A repair makes the file again.
 /// Returns `None` if the file is there, or if something else is in its place.
@@ -124,7 +115,7 @@ pub(super) fn engines(root: &Path, registry: &Registry) -> Result<Engines> {
 /// refuses a directory of another one unchanged.
 fn is_store_of(scheme: &str, place: &Path, registry: &Registry) -> bool {
     use ErrorKind::{Busy, Corrupt, Denied, Full};
-    if let Some((_, names)) = NAMES.iter().find(|(known, _)| *known == scheme) {
+    if let Some((_, names)) = made::NAMES.iter().find(|(known, _)| *known == scheme) {
         let exists = |name: &str| undisturbed(|| place.join(name).symlink_metadata()).is_ok();
         return names.iter().any(|name| exists(name));
     }

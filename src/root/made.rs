@@ -1,17 +1,20 @@
 //! Which directories of stores a root has made: the list `local/made.json`.
 //!
-//! If a listed directory is missing or empty, for example because a disk is not mounted, the root
-//! does not open. A new store in that place would have no images, and the next garbage collection
-//! would remove all snapshots. A directory is listed after it was made. If the process is killed
-//! before it lists the directory, the next opening of the root lists the directory. `cas init`
-//! removes from the list each directory that is missing or empty. The directory of a snapshotter is
-//! not listed, because lost snapshots are unpacked again.
+//! If a listed directory is missing or empty, for example because a disk is not mounted, or if
+//! something else is in its place, the root does not open. A new store in that place would have no
+//! images, and the next garbage collection would remove all snapshots. A directory is listed after
+//! it was made. If the process is killed before it lists the directory, the next opening of the
+//! root lists the directory. `cas init` removes from the list each directory that is missing or
+//! empty. The directory of a snapshotter is not listed, because lost snapshots are unpacked again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use cas_core::layout::OCI_LAYOUT;
 use cas_core::{Context, Error, Location, Registry, Result, limit};
+use cas_host::calls::undisturbed;
 use cas_host::{Dir, Lock, make_private_dir};
+use rustix::io::Errno;
 
 use super::{LOCK, Root};
 
@@ -20,32 +23,40 @@ pub(super) const DIRECTORY: &str = "local";
 pub(super) const NAME: &str = "made.json";
 /// The new list, until it replaces the old one.
 pub(super) const STAGING: &str = ".made.json";
+/// Names in the directory of a store, by the scheme of its engine. The engine is recognized by
+/// these names, because an engine that opens a directory may write to it.
+pub(super) const NAMES: [(&str, &[&str]); 4] = [
+    ("fs", &[".cas", OCI_LAYOUT]),
+    ("redb", &["cas.redb", "cas.redb.head"]),
+    ("rocksdb", &["db", "db.head"]),
+    ("dir", &["format", "records"]),
+];
 
 impl Root {
-    /// Checks that no listed directory of the store at `location` is missing or empty. Returns the
-    /// directories of the store that are not listed yet.
+    /// Checks that no listed directory of the store at `location` is missing or empty, and that
+    /// nothing else is in its place. Returns the directories of the store that are not listed yet.
     ///
     /// # Errors
-    /// `Corrupt` if a listed directory is missing or empty; as [`Registry::check`] and
-    /// [`Registry::parts`].
+    /// `Corrupt` if a listed directory is missing or empty, if it is not a directory, or if it has
+    /// only files of other programs; as [`Registry::check`] and [`Registry::parts`].
     pub(crate) fn check_made(
         &self,
         location: &Location,
         registry: &Registry,
     ) -> Result<Vec<PathBuf>> {
         registry.check(location)?;
-        let parts = registry.parts(location)?.into_iter();
-        let places = parts.map(|part| PathBuf::from(part.place()));
         let listed = read(&self.path);
         let mut new = Vec::new();
+        let mut parts = registry.parts(location)?;
         // The place of a store in a bucket is not a path.
-        for place in places.filter(|place| place.is_absolute()) {
-            match self.listed_name(&place) {
-                Some(name) if listed.contains(&name) && has_no_files(&place) => {
-                    return Err(self.lost(&place));
-                }
-                Some(name) if listed.contains(&name) => {}
-                _ => new.push(place),
+        parts.retain(|part| Path::new(part.place()).is_absolute());
+        for part in parts {
+            let place = PathBuf::from(part.place());
+            let name = self.listed_name(&place);
+            if !name.is_some_and(|name| listed.contains(&name)) {
+                new.push(place);
+            } else if let Some(loss) = Loss::of(&place, part.scheme()) {
+                return Err(self.lost(&place, loss));
             }
         }
         Ok(new)
@@ -69,17 +80,62 @@ impl Root {
         inside.to_str().map(str::to_owned)
     }
 
-    fn lost(&self, place: &Path) -> Error {
+    fn lost(&self, place: &Path, loss: Loss) -> Error {
         let list = self.path.join(DIRECTORY).join(NAME);
+        let (found, before) = match loss {
+            Loss::Empty => ("is missing or empty", ""),
+            Loss::NotDirectory => ("is not a directory", "move it away, and "),
+            Loss::Foreign => ("has no files of a store", "move it away, and "),
+        };
         Error::corrupt(format!(
-            "{} is missing or empty, but this root has stored files there; mount or restore the \
-             directory; to begin with an empty directory, run `cas init` with the store and \
-             the snapshotter of this root, or delete {}",
+            "{} {found}, but this root has stored files there; mount or restore the directory; to \
+             begin with an empty directory, {before}run `cas init` with the store and the \
+             snapshotter of this root, or delete {}",
             place.display(),
             list.display()
         ))
         .operation("open root")
         .subject(self.path.display())
+    }
+}
+
+/// What is in the place of a directory that had the files of a store.
+enum Loss {
+    /// Nothing, an empty directory, or a symbolic link that leads nowhere.
+    Empty,
+    /// Something that is not a directory, such as a file.
+    NotDirectory,
+    /// A directory that has only files of other programs.
+    Foreign,
+}
+
+impl Loss {
+    /// Returns what is in the place of the directory `place` of a store of the engine `scheme`.
+    /// Returns `None` if the directory has files of a store. Also returns `None` if it cannot be
+    /// read, or if the names in such a store are not known, because opening the store reports what
+    /// is wrong.
+    fn of(place: &Path, scheme: &str) -> Option<Self> {
+        let mut entries = match undisturbed(|| fs::read_dir(place)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                return match error.raw_os_error().map(Errno::from_raw_os_error) {
+                    Some(Errno::NOENT) => Some(Loss::Empty),
+                    Some(Errno::NOTDIR | Errno::LOOP) => Some(Loss::NotDirectory),
+                    _ => None,
+                };
+            }
+        };
+        if entries.next().is_none() {
+            return Some(Loss::Empty);
+        }
+        let is_absent = |name: &&str| {
+            let found = undisturbed(|| place.join(name).symlink_metadata());
+            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let is_known = NAMES.iter().any(|(known, _)| *known == scheme);
+        // Another engine refuses the store of a known engine itself.
+        let mut names = NAMES.iter().flat_map(|(_, names)| *names);
+        (is_known && names.all(is_absent)).then_some(Loss::Foreign)
     }
 }
 
@@ -129,7 +185,7 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
 /// a directory, because opening the store or the snapshotter reports that error.
 pub(super) fn has_no_files(place: &Path) -> bool {
     match fs::read_dir(place) {
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
         Ok(mut entries) => entries.next().is_none(),
     }
 }

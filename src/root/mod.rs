@@ -78,7 +78,8 @@ impl Root {
     /// # Errors
     /// `Corrupt` if `cas.toml` does not parse, if something else is in its place, or if it is lost
     /// and the root has stores in other directories than `store`; `FailedPrecondition` if it has
-    /// another format; if `cas.toml` does not exist, as [`Root::init`]; errors of the file system.
+    /// another format; `InvalidArgument` if `speed` in its table `[lazy]` is wrong; if `cas.toml`
+    /// does not exist, as [`Root::init`]; errors of the file system.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match file::read(path)? {
             Some(text) => Self::new(path, file::parse(&text, path)?),
@@ -99,10 +100,10 @@ impl Root {
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
     /// `cas.toml` does not parse, or if something else is in its place; `InvalidArgument` for a
-    /// store with a secret in its URL, a store that cannot be located, or engines that do not allow
-    /// their `keep`; the error of the preferred snapshotter if none works; errors of the file
-    /// system. After an error of the file system, the root may have been made. After any other
-    /// error, it was not made.
+    /// store with a secret in its URL, a store that cannot be located, engines that do not allow
+    /// their `keep`, or a wrong `speed` in the table `[lazy]`; the error of the preferred
+    /// snapshotter if none works; errors of the file system. After an error of the file system, the
+    /// root may have been made. After any other error, it was not made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -112,6 +113,7 @@ impl Root {
         let place = std::path::absolute(path).during("init root", path.display())?;
         engines.locate(&engines.store, &place, registry)?;
         engines.check_keep(&place, registry)?;
+        engines.lazy.bytes_per_second()?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
         if file::read(path)?.is_none() {

@@ -25,7 +25,8 @@ impl RemoteSettings {
     ///
     /// # Errors
     /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if this version does not read
-    /// the format of `cas.toml`; errors of the file system.
+    /// the format of `cas.toml`; `InvalidArgument` if `speed` in its table `[lazy]` is wrong;
+    /// errors of the file system.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref();
         match file::read(path)? {

@@ -211,6 +211,52 @@ fn discarded_layers_are_noted_as_absent() {
     assert_eq!([after(0), after(1), after(2)], [1, 1, 0]);
 }
 
+/// The registry may have lost the layers, so it is not asked for them.
+#[test]
+fn discarded_layers_stay_if_the_records_of_the_store_are_lost() {
+    let Some(place) = Place::open() else {
+        return;
+    };
+    let sample = Sample::of_archives(archives());
+    let registry = serves(&sample);
+    let image = registry.image();
+    let plain = place.at("plain");
+    ok(place.cas("off").args(["pull", &image]));
+    ok(place.cas("off").args(["unpack", &image]).arg(&plain));
+    for repairs in [false, true] {
+        let root = format!("root-{repairs}");
+        let flags = ["--parallel", "--discard-unpacked-layers"];
+        ok(&mut place.pull(&root, &image, &flags));
+        let asked = || {
+            sample
+                .layers
+                .iter()
+                .map(|one| fetches(&registry, one))
+                .sum::<usize>()
+        };
+        let before = asked();
+        for name in ["records.db", "records.db-wal", "records.db-shm"] {
+            let removed = fs::remove_file(place.at(&root).join("store/.cas").join(name));
+            assert!(removed.is_ok() || name != "records.db", "{removed:?}");
+        }
+        if repairs {
+            ok(place.cas(&root).args(["fsck", "--repair"]));
+        }
+        ok(place.cas(&root).arg("gc"));
+        let found = place.differences(&root, &image, &plain);
+        assert!(found.is_empty(), "{root}: {found:?}");
+        if repairs {
+            ok(place.cas(&root).arg("fsck"));
+        }
+        assert_eq!(asked(), before, "{root}");
+        // The layers go with the image.
+        ok(place.cas(&root).args(["rmi", &image]));
+        ok(place.cas(&root).arg("gc"));
+        let left = ok(place.cas(&root).args(["snapshot", "ls", "--json"]));
+        assert_eq!(left, "", "{root}");
+    }
+}
+
 /// The store has the layers, and the registry is not asked for them.
 #[test]
 fn layers_that_are_stored_are_unpacked_and_stay() {

@@ -309,6 +309,9 @@ fn a_ready_layer_that_is_lost_later_is_reported_and_made_again() {
 
     fs::rename(scene.at("ready"), scene.at("away")).unwrap();
     refused("tars", 1, "is missing");
+    let mut export = scene.cas("tars");
+    let said = fails(export.args(["export", &image, "-o", "/dev/null"]), 4);
+    assert!(said.contains("is missing; run `cas fsck"), "{said}");
     fails(scene.cas("tars").arg("fsck"), 4);
     assert_eq!(scene.fetched_by(repair), [1, 1]);
     scene.is_whole("tars");

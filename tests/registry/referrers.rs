@@ -78,7 +78,7 @@ fn an_index_of_soci_goes_to_a_registry_and_back_with_its_image() {
     let said = fails(&mut artifacts.cas("own", &create("app:1")), 1);
     assert!(said.contains("gzip"), "{said}");
     let made = artifacts.json("own", &create("demo:1"));
-    ok(&mut artifacts.cas("own", &["push", "--referrers", "demo:1", &there]));
+    ok(&mut artifacts.cas("own", &["soci", "push", "demo:1", &there]));
     let kind = "application/vnd.amazon.soci.index.v1+json";
     let list = ["registry", "referrers", &there, "--artifact-type", kind];
     let listed = artifacts.json("own", &list);
@@ -89,6 +89,38 @@ fn an_index_of_soci_goes_to_a_registry_and_back_with_its_image() {
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0]["digest"], made[0]["digest"]);
     assert_eq!(listed[0]["layers"], made[0]["layers"]);
+}
+
+/// The index of a converted image lists the manifest for one platform, and the SOCI index.
+#[cfg(feature = "soci")]
+#[test]
+fn a_push_without_the_index_of_soci_says_so() {
+    let artifacts = Artifacts::new();
+    let registry = Spec::new(Abilities::ALL).start();
+    let there = registry.image();
+    let archive = demo_archive(&artifacts.path("."));
+    let archive = archive.to_str().unwrap();
+    ok(&mut artifacts.cas("own", &["import", archive, "--name", "demo:1"]));
+    let convert = ["soci", "convert", "demo:1", "demo:2"];
+    ok(artifacts
+        .cas("own", &convert)
+        .args(["--min-layer-size", "0"]));
+    ok(&mut artifacts.cas("own", &["push", "demo:2", &there]));
+    let copy = format!("{there}-copy");
+    for (root, pull, is_left_out) in [
+        ("one", &["pull"][..], true),
+        ("all", &["pull", "--all-platforms"][..], false),
+    ] {
+        ok(artifacts.cas(root, pull).arg(&there));
+        let pushed = artifacts.cas(root, &["push", &there, &copy]).output();
+        let pushed = pushed.unwrap();
+        let said = text(&pushed.stderr);
+        assert!(pushed.status.success(), "{said}");
+        assert_eq!(said.contains("SOCI index"), is_left_out, "{said}");
+    }
+    ok(&mut artifacts.cas("new", &["pull", "--all-platforms", &copy]));
+    let target = |root| artifacts.json(root, &["images"])[0]["target"].clone();
+    assert_eq!(target("new"), target("all"));
 }
 
 #[test]

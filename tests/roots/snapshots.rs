@@ -204,6 +204,28 @@ fn a_place_that_cannot_be_mounted_on_is_refused_and_changes_nothing() {
     });
 }
 
+/// A mount there would hide the root, even from the command that ends the mount.
+#[test]
+fn nothing_is_mounted_over_the_root_or_in_it() {
+    each(|scene| {
+        let cas = &scene.cas;
+        cas.create_snapshot("one", "app:1").unwrap();
+        symlink(scene.path("root"), scene.path("link")).unwrap();
+        for place in ["root", "root/store", "link", ""] {
+            let place = scene.path(place);
+            for refused in [
+                cas.mount_snapshot("one", &place),
+                cas.mount("app:1", &place),
+            ] {
+                let refused = refused.unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+            }
+        }
+        assert!(mounts(scene.scratch.path()).is_empty());
+        assert_eq!(scene.keys(), ["one"]);
+    });
+}
+
 #[test]
 fn a_busy_snapshot_is_detached_only_if_that_is_asked_for() {
     each(|scene| {

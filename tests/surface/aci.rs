@@ -100,7 +100,16 @@ fn a_bad_aci_key_name_or_store_is_told_and_changes_nothing() {
     let other = format!("sha512-{}", "0".repeat(64));
     for (arguments, code, said) in [
         (&["import", "absent"][..], 3, "absent"),
-        (&["import", "text"], 4, "text"),
+        (
+            &["import", "text"],
+            2,
+            "text: expected the archive of an ACI",
+        ),
+        (
+            &["import", "/dev/null"],
+            2,
+            "expected the archive of an ACI",
+        ),
         (&["import", "a.aci", "--name", "other"], 4, "called other"),
         (&["import", "a.aci", "--key", &other], 4, "expected an ACI"),
         (&["import", "a.aci", "--key", "sha256-00"], 2, "sha512-"),

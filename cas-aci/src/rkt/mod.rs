@@ -109,7 +109,7 @@ impl AciStore {
                 done.without_blob.push(key);
                 continue;
             };
-            match self.write_aci_with(file, options.with_name(name)).await {
+            match self.write_found(file, options.with_name(name)).await {
                 Err(error) if is_of_aci(&error) => done.refused.push((key, error)),
                 outcome => {
                     let whole = outcome?;

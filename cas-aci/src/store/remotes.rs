@@ -111,7 +111,7 @@ impl AciStore {
                 remote.etag = etag;
                 remote.cache_max_age = max_age(&cache_control);
                 remote.check()?;
-                self.write_aci_with(body, options).await?
+                self.write_found(body, options).await?
             }
         };
         remote.key = Some(key);

@@ -95,13 +95,14 @@ impl AciStore {
     /// A separate thread reads the source to the end, so reads of the source may block.
     ///
     /// # Errors
-    /// `Corrupt` if the source is not an ACI, or if its manifest exceeds a bound of [`limit`];
-    /// `OutOfRange` if the source, or a member other than the manifest, exceeds a bound of
-    /// [`limit`]; `Unsupported` if the compressed ACI is followed by bytes that are neither zeros
-    /// nor another stream of the same format, or if the ACI needs a filter or a checksum of xz that
-    /// is not supported; `FailedPrecondition` after [`AciStore::close`]; errors of the source and
-    /// of the store. After an error of the source, the store keeps none of the bytes that were
-    /// read. After an error of the store, blobs may stay until a collection.
+    /// `InvalidArgument` if the source is empty or is not an archive; `Corrupt` if the archive is
+    /// not an ACI, or if its manifest exceeds a bound of [`limit`]; `OutOfRange` if the source, or
+    /// a member other than the manifest, exceeds a bound of [`limit`]; `Unsupported` if the
+    /// compressed ACI is followed by bytes that are neither zeros nor another stream of the same
+    /// format, or if the ACI needs a filter or a checksum of xz that is not supported;
+    /// `FailedPrecondition` after [`AciStore::close`]; errors of the source and of the store. After
+    /// an error of the source, the store keeps none of the bytes that were read. After an error of
+    /// the store, blobs may stay until a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }
@@ -116,9 +117,41 @@ impl AciStore {
         source: impl Read + Send + 'static,
         options: WriteOptions,
     ) -> Result<Key> {
+        self.write_or(source, options, ErrorKind::InvalidArgument)
+            .await
+    }
+
+    /// Imports an ACI as [`AciStore::write_aci_with`] does, from a place that should have an ACI,
+    /// such as a server.
+    ///
+    /// # Errors
+    /// As [`AciStore::write_aci_with`], but `Corrupt` if the source is empty or is not an archive.
+    pub(crate) async fn write_found(
+        &self,
+        source: impl Read + Send + 'static,
+        options: WriteOptions,
+    ) -> Result<Key> {
+        self.write_or(source, options, ErrorKind::Corrupt).await
+    }
+
+    /// Imports an ACI. `foreign` is the kind of the error if the source is empty or is not an
+    /// archive.
+    async fn write_or(
+        &self,
+        source: impl Read + Send + 'static,
+        options: WriteOptions,
+        foreign: ErrorKind,
+    ) -> Result<Key> {
         self.catalogue.check_open()?;
         let written = self.write_leased(Box::new(source), &options).await;
-        let key = written.map_err(|error| error.operation("import ACI"))?;
+        let key = written.map_err(|error| {
+            let error = match error.kind() {
+                kind if kind == foreign => error,
+                ErrorKind::InvalidArgument => Error::new(foreign, error.to_string()).source(error),
+                _ => error,
+            };
+            error.operation("import ACI")
+        })?;
         self.flush_if_possible().await;
         Ok(key)
     }

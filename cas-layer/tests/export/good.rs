@@ -195,6 +195,27 @@ async fn one_platform_exports_its_manifest() {
     assert_eq!(other.content.list(None, 100).await.unwrap().len(), 4);
 }
 
+/// The manifest for one platform has another digest than the index.
+#[tokio::test]
+async fn a_name_with_the_digest_of_an_index_is_not_written_for_its_manifest() {
+    let (one, other) = (memory(), memory());
+    let mut imported = take(&one, &source(), None).await.into_iter();
+    let multi = imported.find(|image| image.name.as_str() == "x.test/multi:1");
+    let target = multi.unwrap().target;
+    let pinned = format!("x.test/multi@{}", target.digest);
+    let image = Image::new(pinned.parse().unwrap(), target);
+    let (sink, warned) = (Sink::default(), Arc::new(Warned::default()));
+    let target = Target::Stream(Box::new(sink.clone()));
+    let options = for_platform("linux/arm64/v8").with_progress(warned.clone());
+    let exported = export(&one, &[image], target, &options).await.unwrap();
+    let warnings = warned.0.lock().unwrap().join("\n");
+    assert!(warnings.contains(&pinned), "{warnings}");
+    let archive = sink.0.lock().unwrap().clone();
+    let back = take(&other, &archive, None).await;
+    let manifest = exported[0].target.clone();
+    assert_eq!(told(&back), [(manifest.digest.to_string(), manifest)]);
+}
+
 #[tokio::test]
 async fn platforms_that_were_never_stored_are_left_out_with_a_warning() {
     let (one, other) = (memory(), memory());
