@@ -485,6 +485,18 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
 
+    /// Repairs the committed snapshot `key` if its layer is sound, and only files are damaged that
+    /// the snapshotter has made from layers for the mounts of the snapshot. To find this out, reads
+    /// the layer, at most `per_second` bytes per second. Removes the damaged files, which are made
+    /// again when they are next needed. Existing mounts keep the old files. Returns whether the
+    /// snapshot is now sound. If not, nothing was changed. By default, returns false.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
+    async fn repair(&self, _key: &str, _per_second: Option<u64>) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Gives the committed snapshot `key` the files of the active snapshot `by`, which has the same
     /// parent, and removes `by`. Existing mounts keep the old files.
     ///

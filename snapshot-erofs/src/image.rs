@@ -272,20 +272,24 @@ fn read_record(directory: &Path) -> Option<Vec<u8>> {
 /// Makes the image of layers, unless another process has just done so.
 fn make_alone(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<Image> {
     let path = chain.first().map(|top| dirs.path(*top)).unwrap_or_default();
-    let dir = Dir::open(&path).during("open directory", path.display())?;
-    let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
-    let made = load_current(dirs, chain);
-    let made = made.and_then(|image| match image {
+    alone(&path, || match load_current(dirs, chain)? {
         Some(image) => Ok(image),
         None => match copy_ready(dirs, chain, ready)? {
             Some(image) => Ok(image),
             None => make(dirs, chain),
         },
-    });
+    })
+}
+
+/// Calls `change` while no other caller makes or removes the image in the directory of a layer.
+fn alone<T>(directory: &Path, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let dir = Dir::open(directory).during("open directory", directory.display())?;
+    let lock = Lock::exclusive(&dir, LOCK).during("lock", directory.display())?;
+    let changed = change();
     // If the file cannot be removed, it is removed with the directory later.
     let _ = dir.remove(LOCK);
     drop(lock);
-    made
+    changed
 }
 
 /// Makes the image of layers that are all ready from ready metadata. Its record is written last.
@@ -462,4 +466,28 @@ pub(crate) fn check(directory: &Path) -> Result<Condition> {
         }
     }
     Ok(Condition::Sound)
+}
+
+/// Removes the image in the directory of a layer if its bytes were changed. Mounts of the image
+/// keep its files. The record is removed first, so that a kill leaves only files that the next
+/// image replaces.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn discard_damaged(directory: &Path) -> Result<()> {
+    alone(directory, || {
+        if check(directory)? == Condition::Sound {
+            return Ok(());
+        }
+        let record = read_record(directory).and_then(|text| serde_json::from_slice(&text).ok());
+        let (metadata, sparse) = names(&record.map_or(Vec::new(), |one: Record| one.on_demand));
+        for name in [RECORD.to_owned(), metadata, sparse] {
+            let path = directory.join(name);
+            match undisturbed(|| fs::remove_file(&path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.during("remove", path.display())?,
+            }
+        }
+        Ok(())
+    })
 }

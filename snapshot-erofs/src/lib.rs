@@ -308,31 +308,25 @@ impl SnapshotLayout for Erofs {
         snapshot: &SnapshotRecord,
         depth: Depth,
     ) -> Result<Condition> {
-        let id = snapshot.id;
-        match lazy::check(dirs, id, depth)? {
-            Condition::Sound => {}
-            found => return Ok(found),
-        }
-        if depth != Depth::Directory && dirs.check(id, Depth::Directory)? == Condition::Sound {
-            match ready::check(dirs, id)? {
-                Condition::Sound => {}
-                found => return Ok(found),
+        match check_layer(dirs, key, snapshot, depth)? {
+            Condition::Sound if matches!(depth, Depth::Bytes { .. }) => {
+                image::check(&dirs.path(snapshot.id))
             }
-        }
-        let Depth::Bytes { per_second } = depth else {
-            return dirs.check(id, depth);
-        };
-        let found = match Identity::of(dirs, key, snapshot) {
-            None => dirs.check(id, depth)?,
-            // The digest of the tar is compared, so its checksum need not be.
-            Some(identity) => match dirs.check(id, Depth::Files)? {
-                Condition::Sound => identity.check(dirs, id, per_second)?,
-                found => found,
-            },
-        };
-        match found {
-            Condition::Sound => image::check(&dirs.path(id)),
             found => Ok(found),
+        }
+    }
+
+    /// Removes the image of the layers if only its bytes were changed.
+    fn repair(
+        &self,
+        dirs: &SnapshotDirs,
+        key: &str,
+        snapshot: &SnapshotRecord,
+        per_second: Option<u64>,
+    ) -> Result<bool> {
+        match check_layer(dirs, key, snapshot, Depth::Bytes { per_second })? {
+            Condition::Sound => image::discard_damaged(&dirs.path(snapshot.id)).map(|()| true),
+            _ => Ok(false),
         }
     }
 
@@ -346,5 +340,37 @@ impl SnapshotLayout for Erofs {
                  again"
             );
         }
+    }
+}
+
+/// Returns the condition of a snapshot without the image of the layers. With [`Depth::Bytes`], also
+/// compares the layer with its digest.
+fn check_layer(
+    dirs: &SnapshotDirs,
+    key: &str,
+    snapshot: &SnapshotRecord,
+    depth: Depth,
+) -> Result<Condition> {
+    let id = snapshot.id;
+    match lazy::check(dirs, id, depth)? {
+        Condition::Sound => {}
+        found => return Ok(found),
+    }
+    if depth != Depth::Directory && dirs.check(id, Depth::Directory)? == Condition::Sound {
+        match ready::check(dirs, id)? {
+            Condition::Sound => {}
+            found => return Ok(found),
+        }
+    }
+    let Depth::Bytes { per_second } = depth else {
+        return dirs.check(id, depth);
+    };
+    match Identity::of(dirs, key, snapshot) {
+        None => dirs.check(id, depth),
+        // The digest of the tar is compared, so its checksum need not be.
+        Some(identity) => match dirs.check(id, Depth::Files)? {
+            Condition::Sound => identity.check(dirs, id, per_second),
+            found => Ok(found),
+        },
     }
 }

@@ -337,6 +337,45 @@ async fn a_damaged_image_is_found_and_a_changed_one_is_made_again() {
     }
 }
 
+/// Neither the layer nor a mount of the image is touched.
+#[tokio::test]
+async fn a_damaged_image_is_repaired_if_its_layer_is_sound() {
+    if !is_usable() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    two_layers(&store).await;
+    let mounts = view(&store, "view", "top").await;
+    let (image, devices, shared) = parts(&mounts);
+    let (whole, at) = (fs::read(&image).unwrap(), temp.path().join("at"));
+    let damage = |path: &Path, offset| {
+        let file = File::options().write(true).open(path).unwrap();
+        let modified = fs::metadata(path).unwrap().modified().unwrap();
+        file.write_all_at(b"x", offset).unwrap();
+        file.set_times(FileTimes::new().set_modified(modified))
+            .unwrap();
+    };
+    assert!(store.repair("top", None).await.unwrap(), "nothing is wrong");
+    assert_eq!(parts(&store.mounts("view").await.unwrap()).2, shared);
+    attach(&mounts, &at);
+    damage(&image, 2000);
+    assert!(store.repair("top", None).await.unwrap());
+    assert_eq!(store.check("top", READ).await.unwrap(), Condition::Sound);
+    assert_eq!(fs::read(at.join("dir/same")).unwrap(), [b'k'; 5000]);
+    let mounts = store.mounts("view").await.unwrap();
+    assert!(fs::read(&image).unwrap() == whole, "the same bytes again");
+    assert_ne!(parts(&mounts).2, shared, "the old mount has the old file");
+    assert_eq!(parts(&mounts).1, devices);
+    unmount(&at);
+    damage(&devices[1], 600);
+    damage(&image, 2000);
+    assert!(!store.repair("top", None).await.unwrap());
+    assert!(image.exists());
+    assert!(!store.repair("view", None).await.unwrap());
+    store.remove("view").await.unwrap();
+}
+
 #[tokio::test]
 async fn an_image_counts_in_the_usage_of_its_topmost_layer() {
     let temp = tempfile::tempdir().unwrap();

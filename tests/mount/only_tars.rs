@@ -1,7 +1,8 @@
 //! Roots that keep layers only as tars: `keep = "tar"` in `cas.toml`.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,9 @@ const LATER: Duration = Duration::from_secs(3600);
 
 /// Compresses a tar.
 type Pack = fn(&[u8]) -> Vec<u8>;
+
+/// The name of files in the directories of snapshots, and a function that damages such a file.
+type Damage = (&'static str, fn(&Path));
 
 /// A root that keeps tars, and images for it.
 struct Scene {
@@ -424,4 +428,65 @@ fn artifacts_are_stored_and_leave_as_they_came() {
         let copied = format!("{}#{name}", scene.at("copied").display());
         ok(scene.cas().args(["copy", &name, &copied]));
     }
+}
+
+/// The tars are right, so no blob is needed, and there is none.
+#[test]
+fn damage_beside_right_tars_is_repaired_without_blobs() {
+    let Some(scene) = Scene::new() else {
+        return;
+    };
+    let layers: [(&Tar, Pack); 2] = [(&lower(), foreign), (&upper(), foreign)];
+    let layout = scene.layout("layout", &layers);
+    let right = scene.plain(&layout, "right");
+    scene.import(&layout, "app");
+    fs::remove_dir_all(&layout).unwrap();
+    let [before, after] = ["before", "after"].map(|name| scene.at(name));
+    fs::create_dir(&before).unwrap();
+    fs::create_dir(&after).unwrap();
+    let found = |name: &str| {
+        let mut find = Command::new("find");
+        find.arg(scene.root.join("snapshots/erofs/snapshots"));
+        let found = ok(find.args(["-name", name]));
+        let found: Vec<PathBuf> = found.lines().map(PathBuf::from).collect();
+        assert!(!found.is_empty(), "{name}");
+        found
+    };
+    let damages: [Damage; 5] = [
+        ("image.erofs", change),
+        ("image.erofs", |path| fs::remove_file(path).unwrap()),
+        ("image.json", |path| fs::write(path, "{").unwrap()),
+        ("layer.tar", |path| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }),
+        ("layer.tar", |path| {
+            fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+        }),
+    ];
+    for (name, damage) in damages {
+        ok(scene.cas().args(["mount", "app"]).arg(&before));
+        found(name).iter().for_each(|path| damage(path));
+        ok(scene.cas().args(["fsck", "--read-data", "--repair"]));
+        ok(scene.cas().args(["fsck", "--read-data"]));
+        ok(scene.cas().args(["mount", "app"]).arg(&after));
+        for target in [&before, &after] {
+            let found = differences(&right, target);
+            ok(scene.cas().arg("umount").arg(target));
+            assert!(found.is_empty(), "{name}: {found:#?}");
+        }
+        assert_eq!(scene.blobs(), 2, "{name}");
+        ok(scene.cas().arg("gc"));
+        assert_eq!(found("layer.tar").len(), 2, "{name}");
+    }
+    found("layer.tar").iter().for_each(|path| change(path));
+    fails(scene.cas().args(["fsck", "--read-data", "--repair"]), 4);
+}
+
+/// Changes a byte of a file, but neither its length nor its time.
+fn change(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    file.write_all_at(b"x", 2000).unwrap();
+    file.set_modified(modified).unwrap();
 }

@@ -105,9 +105,9 @@ impl Sources for NoSources {
 /// Unpacks the layer of a committed snapshot again.
 #[async_trait]
 pub trait Rebuilder: Send + Sync {
-    /// Replaces the files of the committed snapshot `key` by unpacking its layer again. Existing
-    /// mounts keep the old files. If the snapshot does not exist, makes it, and the snapshots below
-    /// it that do not exist.
+    /// Replaces the files of the committed snapshot `key` by unpacking its layer again, or by
+    /// copying the layer if the snapshot has it undamaged. Existing mounts keep the old files. If
+    /// the snapshot does not exist, makes it, and the snapshots below it that do not exist.
     ///
     /// # Errors
     /// `NotFound` if no image in the store has the layer, or if neither the store nor a source has

@@ -208,28 +208,25 @@ impl Checker<'_> {
             false => Some(Err(Error::precondition("its parent is damaged"))),
         };
         let detail = match &repaired {
-            Some(Ok(())) if info.kind == SnapshotKind::Committed => {
-                format!("{why}; the snapshot was made again from its layer")
-            }
-            Some(Ok(())) => format!("{why}; the record of the snapshot was removed"),
+            Some(Ok(how)) => format!("{why}; {how}"),
             Some(Err(error)) => format!("{why}; the snapshot could not be repaired: {error}"),
             None => format!(
                 "{why}; a repair makes a committed snapshot again from its layer, and removes the \
                  record of any other snapshot"
             ),
         };
-        let done = matches!(repaired, Some(Ok(())));
+        let done = matches!(repaired, Some(Ok(_)));
         chains.judged.insert(info.key.clone(), done);
         self.add(problem, name(snapshotter, &info.key), detail, done);
         Ok(())
     }
 
-    /// Repairs a snapshot. Returns `None` if the check does not repair.
+    /// Repairs a snapshot. Returns what was done, or `None` if the check does not repair.
     async fn repair_snapshot(
         &self,
         snapshotter: &dyn Snapshotter,
         info: &Info,
-    ) -> Result<Option<Result<()>>> {
+    ) -> Result<Option<Result<&'static str>>> {
         let Some(repair) = &self.options.repair else {
             return Ok(None);
         };
@@ -239,14 +236,23 @@ impl Checker<'_> {
                 Ok(false) => Err(Error::conflict(
                     "the snapshot was changed meanwhile; run the check again",
                 )),
-                removed => removed.map(drop),
+                removed => removed.map(|_| "the record of the snapshot was removed"),
             };
             return Ok(Some(removed));
         }
-        Ok(Some(match repair.rebuilder {
+        let per_second = self.options.bytes_per_second;
+        if snapshotter.repair(&info.key, per_second).await? {
+            return Ok(Some(Ok(
+                "the layer is sound, and the damaged files are made again when they are needed",
+            )));
+        }
+        let rebuilt = match repair.rebuilder {
             Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,
             None => Err(no_rebuilder()),
-        }))
+        };
+        Ok(Some(
+            rebuilt.map(|()| "the snapshot was made again from its layer"),
+        ))
     }
 
     async fn check_leftovers(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {

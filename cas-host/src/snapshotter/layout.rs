@@ -174,6 +174,22 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         dirs.check(snapshot.id, depth)
     }
 
+    /// Removes damaged files that this layout has made from layers, if the layer of the committed
+    /// snapshot with this key is sound: see [`repair`](cas_core::Snapshotter::repair). Returns
+    /// whether the snapshot is now sound. By default, returns false.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn repair(
+        &self,
+        _dirs: &SnapshotDirs,
+        _key: &str,
+        _snapshot: &SnapshotRecord,
+        _per_second: Option<u64>,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Unmounts each mount that snapshots share, if no other mount uses it any more. Then removes
     /// the files that only the unmounted mounts needed. This method is called before the directory
     /// of a snapshot is removed, and at the beginning of a cleanup. The removal or the cleanup

@@ -536,6 +536,15 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         pool::run(move || layout.check(&dirs, &key, &record, depth)).await
     }
 
+    async fn repair(&self, key: &str, per_second: Option<u64>) -> Result<bool> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let (name, is_committed) = (key.to_owned(), record.kind == SnapshotKind::Committed);
+        let repair = move || Ok(is_committed && layout.repair(&dirs, &name, &record, per_second)?);
+        pool::run(repair).await.during("repair snapshot", key)
+    }
+
     async fn replace(&self, key: &str, by: &str) -> Result<()> {
         self.check_open()?;
         let new = self.snapshots.find(by).await?;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use cas_core::progress::Progress;
-use cas_core::snapshot::{Condition, Depth, SnapshotKind};
-use cas_core::{Digest, Error, ErrorKind, Manifest, Result, Store};
+use cas_core::snapshot::{Condition, Depth, LayerTarget, SnapshotKind};
+use cas_core::{Digest, Error, ErrorKind, Manifest, Result, Store, pool};
 
 use super::unpacking::{Target, Unpacking};
 use super::verified_tar::has_verified_tar;
-use super::{layers_with_diff_ids, on_demand};
+use super::{layers_with_diff_ids, on_demand, stored_tar};
 
 /// One of the layers that [`chain_of`] returns.
 pub struct ChainLayer {
@@ -38,7 +38,8 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<ChainLay
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
 /// the committed snapshot whose name is `chain_id`. If the layer is read on demand, its table of
-/// contents is fetched instead. The snapshots of all lower layers must be
+/// contents is fetched instead. If the snapshot has a tar with the right bytes, this tar is copied
+/// instead, and the store need not have the layer. The snapshots of all lower layers must be
 /// [sound](Condition::Sound). Existing mounts of the snapshot keep its old files.
 ///
 /// # Errors
@@ -112,6 +113,22 @@ impl Unpacking<'_> {
             }
         }
         Ok(lost)
+    }
+
+    /// Copies the tar that the damaged snapshot of a layer has to `target`, if the bytes of the tar
+    /// are right. The damage is then only in its attributes or beside it. Returns whether the tar
+    /// was copied.
+    pub(super) async fn copy_own_tar(&self, index: usize, target: &LayerTarget) -> Result<bool> {
+        let LayerTarget::Tar(directory) = target else {
+            return Ok(false);
+        };
+        let key = self.chain[index].to_string();
+        // An error is a part of the damage: for example, something else is in the place of the tar.
+        let Ok(Some(tar)) = self.target.snapshotter.open_tar(&key).await else {
+            return Ok(false);
+        };
+        let (diff_id, directory) = (self.layers[index].1, directory.clone());
+        pool::run(move || stored_tar::copy(&tar, &diff_id, &directory)).await
     }
 
     async fn is_stored(&self, index: usize) -> Result<bool> {

@@ -56,6 +56,9 @@ impl Unpacking<'_> {
             if is_rebuilt && self.use_ready_layer(index, snapshot.key()).await? {
                 return Ok(());
             }
+            if is_rebuilt && self.copy_own_tar(index, &target).await? {
+                return Ok(());
+            }
             let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
             self.apply(layer, &snapshot, target, lease).await
         };

@@ -1,12 +1,15 @@
 //! Layers that a snapshotter keeps as files: uncompressed tars, or EROFS images.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use cas_core::snapshot::{LAYER_IMAGE, LAYER_TAR};
-use cas_core::{Context, Error, Result};
-use cas_host::calls;
+use cas_core::{Context, Digest, Error, Result};
+use cas_host::calls::{self, undisturbed};
+use cas_host::{Pace, copy_data, digest_of};
 use rustix::fs::{Mode, OFlags};
 
 use crate::codec;
@@ -34,6 +37,37 @@ pub(super) fn store(bytes: &mut dyn BufRead, directory: BorrowedFd<'_>) -> Resul
         let length = piece.len();
         bytes.consume(length);
     }
+}
+
+/// Copies a tar to `directory`, which must not have a layer, if the bytes of the tar have the digest
+/// `diff_id`. They are not synced. If the bytes have another digest or cannot be read, returns
+/// false, and leaves no file.
+///
+/// # Errors
+/// Errors of `directory`.
+pub(super) fn copy(tar: &File, diff_id: &Digest, directory: &Path) -> Result<bool> {
+    let has_digest = |file: &File| {
+        let found = digest_of(file, diff_id.algorithm(), &mut Pace::new(None));
+        found.is_ok_and(|found| found == *diff_id)
+    };
+    if !has_digest(tar) {
+        return Ok(false);
+    }
+    let path = directory.join(LAYER_TAR);
+    let copied = || {
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let copy = undisturbed(|| options.open(&path))?;
+        let length = undisturbed(|| tar.metadata())?.len();
+        copy.set_len(length)?;
+        copy_data(tar, length, &copy, 0)?;
+        // The tar may have been changed meanwhile.
+        if has_digest(&copy) {
+            return Ok(true);
+        }
+        undisturbed(|| fs::remove_file(&path)).map(|()| false)
+    };
+    copied().during("copy", path.display())
 }
 
 /// Returns the error for a snapshotter that keeps layers in a way that is not known here.

@@ -173,17 +173,12 @@ impl Rebuilder for LayerRebuilder<'_> {
         }
         let rebuild = || unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
         let is_stored = store.content.stat(&found.layer.digest).await?.is_some();
-        if found.is_on_demand || is_stored {
-            return rebuild().await;
+        match rebuild().await {
+            // The layer was kept only as the tar that is damaged, or was not fetched.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && !found.is_on_demand && !is_stored => {}
+            rebuilt => return rebuilt,
         }
-        if snapshotter.has_ready_layer(key).await? {
-            match rebuild().await {
-                // The ready layer was removed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                rebuilt => return rebuilt,
-            }
-        }
-        // The layer was kept only as the tar that is damaged, or was not fetched.
         let guard = LeaseGuard::begin(store, "fsck").await?;
         let rebuilt = match self.fetch(&guard, found).await {
             Ok(()) => rebuild().await,

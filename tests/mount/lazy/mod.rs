@@ -52,6 +52,27 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
     }
 }
 
+/// The kernel reads the data files through loop devices.
+#[test]
+fn layers_behind_loop_devices_are_the_plain_tree_before_and_after_completion() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let settings = scene.root.join("cas.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    let text = text.replace("\"erofs\"", "\"erofs://?mount=loop\"");
+    fs::write(&settings, text).unwrap();
+    scene.mount();
+    let served = scene.served().display().to_string();
+    let behind = fs::read_dir("/sys/block").unwrap().filter(|device| {
+        let path = device.as_ref().unwrap().path().join("loop/backing_file");
+        fs::read_to_string(path).is_ok_and(|file| file.starts_with(&served))
+    });
+    assert_eq!(behind.count(), 2, "a device for each layer");
+    scene.unmount();
+    scene.assert_shows_before_and_after_completion(2);
+}
+
 #[test]
 fn a_server_that_dies_is_replaced_and_what_arrived_needs_no_registry() {
     let Some(scene) = Scene::handmade(false) else {
