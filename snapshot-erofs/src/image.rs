@@ -118,12 +118,14 @@ impl Image {
         }
     }
 
-    fn new(dirs: &SnapshotDirs, record: &Record, text: &[u8], directory: &Path) -> Self {
-        let device = |id: &u64| match record.on_demand.contains(id) {
-            true => lazy::device(dirs, *id),
-            false => tar(dirs, *id),
-        };
-        let mut devices: Vec<PathBuf> = record.layers.iter().map(device).collect();
+    /// `devices` are the data files of the layers, as [`devices`] returns them.
+    fn new(
+        dirs: &SnapshotDirs,
+        record: &Record,
+        text: &[u8],
+        directory: &Path,
+        mut devices: Vec<PathBuf>,
+    ) -> Self {
         let (metadata, sparse) = names(&record.on_demand);
         if let Some((place, _)) = &record.sparse {
             devices.insert(*place, directory.join(sparse));
@@ -157,6 +159,15 @@ fn names(on_demand: &[u64]) -> (String, String) {
 /// Returns the directory in which images are mounted.
 pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
     dirs.beside("mounts")
+}
+
+/// Returns the paths of the data files of an image's layers, lowest first.
+fn devices(dirs: &SnapshotDirs, record: &Record) -> Vec<PathBuf> {
+    let device = |id: &u64| match record.on_demand.contains(id) {
+        true => lazy::device(dirs, *id),
+        false => tar(dirs, *id),
+    };
+    record.layers.iter().map(device).collect()
 }
 
 /// Returns the path of the tar of a layer.
@@ -213,11 +224,9 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
     let Some((record, text)) = read(dirs, chain) else {
         return Ok(None);
     };
-    for (id, seen) in record.layers.iter().zip(&record.tars) {
-        if seen
-            .as_ref()
-            .is_some_and(|seen| !seen.is_at(&tar(dirs, *id)))
-        {
+    let devices = devices(dirs, &record);
+    for ((id, seen), tar) in record.layers.iter().zip(&record.tars).zip(&devices) {
+        if seen.as_ref().is_some_and(|seen| !seen.is_at(tar)) {
             let what = format!(
                 "{LAYER_TAR} has another length or modification time than when the EROFS image \
                  was made"
@@ -227,7 +236,7 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
         }
     }
     let directory = chain.first().map(|top| dirs.path(*top));
-    Ok(directory.map(|directory| Image::new(dirs, &record, &text, &directory)))
+    Ok(directory.map(|directory| Image::new(dirs, &record, &text, &directory, devices)))
 }
 
 /// Returns the same as [`load`], but `None` if a layer that the image reads on demand is now
@@ -380,7 +389,8 @@ fn record_image(dirs: &SnapshotDirs, record: &Record, directory: &Path) -> Resul
             .source(error)
     })?;
     store(&directory.join(RECORD), |mut file| file.write_all(&text))?;
-    Ok(Image::new(dirs, record, &text, directory))
+    let devices = devices(dirs, record);
+    Ok(Image::new(dirs, record, &text, directory, devices))
 }
 
 /// Stores a file durably under its name, complete or not at all. Removes a directory, or a link to

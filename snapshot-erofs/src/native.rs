@@ -101,7 +101,7 @@ impl NativeLayer {
 
 /// Returns whether the layer with this number is native.
 pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
-    ready::stored(dirs, id).is_some_and(|(name, _)| name == LAYER_IMAGE)
+    ready::name(dirs, id) == Some(LAYER_IMAGE)
 }
 
 /// Returns the error for native layers in a snapshotter that was opened without `native`.

@@ -213,12 +213,19 @@ pub(crate) fn layer_file(dirs: &SnapshotDirs, id: u64, name: &str) -> PathBuf {
     }
 }
 
+/// Returns the name of the file of a layer, if the tree of its snapshot has the file or a reference
+/// to it.
+pub(crate) fn name(dirs: &SnapshotDirs, id: u64) -> Option<&'static str> {
+    let mut files = LAYER_FILES.into_iter().zip(REFERENCES);
+    let is_there = |name: &str| exists(dirs, id, name);
+    let found = files.find(|(name, reference)| is_there(name) || is_there(reference));
+    found.map(|(name, _)| name)
+}
+
 /// Returns the name and the path of the file of a layer, if the tree of its snapshot has the file
 /// or a reference to it.
 pub(crate) fn stored(dirs: &SnapshotDirs, id: u64) -> Option<(&'static str, PathBuf)> {
-    let mut files = LAYER_FILES.into_iter().zip(REFERENCES);
-    let is_there = |name: &str| exists(dirs, id, name);
-    let (name, _) = files.find(|(name, reference)| is_there(name) || is_there(reference))?;
+    let name = name(dirs, id)?;
     Some((name, layer_file(dirs, id, name)))
 }
 

@@ -12,11 +12,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use cas::layer::unpack::{LayerTable, LayerTables};
 use cas::lazy::{StoredTable, TableFormat};
 use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
+use serde_json::Value;
 
 use self::scene::{ALL, Scene, arrived, convert, end_session, layers, on_demand};
 use crate::common::chunked;
@@ -71,6 +72,46 @@ fn layers_behind_loop_devices_are_the_plain_tree_before_and_after_completion() {
     assert_eq!(behind.count(), 2, "a device for each layer");
     scene.unmount();
     scene.assert_shows_before_and_after_completion(2);
+}
+
+/// The changes become a tar on layers that have not arrived.
+#[test]
+fn changes_on_layers_that_are_read_on_demand_become_a_layer() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let plain = scene.plain();
+    let snapshot = |arguments: &[&str]| ok(cas(&scene.root).arg("snapshot").args(arguments));
+    let listed = snapshot(&["ls", "--json"]);
+    let lines = listed.lines().map(serde_json::from_str::<Value>);
+    let infos: Vec<Value> = lines.map(|line| line.unwrap()["info"].take()).collect();
+    let is_top = |one: &&Value| infos.iter().all(|other| other["parent"] != one["key"]);
+    let top = infos.iter().find(is_top).unwrap()["key"].as_str().unwrap();
+    let change = |tree: &Path| {
+        fs::write(tree.join("dir/new"), "new").unwrap();
+        fs::remove_file(tree.join("link")).unwrap();
+        for changed in ["dir/new", "dir", "."] {
+            let changed = File::open(tree.join(changed)).unwrap();
+            changed.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+    };
+    let open = cas::blocking::Cas::open(&scene.root).unwrap();
+    snapshot(&["prepare", "work", "--parent", top]);
+    open.mount_snapshot("work", &scene.mnt).unwrap();
+    change(&scene.mnt);
+    assert!(open.unmount_snapshot("work").unwrap());
+    snapshot(&["commit", "changes", "work"]);
+    snapshot(&["prepare", "again", "--parent", "changes"]);
+    open.mount_snapshot("again", &scene.mnt).unwrap();
+    assert_eq!(
+        arrived(&scene.root),
+        0,
+        "the changes are a tar of their own"
+    );
+    change(&plain);
+    scene.assert_shows(&plain);
+    ok(cas(&scene.root).args(["fsck", "--read-data"]));
+    assert!(open.unmount_snapshot("again").unwrap());
 }
 
 #[test]
