@@ -493,10 +493,13 @@ pub(crate) fn discard_damaged(directory: &Path) -> Result<()> {
         let (metadata, sparse) = names(&record.map_or(Vec::new(), |one: Record| one.on_demand));
         for name in [RECORD.to_owned(), metadata, sparse] {
             let path = directory.join(name);
-            match undisturbed(|| fs::remove_file(&path)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.during("remove", path.display())?,
-            }
+            let remove = || match undisturbed(|| path.symlink_metadata()) {
+                Ok(found) if found.is_dir() => remove_all(&path, true),
+                Ok(_) => undisturbed(|| fs::remove_file(&path)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            remove().during("remove", path.display())?;
         }
         Ok(())
     })
