@@ -73,6 +73,10 @@ impl Opener for DirOpener {
         &[]
     }
 
+    fn check(&self, location: &Location) -> Result<()> {
+        location.check_options(&[])
+    }
+
     async fn open(&self, location: &Location) -> Result<Store> {
         location.check_options(&[])?;
         RemoteStore::open_dir(location.path()?)

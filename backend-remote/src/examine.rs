@@ -3,8 +3,8 @@
 //! - An object in the folder of records is damaged if it is not a cell, or if its name is not an
 //!   escaped key. Until a repair, the records of its table cannot be listed.
 //! - An object in the folder of blobs is damaged if it is not a cell, if its name is not a digest,
-//!   or if its value is not a pointer to parts. Until a repair, the blobs of the store cannot be
-//!   listed.
+//!   or if its value is not a pointer to parts of its blob. Until a repair, the blobs of the store
+//!   cannot be listed.
 
 use std::future::ready;
 
@@ -89,11 +89,10 @@ impl Remote {
         let Some(cell) = self.cells.load(path).await? else {
             return Ok(());
         };
-        match path.strip_prefix(FOLDER) {
-            Some(name) if digest(name).is_none() => Err(foreign_object(path)),
-            Some(_) => Pointer::parse(&cell.value, path).map(|_| ()),
-            None if key(path).is_none() => Err(foreign_object(path)),
-            None => Ok(()),
+        match path.strip_prefix(FOLDER).map(digest) {
+            Some(Some(digest)) => Pointer::parse(&cell.value, &digest).map(|_| ()),
+            None if key(path).is_some() => Ok(()),
+            Some(None) | None => Err(foreign_object(path)),
         }
     }
 

@@ -181,7 +181,7 @@ impl Folder {
         wanted: impl Fn(&str) -> bool + Send + 'static,
         limit: usize,
     ) -> Result<BTreeSet<String>> {
-        let folder = self.root.join(folder);
+        let (path, folder) = (self.root.join(folder), folder.to_owned());
         pool::run(move || {
             let mut names = BTreeSet::new();
             let mut add = |name: String| {
@@ -192,7 +192,7 @@ impl Folder {
                     names.pop_last();
                 }
             };
-            each_name(&folder, "", &mut add).during("list", folder.display())?;
+            each_name(&path, &folder, "", &mut add).during("list", path.display())?;
             Ok(names)
         })
         .await
@@ -276,10 +276,15 @@ pub(crate) fn table_folder(table: Table) -> String {
     format!("records/{}", table.name())
 }
 
-/// Calls `add` for everything in `folder` and below it that is not a folder. Names begin with
-/// `before`.
-fn each_name(folder: &Path, before: &str, add: &mut dyn FnMut(String)) -> io::Result<()> {
-    let entries = match undisturbed(|| fs::read_dir(folder)) {
+/// Calls `add` for everything in the directory `path` and below it that is not a folder of objects.
+/// Each name is the path in the folder `folder` of the store, and begins with `before`.
+fn each_name(
+    path: &Path,
+    folder: &str,
+    before: &str,
+    add: &mut dyn FnMut(String),
+) -> io::Result<()> {
+    let entries = match undisturbed(|| fs::read_dir(path)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
@@ -289,12 +294,19 @@ fn each_name(folder: &Path, before: &str, add: &mut dyn FnMut(String)) -> io::Re
             continue;
         };
         let name = format!("{before}{name}");
-        match entry.file_type()?.is_dir() {
-            true => each_name(&entry.path(), &format!("{name}/"), add)?,
+        match entry.file_type()?.is_dir() && is_folder(&format!("{folder}{name}")) {
+            true => each_name(&entry.path(), folder, &format!("{name}/"), add)?,
             false => add(name),
         }
     }
     Ok(())
+}
+
+/// Returns whether a directory at this path in a store is a folder of objects. Otherwise it is in
+/// the place of an object.
+fn is_folder(path: &str) -> bool {
+    // An object with a long name is in folders whose names end with `+`.
+    path.ends_with('+') || path.matches('/').count() < 2
 }
 
 fn sync(folder: &Path) -> Result<()> {
@@ -341,6 +353,28 @@ mod tests {
             folder.check().unwrap_err().kind(),
             cas_core::ErrorKind::FailedPrecondition
         );
+    }
+
+    /// Otherwise, a record that was replaced by a directory would be taken for absent.
+    #[test]
+    fn a_directory_in_the_place_of_an_object_has_its_name() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::claim(home.path()).unwrap();
+        folder.prepare().unwrap();
+        let images = home.path().join("records/images");
+        fs::create_dir_all(images.join("empty")).unwrap();
+        fs::create_dir_all(images.join("full/inside")).unwrap();
+        fs::create_dir_all(images.join("long+/rest")).unwrap();
+        fs::write(images.join("file"), "").unwrap();
+        let names = |within| {
+            let names = folder.names(within, |_| true, 9);
+            Vec::from_iter(pool::wait(names).unwrap())
+        };
+        let expected = ["empty", "file", "full", "long+/rest"];
+        assert_eq!(names("records/images/"), expected);
+        let expected = expected.map(|name| format!("images/{name}"));
+        assert_eq!(names("records/"), expected);
+        assert_eq!(names("blobs/"), [""; 0]);
     }
 
     /// An object must not be taken for absent because its place cannot be examined.

@@ -6,8 +6,8 @@
 //! PREFIX/
 //!   format                    kind, version, and the result of a probe of the endpoint, as JSON
 //!   format.damaged-NAME       a damaged object `format` that a repair has replaced
-//!   blobs/ALGORITHM/HEX       cell: version, size and part size of a blob, and a digest of the
-//!                             ETags of its parts, as JSON
+//!   blobs/ALGORITHM/HEX       cell: digest, version, size and part size of a blob, and a digest
+//!                             of the ETags of its parts, as JSON
 //!   uploads/VERSION.NUMBER    the parts of that version of the blob, 8 MiB each but the last
 //!   records/TABLE/NAME        cell: the value of a record; NAME is the escaped key
 //!   probe/RANDOM/             objects of a running probe, or of a probe that was killed
@@ -32,6 +32,11 @@
 //! Some services ignore conditions or do not evaluate them atomically. A probe finds such services.
 //! A store on such a service can only be opened with the option `single=true`. A caller that sets
 //! this option promises that only one process uses the store.
+//!
+//! A request to a service fails if the service does not answer within 30 seconds, or sends less
+//! than 10 KiB of its answer in 10 seconds. It is repeated until all requests have failed for a
+//! minute. A list of objects fails if it is not in byte order or does not end. Redirects are not
+//! followed.
 //!
 //! A store in a directory has two more files and a folder. The process that has the store open
 //! locks the file `lock`. The file `reserve` is space for removals on a full disk. Files are
@@ -65,8 +70,11 @@ mod s3;
 #[cfg(feature = "s3")]
 mod shared;
 mod store;
+#[cfg(feature = "s3")]
+mod transport;
 
 pub use dir_opener::DirOpener;
+pub use error::SERVICE;
 #[cfg(feature = "s3")]
 pub use s3::S3Opener;
 pub use store::{GAPS, RemoteStore};

@@ -6,33 +6,28 @@
 //! the machine.
 
 use std::env;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{Capabilities, Capability, Error, Location, Opener, Result, Store};
-use opendal::layers::{RetryLayer, TimeoutLayer};
+use opendal::layers::RetryLayer;
 use opendal::services::S3;
-use opendal::{HttpTransporter, OperationContext, Operator};
-use opendal_http_transport_reqwest::ReqwestTransport;
-use rustls::ClientConfig;
-use rustls::crypto::ring;
-use rustls_platform_verifier::BuilderVerifierExt;
+use opendal::{OperationContext, Operator};
 
-use crate::error::classify;
+use crate::error::{classify, of_opening};
 use crate::format::{self, Format, Found};
 use crate::prefix::Prefix;
 use crate::store::{GAPS, MAX_NAME, RemoteStore};
+use crate::transport::{Patience, transport};
 use crate::{runtime, shared};
 
 const OPTIONS: &[&str] = &["endpoint", "region", "single"];
 const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
 /// The region that is used for a given endpoint if no region is set.
 const DEFAULT_REGION: &str = "us-east-1";
-/// Time limit of one request, and of each piece of its body.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Maximum number of retries of a request that failed temporarily.
+/// Maximum number of retries of a request that failed temporarily. A service that does not answer
+/// ends the retries earlier (see [`Patience`]).
 const RETRIES: usize = 5;
 /// Minimum pause before the first retry. The minimum doubles before each further retry. A random
 /// time is added.
@@ -54,6 +49,10 @@ impl Opener for S3Opener {
 
     fn gaps(&self) -> &'static [(&'static str, &'static str)] {
         GAPS
+    }
+
+    fn check(&self, location: &Location) -> Result<()> {
+        S3Location::parse(location).map(|_| ())
     }
 
     async fn open(&self, location: &Location) -> Result<Store> {
@@ -84,12 +83,13 @@ impl RemoteStore {
     /// # Errors
     /// `InvalidArgument` if the location has no bucket, contains credentials, has an unknown option
     /// or a wrong value of `single`, or lacks both `region` and `endpoint` when it needs one of
-    /// them; `FailedPrecondition` if the bucket does not exist, if the prefix contains objects but
-    /// no store, if the store is of another kind or of a newer format, or if the service does not
-    /// evaluate conditions atomically and `single=true` is not set; `Corrupt` if the object
-    /// `format` of a store is missing or does not parse; `Denied` if credentials or permissions are
-    /// missing; `Unavailable` if the service does not answer or TLS cannot be set up; other errors
-    /// of the service.
+    /// them, if no credentials are found, or if the service redirects to another address;
+    /// `NotFound` if the bucket does not exist; `FailedPrecondition` if the prefix contains objects
+    /// but no store, if the store is of another kind or of a newer format, or if the service does
+    /// not evaluate conditions atomically and `single=true` is not set; `Corrupt` if the object
+    /// `format` of a store is missing or does not parse; `Denied` if permissions are missing;
+    /// `Unavailable` if the service does not answer or TLS cannot be set up; other errors of the
+    /// service.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = location.shown();
@@ -99,7 +99,7 @@ impl RemoteStore {
         } else {
             Self::open_shared(prefix, location.endpoint).await
         };
-        opened.map_err(|error| error.operation("open store").within(shown))
+        opened.map_err(|error| of_opening(error).operation("open store").within(shown))
     }
 
     /// Checks the object `format` of the store at `location`. A repair makes a damaged or missing
@@ -125,7 +125,7 @@ impl RemoteStore {
             Ok(Some(vec![format::finding(damage, repair)]))
         });
         let examined = examined.await;
-        examined.map_err(|error| error.operation("examine store").within(shown))
+        examined.map_err(|error| of_opening(error).operation("examine store").within(shown))
     }
 }
 
@@ -218,37 +218,14 @@ impl S3Location {
         let retry = RetryLayer::new()
             .with_max_times(RETRIES)
             .with_min_delay(FIRST_BACKOFF);
+        let transport = transport(Patience::DEFAULT)?;
         let operator = Operator::new(service)
             .map_err(|error| classify(error, "open store", &self.bucket))?
-            .with_context(OperationContext::new().with_http_transport(transport()?))
-            .layer(
-                TimeoutLayer::new()
-                    .with_timeout(TIMEOUT)
-                    .with_io_timeout(TIMEOUT),
-            )
+            .with_context(OperationContext::new().with_http_transport(transport))
             .layer(retry.with_jitter());
         let max_name = MAX_NAME.saturating_sub(self.prefix.len() + 1);
         Ok(Prefix::new(operator, None, max_name))
     }
-}
-
-/// Returns an HTTP client that trusts the certificates that this system trusts. Its TLS uses ring.
-fn transport() -> Result<HttpTransporter> {
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|error| unavailable(&error))?
-        .with_no_client_auth();
-    let client = reqwest::Client::builder().tls_backend_preconfigured(tls);
-    let client = client.build().map_err(|error| unavailable(&error))?;
-    Ok(HttpTransporter::new(ReqwestTransport::new(client)))
-}
-
-fn unavailable(error: &dyn std::error::Error) -> Error {
-    Error::unavailable(format!(
-        "cannot set up TLS: {error}; check the CA certificates of this system"
-    ))
-    .operation("open store")
 }
 
 fn environment_names_region() -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::time::SystemTime;
 
 use backend_remote::{DirOpener, RemoteStore};
@@ -11,7 +12,7 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::lease::UNLEASED_TTL;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{ContentExt, ContentStore, ErrorKind, Opener, limit};
+use cas_core::{ContentExt, ContentStore, Digest, ErrorKind, Opener, limit};
 
 #[test]
 fn a_second_opening_is_told_which_process_has_the_store() {
@@ -200,6 +201,15 @@ fn a_changed_part_is_noticed_although_its_time_of_modification_is_set_back() {
     }
 }
 
+/// Removes a member whose value is text from the value of a cell. Older releases did not write it.
+#[allow(clippy::unwrap_used)]
+fn remove_member(cell: &Path, member: &str) {
+    let whole = fs::read_to_string(cell).unwrap();
+    let (start, rest) = whole.split_once(&format!(",\"{member}\":\"")).unwrap();
+    let (_, end) = rest.split_once('"').unwrap();
+    fs::write(cell, format!("{start}{end}")).unwrap();
+}
+
 /// Older releases compared only times of modification, which programs can set.
 #[test]
 fn a_blob_of_an_older_release_does_not_count_as_unchanged() {
@@ -209,11 +219,10 @@ fn a_blob_of_an_older_release_does_not_count_as_unchanged() {
     let stat = wait(store.stat(&digest)).unwrap().unwrap();
     assert!(wait(store.is_unchanged(&stat)).unwrap());
     drop(store);
-    let cell = home.path().join("blobs/sha256").join(digest.hex());
-    let whole = fs::read_to_string(&cell).unwrap();
-    let (start, rest) = whole.split_once(",\"etags\":\"").unwrap();
-    let (_, end) = rest.split_once('"').unwrap();
-    fs::write(&cell, format!("{start}{end}")).unwrap();
+    remove_member(
+        &home.path().join("blobs/sha256").join(digest.hex()),
+        "etags",
+    );
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();
     assert_eq!(wait(store.stat(&digest)).unwrap(), Some(stat));
     assert!(!wait(store.is_unchanged(&stat)).unwrap());
@@ -270,4 +279,57 @@ fn parts_without_a_blob_are_removed() {
     drop((ingest, store));
     let store = open();
     assert_eq!(wait(store.leftovers(later, true)).unwrap(), [0; 0]);
+}
+
+/// The cell of a blob may be replaced by a copy of the cell of another blob. The parts that the copy
+/// points to are those of the other blob, which is intact.
+#[test]
+fn a_copied_cell_does_not_cost_the_blob_that_it_was_copied_from() {
+    let lost = Bytes::from_static(b"lost");
+    for is_old in [false, true] {
+        for is_removed in [false, true] {
+            let home = tempfile::tempdir().unwrap();
+            let open = || wait(RemoteStore::open_dir(home.path())).unwrap();
+            let cell = |digest: &Digest| home.path().join("blobs/sha256").join(digest.hex());
+            let store = open();
+            let kept = wait(store.put(Bytes::from_static(b"kept bytes"))).unwrap();
+            let copied = wait(store.put(lost.clone())).unwrap();
+            drop(store);
+            if is_old {
+                remove_member(&cell(&kept), "blob");
+            }
+            fs::copy(cell(&kept), cell(&copied)).unwrap();
+            let store = open();
+            let case = format!("old: {is_old}, removed: {is_removed}");
+            assert!(!wait(store.is_intact(&copied)).unwrap(), "{case}");
+            if is_removed {
+                assert!(wait(store.remove(&copied)).unwrap(), "{case}");
+            } else {
+                assert_eq!(wait(store.put(lost.clone())).unwrap(), copied, "{case}");
+            }
+            let now = SystemTime::now();
+            // The parts of the lost blob.
+            assert_eq!(wait(store.leftovers(now, true)).unwrap(), [4], "{case}");
+            assert!(wait(store.is_intact(&kept)).unwrap(), "{case}");
+            let is_intact = wait(store.is_intact(&copied)).unwrap();
+            assert_eq!(is_intact, !is_removed, "{case}");
+        }
+    }
+}
+
+/// The cell of an older release does not state its blob, so a collection removes the parts.
+#[test]
+fn the_parts_of_a_blob_of_an_older_release_are_removed_by_a_collection() {
+    let home = tempfile::tempdir().unwrap();
+    let parts = || fs::read_dir(home.path().join("uploads")).unwrap().count();
+    let store = wait(RemoteStore::open_dir(home.path())).unwrap();
+    let new = wait(store.put(Bytes::from_static(b"new"))).unwrap();
+    let old = wait(store.put(Bytes::from_static(b"older"))).unwrap();
+    assert!(wait(store.remove(&new)).unwrap());
+    assert_eq!(parts(), 1);
+    remove_member(&home.path().join("blobs/sha256").join(old.hex()), "blob");
+    assert!(wait(store.remove(&old)).unwrap());
+    let now = SystemTime::now();
+    assert_eq!(wait(store.leftovers(now, true)).unwrap(), [5]);
+    assert_eq!(parts(), 0);
 }

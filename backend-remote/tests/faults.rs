@@ -2,12 +2,12 @@
 #![cfg(feature = "s3")]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use backend_remote::RemoteStore;
+use backend_remote::{RemoteStore, S3Opener, SERVICE};
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Record, Table};
-use cas_core::{ContentExt, ContentStore, ErrorKind, Records, Result};
+use cas_core::{ContentExt, ContentStore, ErrorKind, Opener, Records, Result};
 use testkit::s3::proxy::{self, Fault};
 use testkit::s3::{BUCKET, ask, send, service};
 
@@ -202,7 +202,6 @@ fn a_deleted_bucket_is_reported() {
         wait(store.list(None, 10)).err(),
         wait(store.put(Bytes::from_static(b"other"))).err(),
         put(&store, "k", Expect::Any, "v").err(),
-        open(host, "brief", "").err(),
     ];
     for error in errors.map(Option::unwrap) {
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
@@ -210,6 +209,16 @@ fn a_deleted_bucket_is_reported() {
             error.to_string().contains("bucket does not exist"),
             "{error}"
         );
+    }
+    let location = format!("s3://brief?endpoint=http://{host}");
+    for error in [
+        open(host, "brief", "").err().unwrap(),
+        wait(S3Opener.examine(&location.parse().unwrap(), true)).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("bucket does not exist"), "{said}");
+        assert!(said.contains("s3://brief"), "{said}");
     }
 }
 
@@ -270,4 +279,76 @@ fn a_blob_without_its_parts_is_stored_again() {
     wait(writer.commit(&Batch::new(), Durability::Full)).unwrap();
     let reader = wait(store.open(&digest)).unwrap().unwrap();
     assert_eq!(wait(reader.read_at(0, 9)).unwrap(), data);
+}
+
+/// A list that takes several pages is complete.
+#[test]
+fn a_list_has_all_pages() {
+    let Some(host) = service() else { return };
+    let paged = proxy::start(Fault::ListsSmallPages, host);
+    let store = open(&paged, "laws/pages", "&single=true").unwrap();
+    let keys = ["a", "b", "c", "d", "e"];
+    for key in keys {
+        put(&store, key, Expect::Absent, "v").unwrap();
+        wait(store.put(key.into())).unwrap();
+    }
+    let found = wait(store.scan(Table::Images, "", None, 9)).unwrap();
+    let found: Vec<&str> = found.iter().map(|record| record.key.as_str()).collect();
+    assert_eq!(found, keys);
+    let listed = wait(store.list(None, 9)).unwrap();
+    assert_eq!(listed.len(), keys.len());
+    assert!(listed.is_sorted_by_key(|stat| stat.digest));
+}
+
+#[test]
+fn a_list_that_does_not_end_is_given_up() {
+    let Some(host) = service() else { return };
+    drop(open(host, "laws/endless", "&single=true").unwrap());
+    for (fault, observed) in [
+        (
+            Fault::ListsForever,
+            "lists \"blobs/0\" after \"blobs/0\", expected names in byte order",
+        ),
+        (
+            Fault::ListsElsewhere,
+            "outside of the location of the store",
+        ),
+        (Fault::ListsEmptyPages, "1000 pages in a row have no object"),
+    ] {
+        let endless = proxy::start(fault, host);
+        let store = open(&endless, "laws/endless", "&single=true").unwrap();
+        let error = wait(store.list(None, 9)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains(observed), "{error}");
+    }
+}
+
+/// The messages are short, although the answers are long.
+#[test]
+fn a_refusal_is_told_in_plain_words() {
+    let Some(host) = service() else { return };
+    for (status, kind, backend, observed) in [
+        (
+            403,
+            ErrorKind::Denied,
+            Some(SERVICE),
+            "mmm (Refused); check credentials",
+        ),
+        (404, ErrorKind::NotFound, None, "bucket does not exist"),
+        (
+            400,
+            ErrorKind::Unavailable,
+            None,
+            "mmm (Refused); try again later",
+        ),
+        (301, ErrorKind::InvalidArgument, None, "redirects"),
+    ] {
+        let refusing = proxy::start(Fault::Refuses(status), host);
+        let error = open(&refusing, "laws/refused", "").err().unwrap();
+        let shown = error.to_string();
+        assert_eq!(error.kind(), kind, "{shown}");
+        assert_eq!(error.answered_by(), backend, "{shown}");
+        assert!(shown.contains(observed), "{shown}");
+        assert!(shown.len() < 400, "{shown}");
+    }
 }

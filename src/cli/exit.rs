@@ -55,3 +55,15 @@ fn code(error: &Error) -> u8 {
         _ => 1,
     }
 }
+
+#[cfg(all(test, feature = "s3"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_store_that_denies_access_differs_from_this_machine() {
+        let denied = || Error::new(ErrorKind::Denied, "access was denied");
+        assert_eq!(code(&denied().backend(backend_remote::SERVICE)), 7);
+        assert_eq!(code(&denied()), 1);
+    }
+}

@@ -18,10 +18,8 @@ use crate::error::foreign_object;
 use crate::prefix::Status;
 use crate::retry::{ATTEMPTS, contended};
 
-pub(crate) use pointer::{PART_SIZE, Pointer, etags_digest};
+pub(crate) use pointer::{FOLDER, PART_SIZE, Pointer, cell_path, etags_digest};
 
-/// The folder of the cells.
-pub(crate) const FOLDER: &str = "blobs/";
 const PARTS: &str = "uploads/";
 /// The version of a blob whose cell is damaged. No upload has it.
 const DAMAGED: u64 = 0;
@@ -34,11 +32,6 @@ const PARALLEL_DELETES: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Blobs {
     cells: Arc<Cells>,
-}
-
-/// Returns the path of a blob's cell.
-pub(crate) fn cell_path(digest: &Digest) -> String {
-    format!("{FOLDER}{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 fn part_path(version: u64, number: u64) -> String {
@@ -69,10 +62,10 @@ impl Blobs {
         let after = after.map(|digest| cell_path(&digest).split_off(FOLDER.len()));
         let page = self.cells.list(FOLDER, "", after, limit).await?;
         let stat = |(name, cell): (String, Cell)| {
-            let path = format!("{FOLDER}{name}");
             let digest = name.replace('/', ":").parse();
-            let digest: Digest = digest.map_err(|_| foreign_object(&path))?;
-            Ok(Pointer::parse(&cell.value, &path)?.stat(&digest))
+            let digest: Digest =
+                digest.map_err(|_| foreign_object(format_args!("{FOLDER}{name}")))?;
+            Ok(Pointer::parse(&cell.value, &digest)?.stat(&digest))
         };
         page.into_iter().map(stat).collect()
     }
@@ -80,11 +73,10 @@ impl Blobs {
     /// Returns the blob's pointer and the revision of its cell, or `None` if the blob does not
     /// exist.
     pub(crate) async fn pointer(&self, digest: &Digest) -> Result<Option<(Pointer, Revision)>> {
-        let path = cell_path(digest);
-        let Some(cell) = self.cells.load(&path).await? else {
+        let Some(cell) = self.cells.load(&cell_path(digest)).await? else {
             return Ok(None);
         };
-        Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
+        Ok(Some((Pointer::parse(&cell.value, digest)?, cell.revision)))
     }
 
     /// Returns whether the blob exists and has this version.
@@ -128,7 +120,7 @@ impl Blobs {
         let swapped = self.cells.swap(&path, &expect, Some(value.into())).await?;
         if let Some(damaged) = damaged.filter(|_| swapped) {
             // If this fails, the old parts only waste space.
-            let _ = self.delete_parts(damaged.version, damaged.parts()).await;
+            let _ = self.delete_own_parts(&damaged).await;
         }
         Ok(swapped)
     }
@@ -195,19 +187,19 @@ impl Blobs {
             }
             let expect = Expect::Revision(revision);
             if self.cells.swap(&path, &expect, None).await? {
-                self.delete_parts(version, pointer.parts()).await?;
+                self.delete_own_parts(&pointer).await?;
                 return Ok(true);
             }
         }
         Err(contended(&path))
     }
 
-    /// Removes a cell that does not point to parts. Returns whether it was removed. A collection
-    /// removes the parts, which are strays then.
+    /// Removes a cell that does not point to parts of its blob. Returns whether it was removed. A
+    /// collection removes the parts of the blob, which are strays then.
     pub(crate) async fn remove_damaged(&self, digest: &Digest) -> Result<bool> {
         let path = cell_path(digest);
         match self.cells.load(&path).await {
-            Ok(Some(cell)) if Pointer::parse(&cell.value, &path).is_err() => {
+            Ok(Some(cell)) if Pointer::parse(&cell.value, digest).is_err() => {
                 let expect = Expect::Revision(cell.revision);
                 self.cells.swap(&path, &expect, None).await
             }
@@ -228,6 +220,16 @@ impl Blobs {
     ) -> Result<Option<String>> {
         let path = part_path(version, number);
         self.cells.prefix().put_tagged(&path, body).await
+    }
+
+    /// Deletes the parts of a pointer whose cell was changed. If the pointer does not state its
+    /// blob, the cell may have been a copy of another blob's cell, which still points to the parts.
+    /// Then leaves the parts to a collection, which removes parts that no cell points to.
+    async fn delete_own_parts(&self, pointer: &Pointer) -> Result<()> {
+        match pointer.blob {
+            Some(_) => self.delete_parts(pointer.version, pointer.parts()).await,
+            None => Ok(()),
+        }
     }
 
     /// Deletes the first `count` parts of one version of a blob.

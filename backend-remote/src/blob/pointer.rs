@@ -1,4 +1,4 @@
-//! The value of a blob's cell, which points to the parts with the blob's bytes.
+//! The path of a blob's cell, and its value, which points to the parts with the blob's bytes.
 
 use std::ops::Range;
 
@@ -6,10 +6,17 @@ use cas_core::content::{Stat, Version};
 use cas_core::{Digest, Error, Result, limit};
 use serde::{Deserialize, Serialize};
 
+/// The folder of the cells.
+pub(crate) const FOLDER: &str = "blobs/";
 /// Length of every part but the last, in bytes.
 pub(crate) const PART_SIZE: usize = 8 << 20;
 /// Minimum accepted part size in bytes. Smaller parts would need a request for every few bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
+
+/// Returns the path of a blob's cell.
+pub(crate) fn cell_path(digest: &Digest) -> String {
+    format!("{FOLDER}{}/{}", digest.algorithm().name(), digest.hex())
+}
 
 /// Points to the parts of a blob. Stored as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +32,10 @@ pub(crate) struct Pointer {
     /// ETags, and in the pointers of older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) etags: Option<Digest>,
+    /// The digest of the blob. A cell that was replaced by the cell of another blob is thus
+    /// recognized. `None` in the pointers of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<Digest>,
 }
 
 /// Returns the SHA-256 of the ETags of a blob's parts, each followed by a line feed, or `None` if
@@ -45,25 +56,31 @@ impl Pointer {
             size,
             part_size: PART_SIZE as u64,
             etags: None,
+            blob: None,
         }
     }
 
-    /// Parses the value of the cell `path`.
+    /// Parses the value of the cell of the blob `digest`.
     ///
     /// # Errors
-    /// `Corrupt` if the value is not a pointer, if the size of its parts is below the minimum or
-    /// above [`limit::PART`], or if there are more than [`limit::PARTS`] parts.
-    pub(crate) fn parse(value: &[u8], path: &str) -> Result<Self> {
+    /// `Corrupt` if the value is not a pointer or the pointer of another blob, if the size of its
+    /// parts is below the minimum or above [`limit::PART`], or if there are more than
+    /// [`limit::PARTS`] parts.
+    pub(crate) fn parse(value: &[u8], digest: &Digest) -> Result<Self> {
         let pointer = serde_json::from_slice(value).ok();
         let pointer = pointer.filter(|pointer: &Pointer| {
             let sizes = MIN_PART_SIZE..=limit::PART;
             sizes.contains(&pointer.part_size) && pointer.parts() <= limit::PARTS
         });
-        pointer.ok_or_else(|| {
-            Error::corrupt("the object does not list the parts of a blob; run `cas fsck --repair`")
-                .operation("read")
-                .subject(path)
-        })
+        let why = match pointer {
+            Some(pointer) if pointer.blob.is_none_or(|blob| blob == *digest) => return Ok(pointer),
+            Some(_) => "the object lists the parts of another blob",
+            None => "the object does not list the parts of a blob",
+        };
+        Err(Error::corrupt(why)
+            .advice("run `cas fsck --repair`")
+            .operation("read")
+            .subject(cell_path(digest)))
     }
 
     pub(crate) fn stat(&self, digest: &Digest) -> Stat {
@@ -119,7 +136,7 @@ mod tests {
             (u64::MAX, MIN_PART_SIZE, false),
         ] {
             let value = format!("{{\"version\":1,\"size\":{size},\"part\":{part_size}}}");
-            let parsed = Pointer::parse(value.as_bytes(), "path");
+            let parsed = Pointer::parse(value.as_bytes(), &Digest::sha256(b"blob"));
             assert_eq!(parsed.is_ok(), is_right, "{value}");
             if let Ok(pointer) = parsed {
                 assert!(pointer.pieces(0..size).count() as u64 <= limit::PARTS);

@@ -123,6 +123,7 @@ impl Upload {
             self.send_all(blobs).await?;
             let mut pointer = Pointer::new(self.version, size);
             pointer.etags = etags_digest(self.etags.values().map(Option::as_deref));
+            pointer.blob = Some(*digest);
             self.maybe_published = true;
             match blobs.set_pointer(digest, &pointer, found).await {
                 Ok(true) => return Ok(true),

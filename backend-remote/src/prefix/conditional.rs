@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cas_core::Result;
-use futures_util::TryStreamExt;
 use opendal::ErrorKind;
 
 use super::Prefix;
-use crate::error::classify;
+use super::listing::Listing;
+use crate::error::{classify, of_list};
 
 /// What a conditional request expects to find.
 #[derive(Clone, Copy)]
@@ -69,11 +69,11 @@ impl Prefix {
         length: u64,
         before: SystemTime,
     ) -> Result<Vec<String>> {
-        let fail = |error| classify(error, "list", folder);
         let list = self.operator.lister_with(folder).recursive(true);
-        let mut list = list.await.map_err(fail)?;
+        let list = list.await.map_err(|error| of_list(error, folder))?;
+        let mut list = Listing::new(list, folder, self.lists_in_order());
         let mut paths = Vec::new();
-        while let Some(entry) = list.try_next().await.map_err(fail)? {
+        while let Some(entry) = list.next().await? {
             let found = entry.metadata();
             let time = found.last_modified().map(SystemTime::from);
             if found.is_file()

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "s3")]
 pub(crate) mod conditional;
+pub(crate) mod listing;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,10 +10,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
-use futures_util::TryStreamExt;
 use opendal::{ErrorKind, Metadata, Operator};
 
-use crate::error::classify;
+use self::listing::Listing;
+use crate::error::{classify, of_list};
 use crate::folder::Folder;
 
 /// The place with the objects of a store.
@@ -144,6 +145,9 @@ impl Prefix {
     /// `limit` names that begin with `prefix` and come after `after`, in byte order.
     ///
     /// If the service cannot start a list after a given name, reads the whole list.
+    ///
+    /// # Errors
+    /// As [`Listing::next`]; errors of the file system.
     pub(crate) async fn list(
         &self,
         folder: &str,
@@ -159,16 +163,16 @@ impl Prefix {
             let names = directory.names(folder, wanted, limit).await?;
             return Ok(names.into_iter().collect());
         }
-        let fail = |error| classify(error, "list", folder);
-        let ordered = self.operator.info().capability().list_with_start_after;
+        let ordered = self.lists_in_order();
         let path = format!("{folder}{prefix}");
         let mut list = self.operator.lister_with(&path).recursive(true);
         if let Some(after) = after.filter(|_| ordered) {
             list = list.start_after(&format!("{folder}{after}"));
         }
-        let mut list = list.await.map_err(fail)?;
+        let list = list.await.map_err(|error| of_list(error, folder))?;
+        let mut list = Listing::new(list, folder, ordered);
         let mut names = BTreeSet::new();
-        while let Some(entry) = list.try_next().await.map_err(fail)? {
+        while let Some(entry) = list.next().await? {
             let name = entry.path().strip_prefix(folder);
             let Some(name) = name.filter(|name| wanted(name) && !entry.metadata().is_dir()) else {
                 continue;
@@ -182,6 +186,11 @@ impl Prefix {
             }
         }
         Ok(names.into_iter().collect())
+    }
+
+    /// Returns whether the service lists objects in byte order, and starts a list after any name.
+    fn lists_in_order(&self) -> bool {
+        self.operator.info().capability().list_with_start_after
     }
 
     fn check_name(&self, path: &str) -> Result<()> {

@@ -1,5 +1,5 @@
-//! A faulty S3 service for tests. A proxy in front of a correct service breaks conditional requests
-//! or loses replies.
+//! A faulty S3 service for tests. A proxy in front of a correct service breaks conditional
+//! requests, loses replies, changes lists or refuses requests.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,7 +22,20 @@ pub enum Fault {
     LosesFirstReply,
     /// The service writes the objects that publish blobs, but all replies to these writes are lost.
     NeverRepliesToPublish,
+    /// Each page of a list has at most two objects.
+    ListsSmallPages,
+    /// Each page of a list has the same object, and is followed by another page.
+    ListsForever,
+    /// A list has an object that does not begin with the requested prefix.
+    ListsElsewhere,
+    /// Each page of a list is empty, and is followed by another page.
+    ListsEmptyPages,
+    /// The service answers each request with this status, and with 50,000 characters of text.
+    Refuses(u16),
 }
+
+/// A part of the query of each request for a page of a list.
+const LIST: &str = "list-type=2";
 
 struct Request {
     line: String,
@@ -75,8 +88,58 @@ fn serve(
         Fault::NeverRepliesToPublish => {
             send(service, &request).filter(|_| !writes(&request, "/blobs/"))?
         }
+        Fault::ListsSmallPages => {
+            request.line = request.line.replace(LIST, &format!("{LIST}&max-keys=2"));
+            send(service, &request)?
+        }
+        Fault::ListsForever if request.line.contains(LIST) => {
+            page(&object(&format!("{}0", prefix(&request.line))))
+        }
+        Fault::ListsElsewhere if request.line.contains(LIST) => page(&object("x")),
+        Fault::ListsEmptyPages if request.line.contains(LIST) => page(""),
+        Fault::ListsForever | Fault::ListsElsewhere | Fault::ListsEmptyPages => {
+            send(service, &request)?
+        }
+        Fault::Refuses(status) => {
+            let text = "m".repeat(50_000);
+            let body = format!("<Error><Code>Refused</Code><Message>{text}</Message></Error>");
+            answer(status, &body)
+        }
     };
     client.write_all(&response).ok()
+}
+
+/// Returns the prefix that a request for a list names.
+fn prefix(line: &str) -> String {
+    let named = line.split(['?', '&', ' ']);
+    let mut named = named.filter_map(|pair| pair.strip_prefix("prefix="));
+    named.next().unwrap_or_default().replace("%2F", "/")
+}
+
+/// Returns an object as a page of a list contains it.
+fn object(key: &str) -> String {
+    format!(
+        "<Contents><Key>{key}</Key><Size>1</Size><ETag>\"x\"</ETag>\
+         <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+    )
+}
+
+/// Returns a page of a list that is followed by another page.
+fn page(objects: &str) -> Vec<u8> {
+    let body = format!(
+        "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>true</IsTruncated>\
+         <NextContinuationToken>t</NextContinuationToken>{objects}</ListBucketResult>"
+    );
+    answer(200, &body)
+}
+
+fn answer(status: u16, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 fn writes(request: &Request, below: &str) -> bool {
