@@ -221,6 +221,13 @@ pub const PREFETCH: u64 = 1 << 20;
 /// Maximum number of decompressed bytes of one span of a layer (see [`SPANS`]). Also the maximum
 /// number of compressed bytes of one span.
 pub const SPAN: u64 = 256 << 20;
+/// Maximum number of checkpoints that an unpack records for a gzip layer, so that the layer can be
+/// decompressed in parallel later. A larger layer has checkpoints at larger distances.
+pub const CHECKPOINTS: usize = 512;
+/// Maximum number of compressed or decompressed bytes between two checkpoints of a layer that is
+/// decompressed in parallel. A layer with a larger distance is decompressed by one thread.
+pub const CHECKPOINT_SPAN: u64 = 32 << 20;
+
 /// Maximum size of the table of contents of an eStargz or zstd:chunked layer. The bound holds for
 /// the compressed size and for the decompressed size.
 pub const LAYER_TOC: u64 = 256 << 20;

@@ -38,6 +38,7 @@ impl Blob {
             descriptor: Descriptor::of(MediaType::OCI_LAYER_GZIP, &self.bytes),
             diff_id: Some(self.diff_id),
             compression: Compression::Gzip,
+            checkpoints: None,
         }
     }
 }

@@ -1,10 +1,7 @@
 //! Checkpoints: places in a gzip stream from which it can be inflated.
 
 use cas_core::{Error, Result, limit};
-
-/// Maximum distance in bytes from which deflate copies earlier bytes. Decompression from a
-/// checkpoint therefore needs only the last `WINDOW` decompressed bytes before the checkpoint.
-pub const WINDOW: usize = 32 << 10;
+use cas_layer::codec::inflate::WINDOW;
 
 /// Size in bytes of the two numbers before the checkpoints: how many there are, and the span size.
 const HEAD: usize = 12;

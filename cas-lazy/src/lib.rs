@@ -19,7 +19,6 @@ mod build;
 mod checkpoint;
 pub mod estargz;
 mod flatbuffer;
-mod inflate;
 mod layer;
 mod layer_toc;
 pub mod soci;
@@ -28,7 +27,8 @@ pub mod zstd_chunked;
 mod ztoc;
 
 pub use build::SPAN_SIZE;
-pub use checkpoint::{Checkpoint, WINDOW};
+pub use cas_layer::codec::inflate::WINDOW;
+pub use checkpoint::Checkpoint;
 pub use layer::{DataPart, LazyLayer, Member, Piece, StoredTable, TableFormat};
 pub use layer_toc::{Chunk, LayerFile, LayerToc};
 pub use span::Span;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use cas_core::{Digest, Error, Result, limit};
+use cas_layer::codec::inflate::{Format, Inflate, Stop, Until};
 
 use crate::checkpoint::Checkpoint;
-use crate::inflate::{Format, Inflate, Stop};
 
 /// Size in bytes by which the output grows.
 const PIECE: usize = 128 << 10;
@@ -72,7 +72,7 @@ fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Resul
     while bytes.len() < most {
         let filled = bytes.len();
         bytes.resize(most.min(filled + PIECE), 0);
-        let step = inflate.step(input, &mut bytes[filled..]);
+        let step = inflate.step(input, &mut bytes[filled..], Until::Block);
         bytes.truncate(filled + step.as_ref().map_or(0, |step| step.written));
         let step = step?;
         input = &input[step.read..];

@@ -55,6 +55,7 @@ mod tests {
                 descriptor: Descriptor::of(MediaType::OCI_LAYER, &layer),
                 diff_id: None,
                 compression: Compression::None,
+                checkpoints: None,
             };
             let tree = Tree::open(&root).unwrap();
             let confine = Confine::if_set(confined, Confine::Below(tree.as_fd()));

@@ -3,8 +3,11 @@
 
 use std::io::{self, BufRead, Read};
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use cas_core::{Error, ErrorKind};
+use flate2::Crc;
 
+use super::checkpoint::{Begins, Place, Recorder};
+use super::inflate::{Format, Inflate, Stop, Until, crc32};
 use super::input::Input;
 
 const HEADER_CRC: u8 = 1 << 1;
@@ -16,10 +19,16 @@ const RESERVED: u8 = 0xe0;
 /// Decompresses one member after the other.
 pub(super) struct Gzip<R> {
     pub(super) input: Input<R>,
-    inflate: Decompress,
-    /// The checksum and length of what was decompressed.
-    crc: Crc,
+    inflate: Inflate,
+    /// The checksum and the length of what was decompressed of the member.
+    sum: u32,
+    length: u32,
+    /// The number of decompressed bytes of all members.
+    decompressed: u64,
+    /// The last byte that was inflated.
+    last: u8,
     state: State,
+    pub(super) watch: Watch,
 }
 
 enum State {
@@ -28,21 +37,63 @@ enum State {
     Ended,
 }
 
-impl<R: Read> Gzip<R> {
-    pub(super) fn new(input: Input<R>) -> Self {
-        Gzip {
-            input,
-            inflate: Decompress::new(false),
-            crc: Crc::new(),
-            state: State::Header,
+/// What is done with the places in the stream from which it can be inflated.
+pub(super) enum Watch {
+    /// Nothing.
+    Off,
+    /// Some are recorded as checkpoints.
+    Record(Recorder),
+    /// One place is expected. The window at this place, once it was found.
+    Expect(Place, Option<Vec<u8>>),
+}
+
+impl Watch {
+    /// Returns whether a place after this number of decompressed bytes matters.
+    fn wants(&self, decompressed: u64) -> bool {
+        match self {
+            Watch::Off => false,
+            Watch::Record(recorder) => recorder.wants(decompressed),
+            Watch::Expect(..) => true,
         }
+    }
+}
+
+impl<R: Read> Gzip<R> {
+    pub(super) fn new(input: Input<R>) -> cas_core::Result<Self> {
+        Ok(Gzip {
+            input,
+            inflate: Inflate::new(Format::Raw)?,
+            sum: 0,
+            length: 0,
+            decompressed: 0,
+            last: 0,
+            state: State::Header,
+            watch: Watch::Off,
+        })
+    }
+
+    /// Continues at `place`, after the decompressed bytes in `window`.
+    pub(super) fn resume(input: Input<R>, place: &Place, window: &[u8]) -> cas_core::Result<Self> {
+        let mut gzip = Self::new(input)?;
+        gzip.decompressed = place.decompressed;
+        gzip.state = match place.begins {
+            Begins::Member => State::Ended,
+            Begins::Block { bits, last } => {
+                gzip.inflate.resume(bits, last, window)?;
+                gzip.last = last;
+                State::Body
+            }
+        };
+        (gzip.sum, gzip.length) = (place.sum, place.length);
+        Ok(gzip)
     }
 
     /// Begins the next member.
-    pub(super) fn restart(&mut self) {
-        self.inflate.reset(false);
-        self.crc.reset();
+    pub(super) fn restart(&mut self) -> cas_core::Result<()> {
+        self.inflate.reset(Format::Raw)?;
+        (self.sum, self.length) = (0, 0);
         self.state = State::Header;
+        Ok(())
     }
 
     /// Reads decompressed bytes of the member. Returns 0 at its verified end, or for an empty
@@ -56,26 +107,66 @@ impl<R: Read> Gzip<R> {
             self.state = State::Body;
         }
         while let State::Body = self.state {
+            let until = match self.watch.wants(self.decompressed) {
+                true => Until::Block,
+                false => Until::Full,
+            };
             let input = self.input.fill_buf()?;
             if input.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let (consumed, produced) = (self.inflate.total_in(), self.inflate.total_out());
-            let none = FlushDecompress::None;
-            let status = self.inflate.decompress(input, out, none)?;
-            self.input
-                .consume((self.inflate.total_in() - consumed) as usize);
-            let read = (self.inflate.total_out() - produced) as usize;
-            self.crc.update(&out[..read]);
-            if status == Status::StreamEnd {
-                self.trailer()?;
-                self.state = State::Ended;
+            let step = self.inflate.step(input, out, until).map_err(invalid)?;
+            self.last = input[..step.read].last().copied().unwrap_or(self.last);
+            self.input.consume(step.read);
+            self.sum = crc32(self.sum, &out[..step.written]);
+            self.length = self.length.wrapping_add(step.written as u32);
+            self.decompressed += step.written as u64;
+            match step.stop {
+                Stop::End => {
+                    self.trailer()?;
+                    self.state = State::Ended;
+                    self.note(Begins::Member)?;
+                }
+                Stop::Before { bits } if until == Until::Block => {
+                    let last = if bits == 0 { 0 } else { self.last };
+                    self.note(Begins::Block { bits, last })?;
+                }
+                _ => {}
             }
-            if read > 0 {
-                return Ok(read);
+            if step.written > 0 {
+                return Ok(step.written);
             }
         }
         Ok(0)
+    }
+
+    /// Notes that a member or a block may begin here, if the watch needs this place.
+    fn note(&mut self, begins: Begins) -> cas_core::Result<()> {
+        if !self.watch.wants(self.decompressed) {
+            return Ok(());
+        }
+        let (sum, length) = match begins {
+            Begins::Member => (0, 0),
+            Begins::Block { .. } => (self.sum, self.length),
+        };
+        let place = Place {
+            compressed: self.input.position(),
+            decompressed: self.decompressed,
+            begins,
+            sum,
+            length,
+        };
+        let inflate = &self.inflate;
+        let window = || match begins {
+            Begins::Member => Ok(Vec::new()),
+            Begins::Block { .. } => inflate.window(),
+        };
+        match &mut self.watch {
+            Watch::Record(recorder) => recorder.note(place, &window()?),
+            Watch::Expect(expected, found) if *expected == place => *found = Some(window()?),
+            Watch::Expect(..) | Watch::Off => {}
+        }
+        Ok(())
     }
 
     /// Reads the header of a member. Extra fields, names and comments in it are skipped.
@@ -109,12 +200,21 @@ impl<R: Read> Gzip<R> {
         self.input.read_exact(&mut trailer)?;
         let [a, b, c, d, length @ ..] = trailer;
         let sum = u32::from_le_bytes([a, b, c, d]);
-        if sum != self.crc.sum() || u32::from_le_bytes(length) != self.crc.amount() {
+        if sum != self.sum || u32::from_le_bytes(length) != self.length {
             return Err(io::Error::other(
                 "the decompressed bytes do not match the checksum or the length in the trailer",
             ));
         }
         Ok(())
+    }
+}
+
+/// Returns the error for bytes that are not deflate, which the decoder then describes. Other errors
+/// of zlib stay as they are.
+fn invalid(error: Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::Corrupt => io::Error::other("invalid deflate stream"),
+        _ => error.into(),
     }
 }
 

@@ -21,13 +21,23 @@ pub(super) struct Input<R> {
 
 impl<R: Read> Input<R> {
     pub(super) fn new(source: R) -> Self {
+        Self::at(source, 0)
+    }
+
+    /// Creates the input of a stream whose first `total` bytes were read already.
+    pub(super) fn at(source: R, total: u64) -> Self {
         Input {
             source,
             buffer: vec![0; INPUT].into_boxed_slice(),
             start: 0,
             end: 0,
-            total: 0,
+            total,
         }
+    }
+
+    /// Returns the number of bytes of the stream that were consumed.
+    pub(super) fn position(&self) -> u64 {
+        self.total - (self.end - self.start) as u64
     }
 
     /// Reads decompressed bytes of a stream. `step` decompresses some of the bytes that it is
@@ -77,7 +87,7 @@ impl<R: Read> Input<R> {
             return Ok(true);
         }
         let what = format::described(rest);
-        let at = self.total - (self.end - self.start) as u64;
+        let at = self.position();
         Err(Error::unsupported(format!(
             "{what} follow the {compression} stream, from byte {at} on; cut them off, or compress \
              the whole file again"

@@ -6,9 +6,12 @@
 //! describes these bytes. It is not `Corrupt`, because what precedes them is intact.
 
 mod bzip2;
+mod checkpoint;
 mod format;
 mod gzip;
+pub mod inflate;
 mod input;
+mod spans;
 mod xz;
 mod zstd;
 
@@ -16,11 +19,15 @@ use std::io::{self, ErrorKind, Read};
 
 use cas_core::{Error, limit};
 
+pub use checkpoint::Checkpoints;
+pub(crate) use checkpoint::{LARGEST as CHECKPOINTS_SIZE, Recorder};
 pub use format::{Compression, MAGIC, detect};
 pub(crate) use format::{foreign, is_erofs};
+pub(crate) use spans::{Spans, threads as span_threads};
 
 use self::bzip2::Bzip2;
-use self::gzip::Gzip;
+use self::checkpoint::Place;
+use self::gzip::{Gzip, Watch};
 use self::input::Input;
 use self::xz::Xz;
 use self::zstd::Zstd;
@@ -56,7 +63,7 @@ impl<R: Read> Stream<R> {
     fn new(input: Input<R>, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Stream::Plain(input),
-            Compression::Gzip => Stream::Gzip(Box::new(Gzip::new(input))),
+            Compression::Gzip => Stream::Gzip(Box::new(Gzip::new(input)?)),
             Compression::Zstd => Stream::Zstd(Zstd::new(input)?),
             Compression::Xz => Stream::Xz(Box::new(Xz::new(input))),
             Compression::Bzip2 => Stream::Bzip2(Bzip2::new(input)),
@@ -78,7 +85,7 @@ impl<R: Read> Stream<R> {
     fn restart(&mut self) -> io::Result<()> {
         match self {
             Stream::Plain(_) => {}
-            Stream::Gzip(gzip) => gzip.restart(),
+            Stream::Gzip(gzip) => gzip.restart()?,
             Stream::Zstd(zstd) => zstd.restart()?,
             Stream::Xz(xz) => xz.restart(),
             Stream::Bzip2(bzip2) => bzip2.restart()?,
@@ -132,6 +139,59 @@ impl<R: Read> Decoder<R> {
             produced: 0,
             budget: budget.min(limit::LAYER),
         })
+    }
+
+    /// Creates a decoder of the rest of a gzip stream, which begins at `place`. `source` has the
+    /// bytes from there on, and `window` has the decompressed bytes before it. The decoder counts
+    /// and checks the bytes as if it had decompressed the stream from its beginning.
+    ///
+    /// # Errors
+    /// `Internal` if the codec cannot be set up.
+    fn resume(source: R, place: &Place, window: &[u8]) -> cas_core::Result<Self> {
+        let input = Input::at(source, place.compressed);
+        Ok(Decoder {
+            stream: Stream::Gzip(Box::new(Gzip::resume(input, place, window)?)),
+            compression: Compression::Gzip,
+            produced: place.decompressed,
+            budget: limit::LAYER,
+        })
+    }
+
+    /// Begins to record checkpoints, if the stream is gzip.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        if let Stream::Gzip(gzip) = &mut self.stream {
+            gzip.watch = Watch::Record(recorder);
+        }
+    }
+
+    /// Returns the checkpoints that were recorded, if the layer is so large that they are of use.
+    /// The decoder must have reached the end of the stream.
+    pub(crate) fn recorded(self) -> Option<Checkpoints> {
+        match self.stream {
+            Stream::Gzip(gzip) => match gzip.watch {
+                Watch::Record(recorder) => recorder.finish(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Expects a place in a gzip stream.
+    fn expect(&mut self, place: Place) {
+        if let Stream::Gzip(gzip) = &mut self.stream {
+            gzip.watch = Watch::Expect(place, None);
+        }
+    }
+
+    /// Returns the decompressed bytes before the expected place, if it was found.
+    fn found(self) -> Option<Vec<u8>> {
+        match self.stream {
+            Stream::Gzip(gzip) => match gzip.watch {
+                Watch::Expect(_, window) => window,
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns the number of compressed bytes read from the source so far.

@@ -7,6 +7,9 @@
 //! then stop. An error is passed on in order with the bytes, so the caller gets the error that is
 //! first in this order.
 //!
+//! If the [checkpoints](LayerCheckpoints) of a gzip layer are known, the thread that decompresses
+//! starts up to four more threads, which decompress parts of the layer.
+//!
 //! The threads that decompress, hash and write can be [confined](Confine). The readers of blobs and
 //! the [`OnRead`] function are never confined, because they run on the caller's thread.
 //!
@@ -16,6 +19,7 @@
 //! is the same. The outcome is known only after the last byte: do not use a tree before its layers
 //! are verified.
 
+mod checkpoints;
 mod feed;
 mod pipe;
 mod source;
@@ -34,8 +38,9 @@ use cas_host::Confinement;
 use crate::apply::{Applied, Tree};
 use crate::codec::{self, Compression};
 use crate::tar::{self, Reader};
+pub use checkpoints::{Found, LayerCheckpoints};
 use feed::feed;
-use pipe::{Inflater, Message, verify};
+use pipe::{Blob, Inflater, Message, verify};
 use source::Source;
 
 /// Number of buffers that circulate.
@@ -55,6 +60,9 @@ pub struct LayerSource<'a> {
     pub diff_id: Option<Digest>,
     /// How the stored bytes are compressed.
     pub compression: Compression,
+    /// The checkpoints of the layer. If there are none in it, some are recorded. `None` if
+    /// checkpoints are neither used nor recorded.
+    pub checkpoints: Option<LayerCheckpoints>,
 }
 
 /// A function that is called with the number of compressed bytes that were read since the last
@@ -174,15 +182,20 @@ pub fn stream(
         let _ = spent.send(Vec::new());
     }
     let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();
-    let blobs: Vec<(Descriptor, Compression)> = layers
+    let blobs: Vec<Blob> = layers
         .iter()
-        .map(|layer| (layer.descriptor.clone(), layer.compression))
+        .map(|layer| Blob {
+            descriptor: layer.descriptor.clone(),
+            compression: layer.compression,
+            checkpoints: layer.checkpoints.clone(),
+        })
         .collect();
     let blobs = &blobs;
     let inflater = Inflater::new(pieces, raw, free);
     let mut source = Source::new(whole, spent);
     let apply_all = move || {
-        for (layer, (blob, _)) in blobs.iter().enumerate() {
+        for (layer, blob) in blobs.iter().enumerate() {
+            let blob = &blob.descriptor;
             check_begin(&mut source, blob, accept)?;
             apply(layer, &mut source)
                 .and_then(|()| source.finish())

@@ -2,12 +2,20 @@
 
 use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
 
 use cas_core::{Context, Descriptor, Digest, Error, Hasher, Result};
 
-use super::BUFFER;
 use super::feed::{Piece, Stored};
-use crate::codec::{Compression, Decoder};
+use super::{BUFFER, Found, LayerCheckpoints};
+use crate::codec::{Compression, Decoder, Recorder, Spans, span_threads};
+
+/// The blob of a layer.
+pub(super) struct Blob {
+    pub(super) descriptor: Descriptor,
+    pub(super) compression: Compression,
+    pub(super) checkpoints: Option<LayerCheckpoints>,
+}
 
 /// What one thread sends to the next, in the order of the bytes.
 pub(super) enum Message {
@@ -22,7 +30,12 @@ pub(super) enum Message {
 /// The first thread: decompresses blobs.
 pub(super) struct Inflater {
     pieces: Receiver<Piece>,
-    out: Sender<Message>,
+    output: Output,
+}
+
+/// The way of the decompressed bytes to the second thread.
+struct Output {
+    bytes: Sender<Message>,
     free: Receiver<Vec<u8>>,
     /// A buffer that was left over at the end of a layer.
     spare: Option<Vec<u8>>,
@@ -40,51 +53,36 @@ impl Inflater {
     ) -> Self {
         Inflater {
             pieces,
-            out,
-            free,
-            spare: None,
+            output: Output {
+                bytes: out,
+                free,
+                spare: None,
+            },
         }
     }
 
-    pub(super) fn run(mut self, layers: &[(Descriptor, Compression)]) {
-        for (blob, compression) in layers {
-            let last = match self.layer(blob, *compression) {
+    pub(super) fn run(mut self, layers: &[Blob]) {
+        for blob in layers {
+            let digest = blob.descriptor.digest;
+            let last = match self.layer(blob) {
                 Ok(Ok(())) => Message::End,
                 Ok(Err(Closed)) => return,
-                Err(error) => Message::Failed(error.operation("read layer").subject(blob.digest)),
+                Err(error) => Message::Failed(error.operation("read layer").subject(digest)),
             };
             let failed = matches!(last, Message::Failed(_));
-            if self.out.send(last).is_err() || failed {
+            if self.output.bytes.send(last).is_err() || failed {
                 return;
             }
         }
     }
 
-    fn layer(
-        &mut self,
-        blob: &Descriptor,
-        compression: Compression,
-    ) -> Result<std::result::Result<(), Closed>> {
+    fn layer(&mut self, blob: &Blob) -> Result<std::result::Result<(), Closed>> {
         let mut stored = Stored::new(&self.pieces);
-        let mut decoder = Decoder::new(&mut stored, compression)?;
-        loop {
-            let free = self.spare.take().map_or_else(|| self.free.recv(), Ok);
-            let Ok(mut buffer) = free else {
-                return Ok(Err(Closed));
-            };
-            let filled = fill(&mut decoder, &mut buffer)?;
-            if filled == 0 {
-                self.spare = Some(buffer);
-                break;
-            }
-            buffer.truncate(filled);
-            if self.out.send(Message::Bytes(buffer)).is_err() {
-                return Ok(Err(Closed));
-            }
-        }
-        let read = decoder.consumed();
-        drop(decoder);
-        let size = blob.size;
+        let decompressed = self.output.decompress(&mut stored, blob)?;
+        let Ok((read, found)) = decompressed else {
+            return Ok(Err(Closed));
+        };
+        let size = blob.descriptor.size;
         if read != size {
             return Err(Error::corrupt(format!(
                 "expected a blob of {size} bytes, found {read} bytes; pull or import the \
@@ -92,7 +90,64 @@ impl Inflater {
             )));
         }
         stored.finish()?;
+        if let Some(checkpoints) = &blob.checkpoints {
+            checkpoints.set(found);
+        }
         Ok(Ok(()))
+    }
+}
+
+impl Output {
+    /// Decompresses a blob and sends the bytes. Returns the number of compressed bytes, and what was
+    /// found out about checkpoints.
+    fn decompress(
+        &mut self,
+        stored: &mut Stored,
+        blob: &Blob,
+    ) -> Result<std::result::Result<(u64, Found), Closed>> {
+        let known = blob.checkpoints.as_ref().and_then(|all| all.known.as_ref());
+        let threads = span_threads();
+        let in_parallel = threads > 1 && blob.compression == Compression::Gzip;
+        if let Some(known) = known.filter(|known| in_parallel && known.are_close()) {
+            return thread::scope(|scope| {
+                let mut spans = Spans::new(stored, known.clone(), threads, scope);
+                let sent = self.send_all(&mut spans)?;
+                Ok(sent.map(|()| {
+                    let read = spans.consumed();
+                    let (spans, recorded) = spans.finish();
+                    (read, Found { recorded, spans })
+                }))
+            });
+        }
+        let mut decoder = Decoder::new(stored, blob.compression)?;
+        if blob.checkpoints.is_some() && known.is_none() {
+            decoder.record(Recorder::new());
+        }
+        let sent = self.send_all(&mut decoder)?;
+        Ok(sent.map(|()| {
+            let read = decoder.consumed();
+            let recorded = decoder.recorded();
+            (read, Found { recorded, spans: 0 })
+        }))
+    }
+
+    /// Sends all bytes of `decoder`.
+    fn send_all(&mut self, decoder: &mut impl Read) -> Result<std::result::Result<(), Closed>> {
+        loop {
+            let free = self.spare.take().map_or_else(|| self.free.recv(), Ok);
+            let Ok(mut buffer) = free else {
+                return Ok(Err(Closed));
+            };
+            let filled = fill(decoder, &mut buffer)?;
+            if filled == 0 {
+                self.spare = Some(buffer);
+                return Ok(Ok(()));
+            }
+            buffer.truncate(filled);
+            if self.bytes.send(Message::Bytes(buffer)).is_err() {
+                return Ok(Err(Closed));
+            }
+        }
     }
 }
 

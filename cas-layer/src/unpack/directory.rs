@@ -116,6 +116,7 @@ async fn unpack(
     check_types(&layers, Accept::Tars)?;
     let waiter = Waiter::new();
     let sources = from.open(&layers, &waiter).await?;
+    let checkpoints: Vec<_> = (sources.iter().map(|layer| layer.checkpoints.clone())).collect();
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
         let new = new_directory(directory, options.entrance.mode(), progress.as_ref()).await?;
@@ -123,7 +124,7 @@ async fn unpack(
     };
     let filled = filled.await;
     let filled = filled.map_err(|error| error.operation("unpack").within(directory.display()))?;
-    from.record_diff_ids(&layers, progress.as_ref()).await;
+    from.record(&layers, &checkpoints, progress.as_ref()).await;
     Ok(filled)
 }
 

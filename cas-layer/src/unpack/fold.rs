@@ -67,6 +67,7 @@ where
     check_types(&layers, Accept::Tars)?;
     let waiter = Waiter::new();
     let sources = from.open(&layers, &waiter).await?;
+    let checkpoints: Vec<_> = (sources.iter().map(|layer| layer.checkpoints.clone())).collect();
     let (reporter, name) = (Arc::clone(progress), item.to_owned());
     let confine = Confine::if_set(confine, Confine::Decoding);
     let folded = pool::run(move || {
@@ -80,6 +81,6 @@ where
         Ok(value)
     });
     let folded = folded.await?;
-    from.record_diff_ids(&layers, progress.as_ref()).await;
+    from.record(&layers, &checkpoints, progress.as_ref()).await;
     Ok(folded)
 }

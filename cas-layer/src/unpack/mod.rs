@@ -19,6 +19,7 @@ mod active_snapshot;
 mod blob;
 mod cancel;
 mod chain_lock;
+mod checkpoints;
 mod directory;
 mod discard;
 mod fold;
@@ -45,7 +46,8 @@ use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
 use cas_core::{
-    Context, Descriptor, Digest, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter, Store,
+    Context, Descriptor, Digest, Error, ErrorKind, Labels, Manifest, MediaType, Result,
+    Snapshotter, Store,
 };
 
 pub use chain_lock::free_locks;
@@ -63,7 +65,7 @@ pub use self::blob::Blob;
 use self::blob::CheckedBlob;
 use self::cancel::Waiter;
 use crate::codec::Compression;
-use crate::flow::{Accept, LayerSource};
+use crate::flow::{Accept, LayerCheckpoints, LayerSource};
 
 /// A layer that is in the store.
 struct StoredLayer {
@@ -73,6 +75,7 @@ struct StoredLayer {
     compression: Compression,
     /// Whether a label records that these bytes decompress to this diff ID.
     diff_id_known: bool,
+    checkpoints: Option<LayerCheckpoints>,
 }
 
 /// Returns the outcome of several jobs. Of several errors, returns the first that is not
@@ -232,15 +235,25 @@ impl LayersFrom<'_> {
             descriptor: Descriptor::new(MediaType::OCI_LAYER, *diff_id, length),
             diff_id: Some(*diff_id),
             compression: Compression::None,
+            checkpoints: None,
         }))
     }
 
-    /// Records the diff IDs of verified layers. A layer that is not stored has no record to change.
-    async fn record_diff_ids(&self, layers: &[(Descriptor, Digest)], progress: &dyn Progress) {
-        for (layer, diff_id) in layers {
+    /// Records the diff IDs of verified layers, and the checkpoints that were recorded while they
+    /// were read. A layer that is not stored has no record to change.
+    async fn record(
+        &self,
+        layers: &[(Descriptor, Digest)],
+        checkpoints: &[Option<LayerCheckpoints>],
+        progress: &dyn Progress,
+    ) {
+        for ((layer, diff_id), checkpoints) in layers.iter().zip(checkpoints) {
             let is_stored = self.store.content.stat(&layer.digest).await;
             if self.tars.is_none() || is_stored.is_ok_and(|stat| stat.is_some()) {
                 record_diff_id(self.store, layer, diff_id, progress).await;
+            }
+            if let Some(checkpoints) = checkpoints {
+                checkpoints::keep(self.store, layer, checkpoints, progress).await;
             }
         }
     }
@@ -250,13 +263,19 @@ impl StoredLayer {
     /// Opens a layer. Compression is detected from the bytes, because media types are unreliable.
     async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
         let (blob, compression) = Blob::open(store, &descriptor).await?;
-        let diff_id_known = is_diff_id_known(store, &descriptor, &diff_id).await?;
+        let labels = labels_of(store, &descriptor).await?;
+        let diff_id_known = records(&labels, &diff_id);
+        let checkpoints = match compression {
+            Compression::Gzip => Some(checkpoints::find(store, &labels).await),
+            _ => None,
+        };
         Ok(StoredLayer {
             descriptor,
             diff_id,
             blob,
             compression,
             diff_id_known,
+            checkpoints,
         })
     }
 
@@ -274,15 +293,26 @@ impl StoredLayer {
             descriptor: self.descriptor,
             diff_id,
             compression: self.compression,
+            checkpoints: self.checkpoints,
         }
     }
 }
 
+/// Returns the labels of a layer.
+async fn labels_of(store: &Store, layer: &Descriptor) -> Result<Labels> {
+    let record = store.blobs().load(&layer.digest).await?;
+    Ok(record.map(|(record, _)| record.labels).unwrap_or_default())
+}
+
+/// Returns whether these labels of a layer record this diff ID.
+fn records(labels: &Labels, diff_id: &Digest) -> bool {
+    (labels.get(UNCOMPRESSED)).is_some_and(|label| *label == diff_id.to_string())
+}
+
 /// Returns whether a label records that the bytes of a layer decompress to this diff ID.
 async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
-    let record = store.blobs().load(&layer.digest).await?;
-    let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
-    Ok(label.is_some_and(|label| label == diff_id.to_string()))
+    let labels = labels_of(store, layer).await?;
+    Ok(records(&labels, diff_id))
 }
 
 /// Returns whether the bytes of a layer are not known to have this diff ID, although they could be

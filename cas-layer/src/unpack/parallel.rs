@@ -27,7 +27,7 @@ use super::unpacking::Unpacking;
 use super::{StoredLayer, first_cause, on_demand, stored_tar};
 use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
-use crate::flow::{self, Accept, Confine, LayerSource};
+use crate::flow::{self, Accept, Confine, LayerCheckpoints, LayerSource};
 use crate::tar::Reader;
 
 /// Whether the progress of the bytes is reported here, or by the job that sends them here.
@@ -118,6 +118,7 @@ impl Unpacking<'_> {
         lease: QuotaLease,
     ) -> Result<()> {
         let (descriptor, diff_id) = self.layers[index].clone();
+        let checkpoints = self.begin_checkpoints(index, Some(LayerCheckpoints::default()));
         let source = move || {
             let compression = codec::detect(bytes.peek()?);
             // The diff ID of an uncompressed layer is its digest, which the sender verifies.
@@ -127,6 +128,7 @@ impl Unpacking<'_> {
                 blob: Box::new(bytes),
                 descriptor,
                 diff_id: (!verified).then_some(diff_id),
+                checkpoints,
             })
         };
         match self
@@ -145,7 +147,8 @@ impl Unpacking<'_> {
     /// Applies a layer that is in the store.
     async fn apply_stored(&self, index: usize) -> Result<()> {
         let lease = self.quota.acquire().await?;
-        let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+        let mut layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+        layer.checkpoints = self.begin_checkpoints(index, layer.checkpoints);
         self.apply_standalone(index, || Ok(layer.source()), lease, Reports::Bytes)
             .await
     }

@@ -59,12 +59,16 @@ impl Unpacking<'_> {
             if is_rebuilt && self.copy_own_tar(index, &target).await? {
                 return Ok(());
             }
-            let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+            let mut layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+            layer.checkpoints = self.begin_checkpoints(index, layer.checkpoints);
             self.apply(layer, &snapshot, target, lease).await
         };
         let filled = filled.await;
         let outcome = match filled {
-            Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
+            Ok(()) if is_rebuilt => {
+                self.keep_checkpoints(index).await;
+                snapshot.replace(self.chain[index].to_string()).await
+            }
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
         };

@@ -1,9 +1,9 @@
 //! Unpacks an image into committed snapshots, each named by its chain ID.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cas_core::error::ErrorKind;
 use cas_core::labels::{self, LEASE, VERIFIED_LAYER};
@@ -25,7 +25,7 @@ use super::{
     record_diff_id,
 };
 use crate::apply::ImageCost;
-use crate::flow::{self, Accept, Confine};
+use crate::flow::{self, Accept, Confine, LayerCheckpoints};
 
 /// How many layers of an image are unpacked at the same time by default.
 const AT_ONCE: i64 = 3;
@@ -168,6 +168,8 @@ pub(super) struct Unpacking<'a> {
     pub(super) verified: BTreeSet<usize>,
     /// The indexes of the missing layers whose new snapshots refer to ready layers.
     pub(super) ready: BTreeSet<usize>,
+    /// The checkpoints of the layers that are being unpacked, by their indexes.
+    pub(super) checkpoints: Mutex<BTreeMap<usize, LayerCheckpoints>>,
 }
 
 impl<'a> Unpacking<'a> {
@@ -233,6 +235,7 @@ impl<'a> Unpacking<'a> {
             lost: Vec::new(),
             verified: BTreeSet::new(),
             ready: BTreeSet::new(),
+            checkpoints: Mutex::default(),
         })
     }
 
@@ -531,6 +534,7 @@ impl<'a> Unpacking<'a> {
         }
         if is_stored {
             record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
+            self.keep_checkpoints(index).await;
         }
         Ok(())
     }
@@ -544,7 +548,8 @@ impl<'a> Unpacking<'a> {
         if !is_unverified(self.store, &layer, &diff_id).await? {
             return Ok(());
         }
-        let stored = StoredLayer::open(self.store, (layer.clone(), diff_id)).await?;
+        let mut stored = StoredLayer::open(self.store, (layer.clone(), diff_id)).await?;
+        stored.checkpoints = self.begin_checkpoints(index, stored.checkpoints);
         let progress = Arc::clone(self.progress);
         let confine = Confine::if_set(self.target.confine, Confine::Decoding);
         let waiter = Waiter::new();
@@ -563,6 +568,7 @@ impl<'a> Unpacking<'a> {
         })
         .await?;
         record_diff_id(self.store, &layer, &diff_id, self.progress.as_ref()).await;
+        self.keep_checkpoints(index).await;
         Ok(())
     }
 

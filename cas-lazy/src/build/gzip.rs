@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 
 use cas_core::{Algorithm, Digest, Error, Hasher, Result, limit};
+use cas_layer::codec::inflate::{Format, Inflate, Stop, Until, WINDOW};
 
-use crate::checkpoint::{Checkpoint, WINDOW};
-use crate::inflate::{Format, Inflate, Stop};
+use crate::checkpoint::Checkpoint;
 use crate::span::too_large;
 
 /// Size in bytes of the buffer for compressed bytes.
@@ -78,7 +78,8 @@ impl<R: Read> Gzip<R> {
                 "the layer is not compressed with gzip; compress it with gzip",
             ));
         }
-        let step = self.inflate.step(input, &mut self.window[self.written..])?;
+        let room = &mut self.window[self.written..];
+        let step = self.inflate.step(input, room, Until::Block)?;
         let starved = input.is_empty() && step.written == 0;
         self.source.consume(step.read);
         self.written += step.written;

@@ -4,42 +4,68 @@
 use cas_core::{Error, Result};
 use libz_rs_sys as zlib;
 
+/// Maximum distance in bytes from which deflate copies earlier bytes. Decompression from a place
+/// within a stream therefore needs only the last `WINDOW` decompressed bytes before this place.
+pub const WINDOW: usize = 32 << 10;
+
 /// A decompressor.
-pub(crate) struct Inflate {
+pub struct Inflate {
     /// zlib keeps the address of the stream.
     stream: Box<zlib::z_stream>,
 }
 
+// SAFETY: zlib keeps its state in memory that only this stream refers to, and in no thread.
+unsafe impl Send for Inflate {}
+
 /// The format of the bytes that a decompressor reads.
 #[derive(Clone, Copy)]
-pub(crate) enum Format {
+pub enum Format {
     /// A member of gzip, with its header and its checksum.
     Gzip = 31,
     /// Blocks of deflate.
     Raw = -15,
 }
 
+/// How far one call decompresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// To the end of the input or of the room for the output.
+    Full,
+    /// At most to the end of a block.
+    Block,
+}
+
 /// The numbers of bytes that one call has read and written.
-pub(crate) struct Step {
-    pub(crate) read: usize,
-    pub(crate) written: usize,
-    pub(crate) stop: Stop,
+pub struct Step {
+    /// Number of bytes that were read from the input.
+    pub read: usize,
+    /// Number of bytes that were written to the output.
+    pub written: usize,
+    /// Where the call stopped.
+    pub stop: Stop,
 }
 
 /// Where a call stopped.
-pub(crate) enum Stop {
+pub enum Stop {
     /// Where the input ended, where the output was full, or at the end of the last block. At the
     /// end of the last block, further calls lead to [`Stop::End`].
     Within,
-    /// Before a block. The block begins with this number of bits of the last byte that was read.
-    Before { bits: u8 },
+    /// Before a block.
+    Before {
+        /// The number of bits of the last byte that was read with which the block begins.
+        bits: u8,
+    },
     /// At the end of the stream: after the checksum of the member, which was verified, or, for
     /// [`Format::Raw`], after the last block.
     End,
 }
 
 impl Inflate {
-    pub(crate) fn new(format: Format) -> Result<Self> {
+    /// Creates a decompressor of a stream in this format.
+    ///
+    /// # Errors
+    /// `Internal` if zlib cannot be set up.
+    pub fn new(format: Format) -> Result<Self> {
         let mut inflate = Inflate {
             stream: Box::default(),
         };
@@ -57,18 +83,27 @@ impl Inflate {
     }
 
     /// Begins again, with another stream.
-    pub(crate) fn reset(&mut self, format: Format) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Internal` if zlib fails.
+    pub fn reset(&mut self, format: Format) -> Result<()> {
         // SAFETY: `new` has initialised the stream for zlib.
         check(unsafe { zlib::inflateReset2(&raw mut *self.stream, format as i32) })
     }
 
     /// Continues a raw stream at a block that begins with `bits` bits of the byte `first`, after
-    /// the decompressed bytes in `window`.
-    pub(crate) fn resume(&mut self, bits: u8, first: u8, window: &[u8]) -> Result<()> {
+    /// the decompressed bytes in `window`, of which there are at most [`WINDOW`].
+    ///
+    /// # Errors
+    /// `Internal` if zlib fails.
+    pub fn resume(&mut self, bits: u8, first: u8, window: &[u8]) -> Result<()> {
         if bits > 0 {
             let value = i32::from(first >> (8 - bits));
             // SAFETY: `new` has initialised the stream for zlib.
             check(unsafe { zlib::inflatePrime(&raw mut *self.stream, bits.into(), value) })?;
+        }
+        if window.is_empty() {
+            return Ok(());
         }
         // SAFETY: as above; zlib copies the bytes.
         check(unsafe {
@@ -76,11 +111,35 @@ impl Inflate {
         })
     }
 
-    /// Decompresses bytes of `input` into `output`, at most up to the end of a block.
+    /// Returns the last decompressed bytes of the stream, at most [`WINDOW`] of them.
+    ///
+    /// # Errors
+    /// `Internal` if zlib fails.
+    pub fn window(&self) -> Result<Vec<u8>> {
+        let (mut window, mut length) = (vec![0; WINDOW], 0);
+        // SAFETY: `new` has initialised the stream for zlib, and a window has at most `WINDOW`
+        // bytes.
+        check(unsafe {
+            zlib::inflateGetDictionary(
+                &raw const *self.stream,
+                window.as_mut_ptr(),
+                &raw mut length,
+            )
+        })?;
+        window.truncate(length as usize);
+        Ok(window)
+    }
+
+    /// Decompresses bytes of `input` into `output`. A step that may go on after the end of a block
+    /// can nevertheless stop there.
     ///
     /// # Errors
     /// `Corrupt` if the input is not valid; `Internal` if zlib fails otherwise.
-    pub(crate) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+    pub fn step(&mut self, input: &[u8], output: &mut [u8], until: Until) -> Result<Step> {
+        let flush = match until {
+            Until::Full => zlib::Z_NO_FLUSH,
+            Until::Block => zlib::Z_BLOCK,
+        };
         let most = u32::MAX as usize;
         let (given, room) = (input.len().min(most), output.len().min(most));
         self.stream.next_in = input.as_ptr().cast_mut();
@@ -89,7 +148,7 @@ impl Inflate {
         self.stream.avail_out = room as u32;
         // SAFETY: `new` has initialised the stream for zlib, and both buffers have the lengths that
         // the stream states. zlib does not keep their addresses.
-        let code = unsafe { zlib::inflate(&raw mut *self.stream, zlib::Z_BLOCK) };
+        let code = unsafe { zlib::inflate(&raw mut *self.stream, flush) };
         let step = |stop| Step {
             read: given - self.stream.avail_in as usize,
             written: room - self.stream.avail_out as usize,
@@ -121,6 +180,13 @@ impl Drop for Inflate {
         // state in it.
         unsafe { zlib::inflateEnd(&raw mut *self.stream) };
     }
+}
+
+/// Returns the CRC-32 of bytes that follow other bytes, whose CRC-32 is `before` (0 if there are
+/// none).
+pub fn crc32(before: u32, bytes: &[u8]) -> u32 {
+    // SAFETY: the length is that of the slice. The checksum of zlib has 32 bits.
+    unsafe { zlib::crc32_z(before.into(), bytes.as_ptr(), bytes.len()) as u32 }
 }
 
 fn check(code: i32) -> Result<()> {
