@@ -6,7 +6,8 @@
 //! [`changes`] writes the changes of an overlay as a tar. These five modules are synchronous. The
 //! caller's thread reads the blob. [`flow`] starts three threads, which can be
 //! [confined](flow::Confine): the first decompresses, the second hashes, and the third parses and
-//! writes members.
+//! writes members. If an earlier unpack has recorded [`Checkpoints`](codec::Checkpoints) of a gzip
+//! layer, more threads decompress parts of the layer.
 
 pub mod apply;
 mod buffered;
@@ -16,6 +17,9 @@ pub mod codec;
 mod diff_id;
 pub mod export;
 pub mod flow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 mod layout;
 mod naming;

@@ -191,6 +191,7 @@ fn damaged() -> Error {
 /// Records checkpoints while a layer is decompressed.
 pub(crate) struct Recorder {
     spacing: u64,
+    fewest: usize,
     most: usize,
     checkpoints: Vec<Checkpoint>,
     /// `None` after a window could not be compressed. No more checkpoints are recorded then.
@@ -208,6 +209,7 @@ impl Recorder {
     pub(super) fn with_bounds(checkpoints: &[Checkpoint], spacing: u64, most: usize) -> Self {
         Recorder {
             spacing,
+            fewest: FEWEST,
             most,
             checkpoints: checkpoints.to_vec(),
             zstd: Compressor::new(LEVEL).ok(),
@@ -216,6 +218,14 @@ impl Recorder {
 
     pub(crate) fn new() -> Self {
         Self::after(&[])
+    }
+
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of_every_block() -> Self {
+        Recorder {
+            fewest: 1,
+            ..Self::with_bounds(&[], 1, limit::CHECKPOINTS)
+        }
     }
 
     /// Returns whether the next place after this number of decompressed bytes is recorded.
@@ -247,7 +257,7 @@ impl Recorder {
 
     /// Returns the checkpoints, or `None` if they are too few to be of use, or incomplete.
     pub(super) fn finish(self) -> Option<Checkpoints> {
-        let is_whole = self.zstd.is_some() && self.checkpoints.len() >= FEWEST;
+        let is_whole = self.zstd.is_some() && self.checkpoints.len() >= self.fewest;
         is_whole.then_some(Checkpoints(self.checkpoints))
     }
 }
@@ -334,12 +344,18 @@ mod tests {
         let first = at(10, 20, WHOLE);
         refused(&[first.clone(), first.clone()], "the same place twice");
         refused(&[first.clone(), at(9, 30, WHOLE)], "compressed backwards");
-        refused(&[first.clone(), at(11, 19, WHOLE)], "decompressed backwards");
+        refused(
+            &[first.clone(), at(11, 19, WHOLE)],
+            "decompressed backwards",
+        );
         refused(&[at(0, 20, WHOLE)], "the beginning");
         refused(&[at(10, 0, WHOLE)], "nothing before it");
         refused(&[at(10, limit::LAYER + 1, WHOLE)], "too far");
         refused(&[at(10, 20, Begins::Block { bits: 9, last: 0 })], "bits");
-        refused(&[at(10, 20, Begins::Block { bits: 8, last: 1 })], "a member");
+        refused(
+            &[at(10, 20, Begins::Block { bits: 8, last: 1 })],
+            "a member",
+        );
         refused(&[at(10, 20, Begins::Block { bits: 0, last: 1 })], "no bits");
         let mut version = Checkpoints(vec![first]).encode();
         version[7] = 2;

@@ -48,7 +48,7 @@ pub(super) enum Watch {
 }
 
 impl Watch {
-    /// Returns whether a place after this number of decompressed bytes matters.
+    /// Returns whether a place after this number of decompressed bytes, or after more, matters.
     fn wants(&self, decompressed: u64) -> bool {
         match self {
             Watch::Off => false,
@@ -107,7 +107,8 @@ impl<R: Read> Gzip<R> {
             self.state = State::Body;
         }
         while let State::Body = self.state {
-            let until = match self.watch.wants(self.decompressed) {
+            // Whether a place is found does not depend on the sizes of the buffers.
+            let until = match self.watch.wants(self.decompressed + out.len() as u64) {
                 true => Until::Block,
                 false => Until::Full,
             };

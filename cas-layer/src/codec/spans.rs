@@ -13,8 +13,8 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, Scope};
 
-use cas_core::sync::lock;
 use cas_core::Result;
+use cas_core::sync::lock;
 
 use super::checkpoint::{Checkpoint, Checkpoints, Recorder};
 use super::{Compression, Decoder};
@@ -208,10 +208,7 @@ fn lengths(checkpoints: &Checkpoints, span: usize) -> Option<(u64, u64)> {
     let (compressed, decompressed) = begin.map_or((0, 0), |Checkpoint { place, .. }| {
         (place.compressed, place.decompressed)
     });
-    Some((
-        end.compressed - compressed,
-        end.decompressed - decompressed,
-    ))
+    Some((end.compressed - compressed, end.decompressed - decompressed))
 }
 
 /// Returns the checkpoint at which a span begins, or `None` for the first span.
@@ -262,7 +259,9 @@ impl<R: Read> Read for Rest<R> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        self.source.as_mut().map_or(Ok(0), |source| source.read(out))
+        self.source
+            .as_mut()
+            .map_or(Ok(0), |source| source.read(out))
     }
 }
 
@@ -524,7 +523,12 @@ mod tests {
             for damaged in [&changed, &layer[..at].to_vec(), &foreign] {
                 let (found, ..) = parallel(&damaged[..], &checkpoints, 2);
                 let expected = serial(&damaged[..]);
-                assert!(found == expected, "{at}: {:?} {:?}", found.error, expected.error);
+                assert!(
+                    found == expected,
+                    "{at}: {:?} {:?}",
+                    found.error,
+                    expected.error
+                );
             }
             let broken = || layer[..at].chain(Broken);
             let (found, ..) = parallel(broken(), &checkpoints, 2);

@@ -1,5 +1,6 @@
 //! Unpack from the memory store into snapshots and directories.
 
+mod checkpoints;
 mod diff_id;
 mod directory;
 mod only_tars;

@@ -15,11 +15,14 @@ use snapshot_native::NativeSnapshotter;
 use super::{LAYERS, expected, image, image_of, silent, store, tar_of, tree};
 use crate::common::source::{Files, gzip, zstd};
 
-fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
+pub(super) fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
     Arc::new(NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap())
 }
 
-fn target<'a>(snapshotter: &'a Arc<dyn Snapshotter>, root: &'a tempfile::TempDir) -> Target<'a> {
+pub(super) fn target<'a>(
+    snapshotter: &'a Arc<dyn Snapshotter>,
+    root: &'a tempfile::TempDir,
+) -> Target<'a> {
     let locks = root.path();
     Target {
         snapshotter,

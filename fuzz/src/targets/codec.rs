@@ -3,7 +3,8 @@
 use std::io::{self, Read, Write as _};
 
 use cas_core::Result;
-use cas_layer::codec::{Compression, Decoder, detect};
+use cas_layer::codec::{Checkpoints, Compression, Decoder, detect};
+use cas_layer::fuzzing;
 
 use super::accepted;
 use crate::Target;
@@ -61,6 +62,12 @@ pub(crate) const TARGETS: &[Target] = &[
             ]
         },
         longest: 4096,
+    },
+    Target {
+        name: "checkpoints",
+        run: checkpoints,
+        seeds: checkpointed,
+        longest: 8192,
     },
 ];
 
@@ -149,6 +156,57 @@ fn zstd(input: &[u8]) -> bool {
     }
     accepted(slow);
     accepted(ours)
+}
+
+/// Returns streams with their checkpoints: the length of the stream in two bytes, the stream, and
+/// the stored checkpoints.
+fn checkpointed() -> Vec<Vec<u8>> {
+    let several = [b"one".as_slice(), b"", b"three"].map(gzipped).concat();
+    let noise: Vec<u8> = (0..900_u32)
+        .flat_map(|at| (at * at).to_le_bytes())
+        .collect();
+    let mut blocks = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for piece in noise.chunks(1000) {
+        // Writing to a vector does not fail.
+        let _ = blocks.write_all(piece).and_then(|()| blocks.flush());
+    }
+    let streams = [
+        several,
+        blocks.finish().unwrap_or_default(),
+        gzipped(b"one"),
+    ];
+    let joined = |stream: Vec<u8>| {
+        let checkpoints = fuzzing::record_checkpoints(&stream).ok()??;
+        let length = (stream.len() as u16).to_le_bytes();
+        Some([&length[..], &stream, &checkpoints.encode()].concat())
+    };
+    streams.into_iter().filter_map(joined).collect()
+}
+
+/// Decodes checkpoints. Encoded again, they are the same bytes. Then decompresses a stream with
+/// them. Whatever they are, the bytes are those of one decoder without checkpoints, or both refuse
+/// the stream with the same message.
+fn checkpoints(input: &[u8]) -> bool {
+    let Some((length, rest)) = input.split_first_chunk() else {
+        return false;
+    };
+    let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
+    let (stream, stored) = rest.split_at(length);
+    let decoded = Checkpoints::decode(stored.to_vec().into());
+    if let Ok(checkpoints) = &decoded {
+        assert_eq!(checkpoints.encode(), stored);
+        if let Some(ours) = fuzzing::decompress_with(checkpoints.clone(), stream) {
+            let mut plain = Vec::new();
+            let read = Decoder::new(stream, Compression::Gzip)
+                .and_then(|mut decoder| Ok(decoder.read_to_end(&mut plain)?));
+            match (ours, read) {
+                (Ok(ours), Ok(_)) => assert!(ours == plain),
+                (Err(ours), Err(error)) => assert_eq!(ours.to_string(), error.to_string()),
+                (ours, read) => panic!("{:?} {read:?}", ours.map(|bytes| bytes.len())),
+            }
+        }
+    }
+    accepted(decoded)
 }
 
 /// Compresses with gzip.
