@@ -26,6 +26,9 @@ pub const GC_REF: &str = "containerd.io/gc.ref.";
 /// The key of a reference to a blob. A longer key that begins with this text and continues with `.`
 /// or `/` has the same meaning.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
+/// On a layer: refers to the checkpoints of the layer, a blob of the type
+/// [`MediaType::LAYER_CHECKPOINTS`](crate::MediaType::LAYER_CHECKPOINTS).
+pub const GC_REF_CHECKPOINTS: &str = "containerd.io/gc.ref.content.checkpoints";
 /// The prefix of the key of a back reference. The target of a back reference keeps the object that
 /// has the label. The rest of the key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";

@@ -212,9 +212,31 @@ impl Checker<'_> {
             return Ok(());
         };
         let blob = self.use_of(stat).await?;
+        if blob.descriptor.media_type == MediaType::LAYER_CHECKPOINTS {
+            return self.remove_checkpoints(stat, &why).await;
+        }
         self.heal(Problem::BlobDamaged, &blob, &why)
             .await
             .map(|_| ())
+    }
+
+    /// Reports damaged checkpoints of a layer. No source has them, so a repair removes them.
+    async fn remove_checkpoints(&mut self, stat: &Stat, why: &str) -> Result<()> {
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            let content = &self.store.content;
+            content.remove_version(&stat.digest, stat.version).await?;
+        }
+        let outcome = match repairs {
+            true => "they were removed",
+            false => "a repair removes them",
+        };
+        let detail = format!(
+            "{why}; these are checkpoints, which only make the next unpack of a layer faster; \
+             {outcome}, and the next unpack records them again"
+        );
+        self.add(Problem::BlobDamaged, stat.digest, detail, repairs);
+        Ok(())
     }
 
     /// Returns how an image or a lease uses a blob. If none does, the media type is taken from the

@@ -81,6 +81,8 @@ impl MediaType {
         /// containerd checkpoint: options of the runtime.
         CONTAINERD_CHECKPOINT_RUNTIME_OPTIONS =
             "application/vnd.containerd.container.checkpoint.runtime.options+proto";
+        /// Places in a layer from which `cas` decompresses it in parallel. They only save time.
+        LAYER_CHECKPOINTS = "application/vnd.cas.layer.checkpoints.v1";
     }
 
     /// Returns the text.

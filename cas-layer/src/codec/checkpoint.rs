@@ -106,8 +106,8 @@ impl Checkpoints {
     /// Reads stored checkpoints. The windows stay compressed, and refer to the memory of `stored`.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes are not checkpoints in the right order, and nothing else; `OutOfRange`
-    /// for more than [`limit::CHECKPOINTS`] checkpoints.
+    /// `Corrupt` if the bytes are not exactly checkpoints in the right order; `OutOfRange` for
+    /// more than [`limit::CHECKPOINTS`] checkpoints.
     pub fn decode(mut stored: Bytes) -> Result<Self> {
         if !stored.starts_with(MAGIC) || stored.len() < MAGIC.len() + 4 {
             return Err(damaged());
@@ -243,7 +243,8 @@ impl Recorder {
             self.zstd = None;
             return;
         };
-        let window = window.into();
+        // The memory of the vector is as large as if nothing had been saved.
+        let window = Bytes::copy_from_slice(&window);
         self.checkpoints.push(Checkpoint { place, window });
         if self.checkpoints.len() > self.most {
             let mut number = 0;

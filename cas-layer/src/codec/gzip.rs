@@ -53,7 +53,7 @@ impl Watch {
         match self {
             Watch::Off => false,
             Watch::Record(recorder) => recorder.wants(decompressed),
-            Watch::Expect(..) => true,
+            Watch::Expect(place, _) => decompressed >= place.decompressed,
         }
     }
 }

@@ -21,6 +21,9 @@ use super::{Compression, Decoder};
 
 /// Maximum number of threads for one layer.
 const THREADS: usize = 4;
+/// Maximum number of bytes that one call decompresses. Only the last call for a span stops at each
+/// block.
+const READ: usize = 256 << 10;
 /// Maximum number of bytes in memory, compressed and decompressed, unless one span has more.
 const MEMORY: u64 = 64 << 20;
 
@@ -74,8 +77,9 @@ pub(crate) fn threads() -> usize {
 }
 
 impl<R: Read> Spans<R> {
-    /// Creates a reader of `source`, a whole gzip stream, and starts at most `threads` threads. They
-    /// end when the reader is dropped. If no thread can be started, one decoder decompresses all.
+    /// Creates a reader of `source`, a whole gzip stream, and starts at most `threads` threads,
+    /// which end when the reader is dropped. If no thread can be started, one decoder decompresses
+    /// the whole stream.
     pub(crate) fn new<'scope>(
         source: R,
         checkpoints: Arc<Checkpoints>,
@@ -201,8 +205,8 @@ impl<R: Read> Spans<R> {
     }
 }
 
-/// Returns the numbers of compressed and decompressed bytes of a span, or `None` if there is no
-/// checkpoint at its end.
+/// Returns the numbers of compressed and decompressed bytes of a span, or `None` for what follows
+/// the last checkpoint.
 fn lengths(checkpoints: &Checkpoints, span: usize) -> Option<(u64, u64)> {
     let (begin, end) = (begin(checkpoints, span), &checkpoints.0.get(span)?.place);
     let (compressed, decompressed) = begin.map_or((0, 0), |Checkpoint { place, .. }| {
@@ -271,7 +275,7 @@ fn work(checkpoints: &Checkpoints, waiting: &Mutex<Receiver<Job>>) {
         let job = lock(waiting).recv();
         let Ok(job) = job else { return };
         let span = decompress(checkpoints, job.span, &job.compressed, job.buffer);
-        // Nobody waits for the answer after an earlier span was wrong.
+        // The answer is not awaited if an earlier span was wrong.
         let _ = job.answer.send(span);
     }
 }
@@ -293,8 +297,12 @@ fn decompress(
     // The last byte is never written unless the span is longer than its checkpoint states.
     buffer.resize(length + 1, 0);
     let mut filled = 0;
-    while let Ok(read @ 1..) = decoder.read(&mut buffer[filled..]) {
-        filled += read;
+    loop {
+        let most = buffer.len().min(filled + READ);
+        match decoder.read(&mut buffer[filled..most]) {
+            Ok(read @ 1..) => filled += read,
+            _ => break,
+        }
     }
     let window = decoder.found()?;
     if filled != length || window != end.window()? {
@@ -546,7 +554,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 48,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn any_layer_is_decompressed_as_by_one_decoder(

@@ -19,8 +19,8 @@ pub struct LayerCheckpoints {
 /// What was found out while a layer was decompressed to its end.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The checkpoints that were recorded: if none were known, or if some of them were wrong. `None`
-    /// if the layer is not compressed with gzip, or too small.
+    /// The checkpoints that were recorded, because none were known, or because some of them were
+    /// wrong. `None` if the layer is not compressed with gzip, or is too small.
     pub recorded: Option<Checkpoints>,
     /// The number of parts of the layer that several threads have decompressed at the same time. 0
     /// if one thread has decompressed the whole layer.

@@ -10,8 +10,14 @@
 //! If the [checkpoints](LayerCheckpoints) of a gzip layer are known, the thread that decompresses
 //! starts up to four more threads, which decompress parts of the layer.
 //!
+<<<<<<< HEAD
 //! The threads that decompress, hash and write can be [confined](Confine). The readers of blobs and
 //! the [`OnRead`] function are never confined, because they run on the caller's thread.
+=======
+//! The last three threads can be [confined](Confine), and with them the threads that one of them
+//! starts. The readers of blobs and the [`OnRead`] function are never confined, because they run on
+//! the caller's thread.
+>>>>>>> 8fb99320 (Remove damaged checkpoints in a repair, and describe them in decision 0040)
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
@@ -60,8 +66,8 @@ pub struct LayerSource<'a> {
     pub diff_id: Option<Digest>,
     /// How the stored bytes are compressed.
     pub compression: Compression,
-    /// The checkpoints of the layer. If there are none in it, some are recorded. `None` if
-    /// checkpoints are neither used nor recorded.
+    /// The checkpoints of the layer, which are used if they are known, and recorded if not. If this
+    /// field is `None`, checkpoints are neither used nor recorded.
     pub checkpoints: Option<LayerCheckpoints>,
 }
 

@@ -98,8 +98,8 @@ impl Inflater {
 }
 
 impl Output {
-    /// Decompresses a blob and sends the bytes. Returns the number of compressed bytes, and what was
-    /// found out about checkpoints.
+    /// Decompresses a blob and sends the bytes. Returns the number of compressed bytes, and what
+    /// was found out about checkpoints.
     fn decompress(
         &mut self,
         stored: &mut Stored,

@@ -8,24 +8,20 @@
 
 use bytes::Bytes;
 use cas_core::content::Durability;
+use cas_core::labels::GC_REF_CHECKPOINTS;
 use cas_core::lease::{self, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
-use cas_core::{ContentExt, Descriptor, Digest, Error, Labels, Result, Store};
+use cas_core::{ContentExt, Descriptor, Digest, Error, Labels, MediaType, Result, Store};
 
 use super::unpacking::Unpacking;
 use crate::codec::{CHECKPOINTS_SIZE, Checkpoints};
 use crate::flow::LayerCheckpoints;
 
-/// On a layer: the digest of its checkpoints.
-const LABEL: &str = "containerd.io/gc.ref.content.checkpoints";
-/// The media type of checkpoints.
-const MEDIA_TYPE: &str = "application/vnd.cas.layer.checkpoints.v1";
-
 /// Returns the checkpoints of a layer that has these labels. The checkpoints are unknown if the
 /// store does not have them, or if they are damaged or cannot be read.
 pub(super) async fn find(store: &Store, labels: &Labels) -> LayerCheckpoints {
-    let digest = labels.get(LABEL).and_then(|label| label.parse().ok());
+    let digest = labels.get(GC_REF_CHECKPOINTS).and_then(|label| label.parse().ok());
     let known = match digest {
         None => None,
         Some(digest) => load(store, &digest).await.unwrap_or_else(|error| {
@@ -86,11 +82,11 @@ async fn store_recorded(store: &Store, layer: &Descriptor, recorded: &Checkpoint
         return Ok(());
     }
     let bytes = Bytes::from(recorded.encode());
-    let blob = Descriptor::of(MEDIA_TYPE.into(), &bytes);
+    let blob = Descriptor::of(MediaType::LAYER_CHECKPOINTS, &bytes);
     let guard = LeaseGuard::begin(store, "checkpoints").await?;
     let stored = async {
         guard.put(&blob, bytes, Durability::Full).await?;
-        let label = Labels::from([(LABEL.to_owned(), blob.digest.to_string())]);
+        let label = Labels::from([(GC_REF_CHECKPOINTS.to_owned(), blob.digest.to_string())]);
         lease::set_labels(store, layer, &label).await
     };
     let stored = stored.await;
@@ -98,8 +94,8 @@ async fn store_recorded(store: &Store, layer: &Descriptor, recorded: &Checkpoint
 }
 
 impl Unpacking<'_> {
-    /// Returns the checkpoints with which a layer is unpacked now. [`Self::keep_checkpoints`] stores
-    /// what is recorded in them, or nothing if the layer is unpacked again meanwhile.
+    /// Returns the checkpoints with which a layer is unpacked now. After the unpack,
+    /// [`Self::keep_checkpoints`] stores those that were recorded.
     pub(super) fn begin_checkpoints(
         &self,
         index: usize,

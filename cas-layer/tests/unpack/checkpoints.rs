@@ -8,6 +8,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
 
 use cas_core::gc::{GcOptions, collect};
+use cas_core::labels::GC_REF_CHECKPOINTS;
 use cas_core::lease::change_labels;
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Manifest, MediaType, Store};
@@ -21,8 +22,6 @@ use tracing::{Event, Metadata, Subscriber};
 use super::snapshots::{snapshotter, target};
 use super::{image_of, silent, store, tree};
 use crate::common::source::{Files, noise};
-
-const LABEL: &str = "containerd.io/gc.ref.content.checkpoints";
 
 /// Returns text of 64 characters, which gzip compresses to about three quarters.
 fn text(seed: u64, length: usize) -> Vec<u8> {
@@ -53,13 +52,13 @@ async fn large_image(store: &Store, seed: u64) -> Manifest {
 
 async fn checkpoints_of(store: &Store, layer: &Descriptor) -> Option<Digest> {
     let (record, _) = store.blobs().load(&layer.digest).await.unwrap().unwrap();
-    record.labels.get(LABEL).map(|label| label.parse().unwrap())
+    record.labels.get(GC_REF_CHECKPOINTS).map(|label| label.parse().unwrap())
 }
 
 /// Changes the label with the checkpoints of a layer.
 async fn set_checkpoints(store: &Store, layer: &Descriptor, checkpoints: Option<Digest>) {
     let label = checkpoints.map(|digest| digest.to_string());
-    let changes = BTreeMap::from([(LABEL.to_owned(), label)]);
+    let changes = BTreeMap::from([(GC_REF_CHECKPOINTS.to_owned(), label)]);
     change_labels(store, &layer.digest, &changes).await.unwrap();
 }
 

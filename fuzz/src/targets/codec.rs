@@ -162,11 +162,11 @@ fn zstd(input: &[u8]) -> bool {
 /// the stored checkpoints.
 fn checkpointed() -> Vec<Vec<u8>> {
     let several = [b"one".as_slice(), b"", b"three"].map(gzipped).concat();
-    let noise: Vec<u8> = (0..900_u32)
+    let noise: Vec<u8> = (0..400_u32)
         .flat_map(|at| (at * at).to_le_bytes())
         .collect();
     let mut blocks = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    for piece in noise.chunks(1000) {
+    for piece in noise.chunks(400) {
         // Writing to a vector does not fail.
         let _ = blocks.write_all(piece).and_then(|()| blocks.flush());
     }
