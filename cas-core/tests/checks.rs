@@ -275,7 +275,10 @@ async fn damaged_checkpoints_are_removed_and_missing_ones_are_no_damage() {
     let plain = store();
     let (_, layer) = large(&plain).await;
     let checkpoints = put(&plain, MediaType::LAYER_CHECKPOINTS, b"checkpoints").await;
-    let label = (GC_REF_CHECKPOINTS.to_owned(), checkpoints.digest.to_string());
+    let label = (
+        GC_REF_CHECKPOINTS.to_owned(),
+        checkpoints.digest.to_string(),
+    );
     let labels = [label].into();
     set_labels(&plain, &layer, &labels).await.unwrap();
     let mut content = Wrapped::new(&plain);
@@ -287,7 +290,10 @@ async fn damaged_checkpoints_are_removed_and_missing_ones_are_no_damage() {
     let damaged = content.of(&plain);
     let found = check(&damaged, &[], &options).await.unwrap().findings;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].detail.contains("a repair removes them"), "{found:?}");
+    assert!(
+        found[0].detail.contains("a repair removes them"),
+        "{found:?}"
+    );
     options.repair = Some(Repair {
         sources: &NoSources,
         rebuilder: None,

@@ -21,7 +21,9 @@ use crate::flow::LayerCheckpoints;
 /// Returns the checkpoints of a layer that has these labels. The checkpoints are unknown if the
 /// store does not have them, or if they are damaged or cannot be read.
 pub(super) async fn find(store: &Store, labels: &Labels) -> LayerCheckpoints {
-    let digest = labels.get(GC_REF_CHECKPOINTS).and_then(|label| label.parse().ok());
+    let digest = labels
+        .get(GC_REF_CHECKPOINTS)
+        .and_then(|label| label.parse().ok());
     let known = match digest {
         None => None,
         Some(digest) => load(store, &digest).await.unwrap_or_else(|error| {

@@ -52,7 +52,10 @@ async fn large_image(store: &Store, seed: u64) -> Manifest {
 
 async fn checkpoints_of(store: &Store, layer: &Descriptor) -> Option<Digest> {
     let (record, _) = store.blobs().load(&layer.digest).await.unwrap().unwrap();
-    record.labels.get(GC_REF_CHECKPOINTS).map(|label| label.parse().unwrap())
+    record
+        .labels
+        .get(GC_REF_CHECKPOINTS)
+        .map(|label| label.parse().unwrap())
 }
 
 /// Changes the label with the checkpoints of a layer.
