@@ -10,14 +10,9 @@
 //! If the [checkpoints](LayerCheckpoints) of a gzip layer are known, the thread that decompresses
 //! starts up to four more threads, which decompress parts of the layer.
 //!
-<<<<<<< HEAD
-//! The threads that decompress, hash and write can be [confined](Confine). The readers of blobs and
-//! the [`OnRead`] function are never confined, because they run on the caller's thread.
-=======
-//! The last three threads can be [confined](Confine), and with them the threads that one of them
-//! starts. The readers of blobs and the [`OnRead`] function are never confined, because they run on
-//! the caller's thread.
->>>>>>> 8fb99320 (Remove damaged checkpoints in a repair, and describe them in decision 0040)
+//! The threads that decompress, hash and write can be [confined](Confine), and with them the threads
+//! that one of them starts. The readers of blobs and the [`OnRead`] function are never confined,
+//! because they run on the caller's thread.
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
