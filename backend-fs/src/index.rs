@@ -332,7 +332,8 @@ mod tests {
         assert_eq!(back, serde_json::from_str::<Value>(FOREIGN).unwrap());
     }
 
-    /// Between the two entries without a name, another entry has their digest as its name.
+    /// Another entry has their digest as its name. This name counts as none, because the entry has
+    /// another digest.
     #[test]
     fn entries_without_a_name_count_once_wherever_they_stand() {
         let digest = cas_core::Digest::sha256(b"1").to_string();
@@ -347,16 +348,9 @@ mod tests {
             json!([named, unnamed, unnamed]),
         ] {
             let index = Index::parse(json!({"manifests": entries}).to_string().as_bytes()).unwrap();
-            let mut found: Vec<String> = index
-                .targets(&digest.parse().unwrap())
-                .unwrap()
-                .iter()
-                .map(|one| one.digest.to_string())
-                .collect();
-            found.sort();
-            let mut expected = [digest.clone(), other.clone()];
-            expected.sort();
-            assert_eq!(found, expected);
+            let found = index.targets(&digest.parse().unwrap()).unwrap();
+            let found: Vec<String> = found.iter().map(|one| one.digest.to_string()).collect();
+            assert_eq!(found, std::slice::from_ref(&digest));
         }
     }
 

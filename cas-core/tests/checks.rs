@@ -13,8 +13,8 @@ use cas_core::check::{
 use cas_core::content::{Expected, IngestStatus, Stat, Writer};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
-use cas_core::labels::{GC_FLAT, GC_REF_CHECKPOINTS};
-use cas_core::lease::{BlobRef, LeaseGuard, set_labels};
+use cas_core::labels::GC_FLAT;
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, BlobRecord, Expect, Lease, Notes, Resource, Table};
 use cas_core::transfer::{CopyOptions, Fetcher, StoreFetcher, copy};
@@ -266,45 +266,6 @@ async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
             "{flaw:?}: it was not replaced"
         );
     }
-}
-
-/// No source has the checkpoints of a layer. A repair removes damaged ones, and then the store is
-/// sound, although the layer still refers to them.
-#[tokio::test]
-async fn damaged_checkpoints_are_removed_and_missing_ones_are_no_damage() {
-    let plain = store();
-    let (_, layer) = large(&plain).await;
-    let checkpoints = put(&plain, MediaType::LAYER_CHECKPOINTS, b"checkpoints").await;
-    let label = (
-        GC_REF_CHECKPOINTS.to_owned(),
-        checkpoints.digest.to_string(),
-    );
-    let labels = [label].into();
-    set_labels(&plain, &layer, &labels).await.unwrap();
-    let mut content = Wrapped::new(&plain);
-    content.damaged = Some((checkpoints.digest, Flaw::First));
-    let mut options = CheckOptions {
-        read_data: ReadData::All,
-        ..CheckOptions::default()
-    };
-    let damaged = content.of(&plain);
-    let found = check(&damaged, &[], &options).await.unwrap().findings;
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].detail.contains("a repair removes them"),
-        "{found:?}"
-    );
-    options.repair = Some(Repair {
-        sources: &NoSources,
-        rebuilder: None,
-    });
-    let report = check(&damaged, &[], &options).await.unwrap();
-    assert!(report.is_sound(), "{report:?}");
-    assert_eq!(report.findings[0].problem, Problem::BlobDamaged);
-    let left = plain.content.stat(&checkpoints.digest).await.unwrap();
-    assert_eq!(left, None);
-    let report = check(&plain, &[], &options).await.unwrap();
-    assert!(report.findings.is_empty(), "{report:?}");
 }
 
 /// Puts an image with a layer that is so large that it is not always hashed, and names the image.

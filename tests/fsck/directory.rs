@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use cas::Digest;
 
-use crate::common::{append, can, cas, fails, ok};
+use crate::common::{append, can, cas, fails, ok, text};
 use crate::misplaced::Kind;
 use crate::scene::{Scene, files, has, overwrite};
 
@@ -30,7 +30,8 @@ fn a_damaged_list_of_parts_is_replaced_by_an_import() {
     let cell = cell(&scene);
     let whole = fs::read(&cell).unwrap();
     let mut flipped = whole.clone();
-    flipped[whole.len() / 2] ^= 1;
+    let member = "\"version\":";
+    flipped[text(&whole).find(member).unwrap() + member.len()] ^= 1;
     let nonce = &whole[..32];
     let no_pointer = [nonce, b" +\n{}\n", nonce].concat();
     for damaged in [&flipped[..], b"", &whole[1..], &no_pointer, &[0; 9000]] {
@@ -84,11 +85,14 @@ fn a_list_of_parts_that_was_replaced_by_that_of_another_blob_costs_only_its_own_
     let add = || ok(cas(&scene.root).args(["blob", "add"]).arg(&file));
     add();
     copy(&unused);
-    for arguments in [&["gc"][..], &["blob", "rm", &unused.to_string()]] {
-        let said = fails(cas(&scene.root).args(arguments), 4);
-        let is_named = said.contains(&*unused.hex()) && said.contains("fsck --repair");
-        assert!(is_named, "{said}");
-    }
+    // A collection does not look at the blob, which is young.
+    ok(cas(&scene.root).arg("gc"));
+    let said = fails(
+        cas(&scene.root).args(["blob", "rm", &unused.to_string()]),
+        4,
+    );
+    let is_named = said.contains(&*unused.hex()) && said.contains("fsck --repair");
+    assert!(is_named, "{said}");
     add();
     is_sound();
 }

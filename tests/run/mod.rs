@@ -125,7 +125,14 @@ fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
     let deaf = "exec perl -e '$| = 1; $SIG{INT} = q(IGNORE); print qq(up\n); sleep 1 while 1'";
     let runtimes = scene.runtimes();
     let start = |script: &str| -> Vec<_> {
-        let start = |one| started(scene.run(one, "small", &["sh", "-c", script]));
+        let start = |one| {
+            // What started the tests may ignore the signals.
+            let mut with_default = Command::new("env");
+            with_default.arg("--default-signal=INT,TERM");
+            let run = scene.run(one, "small", &["sh", "-c", script]);
+            append(&mut with_default, &run);
+            started(with_default)
+        };
         runtimes.iter().map(|one| (one, start(one))).collect()
     };
     for (runtime, mut child) in start(patient) {

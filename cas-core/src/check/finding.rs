@@ -149,7 +149,7 @@ pub struct Report {
     pub resumable: Vec<(String, u64)>,
     /// Number of blobs without a record that another program has stored for the images that it has
     /// named. They are not damage. A repair makes their records. Without a record, no collection
-    /// removes a blob.
+    /// removes a blob. 0 if no image of the store has a record, because all records may be lost.
     pub unrecorded: u64,
 }
 

@@ -23,8 +23,9 @@ impl Checker<'_> {
     pub(super) async fn check_images(&mut self) -> Result<()> {
         let recorded = self.recorded_targets().await?;
         let roots = self.roots().await?.into_iter();
-        let is_recorded = |root: &Root| recorded.contains(&root.target.digest);
-        let (own, foreign): (Vec<Root>, Vec<Root>) = roots.partition(is_recorded);
+        // If no image has a record, the records may be lost.
+        let is_own = |root: &Root| recorded.is_empty() || recorded.contains(&root.target.digest);
+        let (own, foreign): (Vec<Root>, Vec<Root>) = roots.partition(is_own);
         self.check_roots(own).await?;
         let before: BTreeSet<Digest> = self.uses.keys().copied().collect();
         self.check_roots(foreign).await?;

@@ -229,14 +229,15 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// [`lock_dir_to_remove`]: Self::lock_dir_to_remove
     async fn begin_removal(&self, key: &str) -> Option<Removal> {
         let id = self.snapshots.load(key).await.ok()??.id;
-        let dir = self.lock_dir_to_remove(id).await;
         let dirs = Arc::clone(&self.dirs);
-        let ended = pool::run(move || dirs.end_keep(id)).await;
-        Some(Removal {
-            id,
-            was_kept: ended.unwrap_or(false),
-            _dir: dir,
-        })
+        // One job of the pool does both. If all threads of the pool waited for the lock, a second
+        // job would never begin.
+        let begin = move || {
+            let dir = dirs.try_lock_exclusive(id).ok().flatten();
+            let was_kept = dirs.end_keep(id).unwrap_or(false);
+            Ok(Removal { id, was_kept, dir })
+        };
+        pool::run(begin).await.ok()
     }
 
     /// Ends a removal with its outcome: the record that was removed, if one was. Removes the
@@ -251,10 +252,12 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             self.remove_dir(record.id).await;
             return Ok(true);
         }
-        if let Some(removal) = begun.filter(|removal| removal.was_kept) {
+        if let Some(Removal { id, dir, .. }) = begun.filter(|removal| removal.was_kept) {
+            // All threads of the pool may be waiting for the lock.
+            drop(dir);
             let dirs = Arc::clone(&self.dirs);
             // The error of the removal matters more.
-            let _ = pool::run(move || dirs.keep(removal.id)).await;
+            let _ = pool::run(move || dirs.keep(id)).await;
         }
         outcome.map(|_| false)
     }
@@ -270,7 +273,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 
     /// Removes a directory that no record names. If the removal fails, a later `cleanup` removes
-    /// the directory.
+    /// the directory. The caller may hold the lock of the directory, for which all threads of the
+    /// pool may be waiting. So another thread removes it.
     async fn remove_dir(&self, id: u64) {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let remove = move || {
@@ -278,7 +282,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             layout.unprotect(&dirs, id)?;
             dirs.remove(id)
         };
-        if let Err(error) = pool::run(remove).await {
+        if let Err(error) = pool::apart("cas-remove", remove).await {
             let why = "cannot remove the directory of a snapshot; a garbage collection will \
                        remove it";
             tracing::warn!(id, %error, "{why}");
@@ -305,7 +309,7 @@ struct Removal {
     id: u64,
     /// Whether the snapshot had a `.kept` file.
     was_kept: bool,
-    _dir: Option<LockedDir>,
+    dir: Option<LockedDir>,
 }
 
 /// Returns whether it is certain after this error that no record was written.

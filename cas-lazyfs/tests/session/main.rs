@@ -410,19 +410,28 @@ fn a_registry_that_does_not_answer_delays_no_reader_of_another() {
     });
 }
 
-/// Returns a request of the kernel to read the file of the snapshot [`ID`].
-fn read_request(unique: u64, size: u32) -> Vec<u8> {
-    const LENGTH: u32 = 80;
-    const READ: u32 = 15;
+/// Returns a request of the kernel about the file of the snapshot [`ID`].
+fn request(operation: u32, unique: u64, body: &[u8]) -> Vec<u8> {
     /// The number of the root directory, after which the files follow.
     const ROOT: u64 = 1;
     let node = ROOT + 1 + ID.parse::<u64>().unwrap();
-    let mut request = [LENGTH.to_ne_bytes(), READ.to_ne_bytes()].concat();
+    let length = (40 + body.len()) as u32;
+    let mut request = [length.to_ne_bytes(), operation.to_ne_bytes()].concat();
     request.extend([unique.to_ne_bytes(), node.to_ne_bytes()].concat());
-    request.extend([0; 32]);
-    request.extend(size.to_ne_bytes());
-    request.resize(LENGTH as usize, 0);
+    request.extend([0; 16]);
+    request.extend(body);
     request
+}
+
+/// Returns a request to open the file. The first 8 bytes of the reply are the handle for reads.
+fn open_request() -> Vec<u8> {
+    request(14, 0, &[0; 8])
+}
+
+/// Returns a request to read the beginning of the file.
+fn read_request(unique: u64, handle: &[u8], size: u32) -> Vec<u8> {
+    let body = [handle, &[0; 8], &size.to_ne_bytes(), &[0; 20]].concat();
+    request(15, unique, &body)
 }
 
 /// A socket stands for the device. Its first read fails, because nothing receives what was sent.
@@ -448,8 +457,11 @@ fn a_thread_that_fails_leaves_the_others_serving() {
     let session = Session::new(device.into(), files).with_threads(2);
     let server = thread::spawn(move || session.serve());
     thread::sleep(Duration::from_millis(200));
-    kernel.send(&read_request(1, 512)).unwrap();
     let mut reply = vec![0; 4096];
+    kernel.send(&open_request()).unwrap();
+    kernel.recv(&mut reply).expect("the other thread answers");
+    let handle = reply[16..24].to_vec();
+    kernel.send(&read_request(1, &handle, 512)).unwrap();
     let length = kernel.recv(&mut reply).expect("the other thread answers");
     assert_eq!(reply[4..8], [0; 4], "the request fails");
     assert!(reply[16..length] == snapshots.tar[..512]);
@@ -475,8 +487,11 @@ fn a_read_whose_reply_is_not_taken_fails_and_others_are_served() {
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     let mut reply = vec![0; 1 << 20];
+    kernel.send(&open_request()).unwrap();
+    kernel.recv(&mut reply).expect("every request is answered");
+    let handle = reply[16..24].to_vec();
     let mut ask = |unique: u64, size: u32| {
-        kernel.send(&read_request(unique, size)).unwrap();
+        kernel.send(&read_request(unique, &handle, size)).unwrap();
         let length = kernel.recv(&mut reply).expect("every request is answered");
         let of = u64::from_ne_bytes(reply[8..16].try_into().unwrap());
         assert_eq!(of, unique);
