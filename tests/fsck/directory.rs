@@ -85,14 +85,9 @@ fn a_list_of_parts_that_was_replaced_by_that_of_another_blob_costs_only_its_own_
     let add = || ok(cas(&scene.root).args(["blob", "add"]).arg(&file));
     add();
     copy(&unused);
-    // A collection does not look at the blob, which is young.
     ok(cas(&scene.root).arg("gc"));
-    let said = fails(
-        cas(&scene.root).args(["blob", "rm", &unused.to_string()]),
-        4,
-    );
-    let is_named = said.contains(&*unused.hex()) && said.contains("fsck --repair");
-    assert!(is_named, "{said}");
+    ok(cas(&scene.root).args(["blob", "rm", &unused.to_string()]));
+    scene.works();
     add();
     is_sound();
 }

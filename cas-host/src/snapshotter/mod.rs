@@ -199,8 +199,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Creates a new directory and calls `fill` with it. Returns its number and the result. After
-    /// an error, removes the directory.
+    /// Creates a new directory and calls `fill` with it, which may wait for the lock of a directory.
+    /// Returns its number and the result. After an error, removes the directory.
     async fn in_new_dir<T, F>(&self, fill: F) -> Result<(u64, T)>
     where
         T: Send + 'static,
@@ -209,7 +209,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         loop {
             let id = self.snapshots.fresh_id().await?;
             let (dirs, fill) = (Arc::clone(&self.dirs), fill.clone());
-            let filled = pool::run(move || dirs.create(id)?.map(fill).transpose()).await;
+            let filled = move || dirs.create(id)?.map(fill).transpose();
+            let filled = pool::apart(THREAD, filled).await;
             match filled {
                 Ok(Some(filled)) => return Ok((id, filled)),
                 // A leftover has this number, or a cleanup has taken the directory; try the next.
@@ -230,12 +231,14 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     async fn begin_removal(&self, key: &str) -> Option<Removal> {
         let id = self.snapshots.load(key).await.ok()??.id;
         let dirs = Arc::clone(&self.dirs);
-        // One job of the pool does both. If all threads of the pool waited for the lock, a second
-        // job would never begin.
         let begin = move || {
             let dir = dirs.try_lock_exclusive(id).ok().flatten();
             let was_kept = dirs.end_keep(id).unwrap_or(false);
-            Ok(Removal { id, was_kept, dir })
+            Ok(Removal {
+                id,
+                was_kept,
+                _dir: dir,
+            })
         };
         pool::run(begin).await.ok()
     }
@@ -252,12 +255,10 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             self.remove_dir(record.id).await;
             return Ok(true);
         }
-        if let Some(Removal { id, dir, .. }) = begun.filter(|removal| removal.was_kept) {
-            // All threads of the pool may be waiting for the lock.
-            drop(dir);
+        if let Some(removal) = begun.filter(|removal| removal.was_kept) {
             let dirs = Arc::clone(&self.dirs);
             // The error of the removal matters more.
-            let _ = pool::run(move || dirs.keep(id)).await;
+            let _ = pool::run(move || dirs.keep(removal.id)).await;
         }
         outcome.map(|_| false)
     }
@@ -273,8 +274,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 
     /// Removes a directory that no record names. If the removal fails, a later `cleanup` removes
-    /// the directory. The caller may hold the lock of the directory, for which all threads of the
-    /// pool may be waiting. So another thread removes it.
+    /// the directory.
     async fn remove_dir(&self, id: u64) {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let remove = move || {
@@ -282,7 +282,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             layout.unprotect(&dirs, id)?;
             dirs.remove(id)
         };
-        if let Err(error) = pool::apart("cas-remove", remove).await {
+        if let Err(error) = pool::run(remove).await {
             let why = "cannot remove the directory of a snapshot; a garbage collection will \
                        remove it";
             tracing::warn!(id, %error, "{why}");
@@ -304,12 +304,16 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 }
 
+/// The name of the threads that may wait for the lock of a directory. On the pool, they would occupy
+/// the threads that the owner of the lock needs.
+const THREAD: &str = "cas-snapshot";
+
 /// A snapshot that is being removed.
 struct Removal {
     id: u64,
     /// Whether the snapshot had a `.kept` file.
     was_kept: bool,
-    dir: Option<LockedDir>,
+    _dir: Option<LockedDir>,
 }
 
 /// Returns whether it is certain after this error that no record was written.

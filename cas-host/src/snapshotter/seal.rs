@@ -7,7 +7,7 @@ use cas_core::pool;
 use cas_core::records::{SnapshotContent, SnapshotRecord};
 use cas_core::snapshot::{Commit, Usage};
 
-use super::{DirSnapshotter, SnapshotLayout, is_certain};
+use super::{DirSnapshotter, SnapshotLayout, THREAD, is_certain};
 use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, make_tree, measure};
 
@@ -24,7 +24,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         let below = self.ids_from(active.clone()).await?.split_off(1);
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let how = options.clone();
-        let sealed = pool::run(move || {
+        let sealed = pool::apart(THREAD, move || {
             let dir = dirs.lock_shared(id)?;
             if layout.must_pack(&dirs, &dir, &below)? {
                 return Ok((dir, None));
@@ -54,7 +54,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// Measures the active snapshot in the directory of `id` and writes its manifest.
     pub(super) async fn describe(&self, id: u64) -> Result<Usage> {
         let dirs = Arc::clone(&self.dirs);
-        pool::run(move || describe(&dirs, id, &dirs.lock_shared(id)?)).await
+        pool::apart(THREAD, move || describe(&dirs, id, &dirs.lock_shared(id)?)).await
     }
 
     /// Packs the active snapshot in the directory of `of` into a new directory.
