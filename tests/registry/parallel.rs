@@ -22,6 +22,14 @@ struct Place {
 }
 
 impl Place {
+    /// Pulls an image in the ordinary way into the root `off`. Returns a directory with its tree.
+    fn plain(&self, image: &str) -> PathBuf {
+        let plain = self.at("plain");
+        ok(self.cas("off").args(["pull", image]));
+        ok(self.cas("off").args(["unpack", image]).arg(&plain));
+        plain
+    }
+
     /// Prints the reason and returns `None` if overlay cannot be used here.
     fn open() -> Option<Self> {
         let place = Place {
@@ -127,9 +135,7 @@ fn every_mode_gives_the_same_tree_and_leaves_no_job() {
     let sample = Sample::of_archives(archives());
     let registry = serves(&sample);
     let image = registry.image();
-    let plain = place.at("plain");
-    ok(place.cas("off").args(["pull", &image]));
-    ok(place.cas("off").args(["unpack", &image]).arg(&plain));
+    let plain = place.plain(&image);
     let modes = place.at("soci.toml");
     fs::write(
         &modes,
@@ -220,9 +226,7 @@ fn discarded_layers_stay_if_the_records_of_the_store_are_lost() {
     let sample = Sample::of_archives(archives());
     let registry = serves(&sample);
     let image = registry.image();
-    let plain = place.at("plain");
-    ok(place.cas("off").args(["pull", &image]));
-    ok(place.cas("off").args(["unpack", &image]).arg(&plain));
+    let plain = place.plain(&image);
     for repairs in [false, true] {
         let root = format!("root-{repairs}");
         let flags = ["--parallel", "--discard-unpacked-layers"];

@@ -64,15 +64,21 @@ fn artifacts_go_to_a_registry_and_back_with_their_image() {
     }
 }
 
+/// Imports the image `demo:1`, whose layer is compressed, into the root `own`.
+#[cfg(feature = "soci")]
+fn import_demo(artifacts: &Artifacts) {
+    let archive = demo_archive(&artifacts.path("."));
+    let archive = archive.to_str().unwrap();
+    ok(&mut artifacts.cas("own", &["import", archive, "--name", "demo:1"]));
+}
+
 #[cfg(feature = "soci")]
 #[test]
 fn an_index_of_soci_goes_to_a_registry_and_back_with_its_image() {
     let artifacts = Artifacts::new();
     let registry = Spec::new(Abilities::ALL).start();
     let there = registry.image();
-    let archive = demo_archive(&artifacts.path("."));
-    let archive = archive.to_str().unwrap();
-    ok(&mut artifacts.cas("own", &["import", archive, "--name", "demo:1"]));
+    import_demo(&artifacts);
     let create = |image| ["soci", "create", image, "--min-layer-size", "0"];
     // The only layer of this image is not compressed.
     let said = fails(&mut artifacts.cas("own", &create("app:1")), 1);
@@ -98,9 +104,7 @@ fn a_push_without_the_index_of_soci_says_so() {
     let artifacts = Artifacts::new();
     let registry = Spec::new(Abilities::ALL).start();
     let there = registry.image();
-    let archive = demo_archive(&artifacts.path("."));
-    let archive = archive.to_str().unwrap();
-    ok(&mut artifacts.cas("own", &["import", archive, "--name", "demo:1"]));
+    import_demo(&artifacts);
     let convert = ["soci", "convert", "demo:1", "demo:2"];
     ok(artifacts
         .cas("own", &convert)
