@@ -457,7 +457,8 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let (dirs, content) = sealed.during("commit snapshot", key)?;
         // So what a kill after the commit leaves of a packed snapshot is a leftover.
         if content.id.is_some() || is_of_job(&options.labels) {
-            self.dirs.end_keep(record.id)?;
+            let (dirs, id) = (Arc::clone(&self.dirs), record.id);
+            pool::run(move || dirs.end_keep(id)).await?;
         }
         let committed = self.snapshots.commit(name, key, &options, content).await;
         self.end_pack(record.id, content, &committed).await;
@@ -561,8 +562,12 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let (_dirs, content) = sealed.during("replace snapshot", key)?;
         let old = self.snapshots.find(key).await?.id;
         let _old = self.lock_dir_to_remove(old).await;
-        self.dirs.note_replaced(old, key)?;
-        self.dirs.end_keep(old)?;
+        let (dirs, name) = (Arc::clone(&self.dirs), key.to_owned());
+        let noted = move || {
+            dirs.note_replaced(old, &name)?;
+            dirs.end_keep(old)
+        };
+        pool::run(noted).await?;
         let replaced = self.snapshots.replace(key, by, content).await;
         self.end_pack(new.id, content, &replaced).await;
         let old = replaced.during("replace snapshot", key)?;
