@@ -77,8 +77,10 @@ const OTHER_FILES: &[&str] = &["<anon_inode:", "<pipe:", "<socket:", "<UNIX", "<
 /// use its reserve and repeat its work.
 const SYNCS: &[&str] = &["fsync", "fdatasync", "syncfs"];
 /// How strace writes files whose syncs may fail. When SQLite closes its database, it copies its log
-/// into it. If that fails, the log stays, and nothing is lost.
-const SPARE: &[&str] = &["/records.db>"];
+/// into it. If that fails, the log stays, and nothing is lost. SQLite does not report a failed sync
+/// of its directory. If the list of the directories that a root has made is lost, the next opening
+/// of the root writes it again.
+const SPARE: &[&str] = &["/records.db>", "/local>", "/local/.made.json>"];
 /// How strace marks the result of a call that it made fail.
 const INJECTED: &str = "(INJECTED)";
 /// The time in which a verb must end.
