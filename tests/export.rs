@@ -14,9 +14,12 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{cas, demo_archive, fails, ok};
+use cas::Digest;
+use common::layout::layout;
+use common::{cas, demo_archive, fails, mounting_snapshotters, ok};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::archive::Tar;
 
 const NAME: &str = "x.test/demo:1";
 
@@ -133,6 +136,55 @@ fn failures_have_their_codes_and_leave_no_file() {
         .args(["export", NAME, "-o"])
         .arg(place.join("out.tar")));
     assert_eq!(names(&place), ["out.tar"]);
+}
+
+/// If the snapshotter keeps tars, an export first makes the layers that the store does not have.
+#[test]
+fn a_damaged_manifest_of_another_platform_does_not_disturb_an_export() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = scratch.path().join("source");
+    let entries = ["amd64", "arm64"].map(|architecture| {
+        layout(&source, vec![Tar::new().file(architecture, "")]);
+        let index = fs::read(source.join("index.json")).unwrap();
+        let mut index: Value = serde_json::from_slice(&index).unwrap();
+        let mut entry = index["manifests"][0].take();
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    });
+    let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+    let digest = Digest::sha256(index.as_bytes());
+    fs::write(source.join("blobs/sha256").join(digest.hex()), &index).unwrap();
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let target = json!({"mediaType": media_type, "digest": digest, "size": index.len()});
+    let list = json!({"schemaVersion": 2, "manifests": [target]});
+    fs::write(source.join("index.json"), list.to_string()).unwrap();
+
+    let damaged = entries[1]["digest"].as_str().unwrap();
+    let mut snapshotters = mounting_snapshotters();
+    snapshotters.retain(|snapshotter| *snapshotter != "overlay");
+    for snapshotter in snapshotters {
+        let root = scratch.path().join(snapshotter);
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        ok(cas(&root).args(["import", "--name", NAME]).arg(&source));
+        let blob = root.join("store/blobs").join(damaged.replace(':', "/"));
+        let size = fs::read(&blob).unwrap().len();
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, "x".repeat(size)).unwrap();
+        let export = |options: &[&str]| {
+            let mut export = cas(&root);
+            export.args(["export", NAME, "-o"]);
+            export.arg(scratch.path().join("out.tar")).args(options);
+            export
+        };
+        for format in ["oci", "docker"] {
+            let one = ["--platform", "linux/amd64", "--format", format];
+            ok(&mut export(&one));
+        }
+        fails(&mut export(&["--platform", "linux/s390x"]), 3);
+        let said = fails(&mut export(&[]), 4);
+        assert!(said.contains(damaged), "{said}");
+        assert!(said.contains("`cas fsck --repair`"), "{said}");
+    }
 }
 
 /// The name is removed during the export: only the export's lease keeps the blobs.

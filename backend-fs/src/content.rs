@@ -17,7 +17,7 @@ use crate::reader::Reader;
 use crate::shared::Shared;
 use crate::staging;
 
-/// The capabilities of a store of files.
+/// The capabilities of an `fs` store.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,

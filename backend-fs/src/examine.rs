@@ -114,14 +114,18 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     };
     let repaired = repair && layout::repair_format(path, &cas_dir)?;
     let outcome = match (repaired, layout::recorded_version(path)) {
-        (true, _) => "the file was written again, with the format in the database of records",
+        (true, _) => {
+            "the file was written again, with the format version that the database of records \
+             states"
+        }
         (false, Some(_)) => {
-            "a repair writes the file again, with the format in the database of records"
+            "a repair writes the file again, with the format version that the database of records \
+             states"
         }
         (false, None) => {
-            "the database of records does not state a format that this release supports, so \
-             nothing else was examined; restore the file from a copy of the store, or repair the \
-             store with the newest release of cas that has used the store"
+            "the database of records does not state a format version that this release supports, \
+             so nothing else was examined; restore the file from a copy of the store, or repair \
+             the store with the newest release of cas that has used the store"
         }
     };
     let subject = format!("{CAS_DIR}/{FORMAT}");

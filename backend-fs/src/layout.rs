@@ -291,8 +291,8 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     Err(match (is_store(root)?, is_newer) {
         (true, false) => damaged_layout(why),
         (true, true) => Error::precondition(why).advice(format!(
-            "use a program that reads this version; if no program has changed the version, delete \
-             {OCI_LAYOUT} and run `cas fsck --repair`, which makes it again"
+            "if another program has converted the layout to this version, use that program; \
+             otherwise, delete {OCI_LAYOUT} and run `cas fsck --repair`, which makes the file again"
         )),
         (false, _) => Error::precondition(why).advice("choose another directory"),
     })

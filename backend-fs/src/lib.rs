@@ -1,4 +1,4 @@
-//! A store of files. Its directory is an OCI image layout, which skopeo, umoci and podman can read:
+//! An `fs` store. Its directory is an OCI image layout, which skopeo, umoci and podman can read:
 //!
 //! ```text
 //! oci-layout          {"imageLayoutVersion":"1.0.0"}

@@ -112,9 +112,10 @@ impl Shared {
     }
 
     /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
-    /// A power loss may leave the right size and wrong bytes. It may have damaged any blob that has
-    /// not changed since the store was first opened for writing in this boot. So this function also
-    /// hashes such a blob, and returns `None` if the digest differs.
+    /// A power loss before this boot may have left the right size and wrong bytes in any blob that
+    /// was stored before this boot. So this function also hashes each blob whose time of change
+    /// (ctime) is before the first opening of the store for writing in this boot, and returns
+    /// `None` if the digest differs.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);

@@ -23,7 +23,7 @@ use crate::shared::Shared;
 /// There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
-/// A store of files in a directory.
+/// An `fs` store in a directory.
 pub struct FsStore {
     content: Arc<FsContent>,
     records: SqliteRecords,

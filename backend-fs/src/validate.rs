@@ -17,8 +17,8 @@ use crate::{file, layout, places, refs};
 /// finding is a file of the layout, the digest of a blob, the name of an image or, in a store of
 /// `cas`, a record or the key of an ingest.
 ///
-/// Layouts of other programs have no records. [`Problem::RecordMissing`] is therefore never
-/// reported, and [`Problem::ReferrerUnlinked`] is only reported in a store of `cas`.
+/// The report never has the problem [`Problem::RecordMissing`], because a layout of another program
+/// has no records. It has the problem [`Problem::ReferrerUnlinked`] only for a store of `cas`.
 ///
 /// An `index.json` that is malformed or not a file, or has more than [`limit::DOCUMENT_READ`]
 /// bytes, is a finding. A missing `index.json` is a finding if the layout does not have `refs/`

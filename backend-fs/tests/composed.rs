@@ -1,4 +1,4 @@
-//! The laws for compositions of stores of files. A composition promises what both members promise
+//! The laws for compositions of `fs` stores. A composition promises what both members promise
 //! about crashes, other processes and resuming.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Runs the conformance laws on the store of files.
+//! Runs the conformance laws on the `fs` store.
 
 use std::sync::Arc;
 

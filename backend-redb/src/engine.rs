@@ -171,7 +171,7 @@ impl RedbEngine {
     fn unused(&self) -> Result<u64> {
         let view = self.redb_view()?;
         let used = caught(|| view.sum_sizes(|bytes| self.footprint(bytes)));
-        let used = used.ok_or_else(|| corrupt("redb cannot read its blobs"))??;
+        let used = used.ok_or_else(|| corrupt("redb cannot read the blobs in the file"))??;
         Ok(self.allocated()?.saturating_sub(used))
     }
 

@@ -6,8 +6,9 @@ use std::io;
 use cas_core::error::excerpt;
 use cas_core::{Error, ErrorKind};
 
-/// The backend that the error [`ErrorKind::Denied`] names if the service denied access, and not
-/// this machine (see [`Error::answered_by`]).
+/// The name that [`Error::answered_by`] returns if the object store denied access
+/// ([`ErrorKind::Denied`]). If this machine denied access, for example to a file in a `dir:` store,
+/// the function does not return this name.
 pub const SERVICE: &str = "object store";
 /// S3's code for a missing bucket.
 const NO_BUCKET: &str = "NoSuchBucket";

@@ -103,8 +103,14 @@ impl Remote {
                 self.cells.prefix().delete(path).await?;
             }
             let outcome = match repair {
-                true => "what was found was set aside",
-                false => "a repair sets aside what was found",
+                true => {
+                    "this entry was moved to the top directory of the store, and `.damaged-` and a \
+                     number were added to its name"
+                }
+                false => {
+                    "a repair moves this entry to the top directory of the store, and adds \
+                     `.damaged-` and a number to its name"
+                }
             };
             return Ok(Some(Finding {
                 problem: Problem::DatabaseDamaged,

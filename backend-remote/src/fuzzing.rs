@@ -15,9 +15,9 @@ pub fn cell(body: &Bytes) -> Option<Bytes> {
 /// blob, and the part that contains the last byte.
 ///
 /// # Errors
-/// `Corrupt` if the value does not parse, if it states a blob, if the size of its parts is less
-/// than 64 KiB or more than [`cas_core::limit::PART`], or if there are more than
-/// [`cas_core::limit::PARTS`] parts.
+/// `Corrupt` if the value does not parse, if it states a digest of the blob other than the SHA-256
+/// of `fuzzed`, if it states a size of a part of less than 64 KiB or more than
+/// [`cas_core::limit::PART`], or if there are more than [`cas_core::limit::PARTS`] parts.
 pub fn parts(value: &[u8]) -> Result<()> {
     let pointer = Pointer::parse(value, &Digest::sha256(b"fuzzed"))?;
     let size = pointer.size;

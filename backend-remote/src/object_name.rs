@@ -2,8 +2,17 @@
 //! order.
 //!
 //! ASCII letters, digits and `-` stay as they are. Every other byte becomes a sign and the two hex
-//! digits of the byte. The sign is `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:` to
-//! `@`, `_` for `[` to the back-quote, and `~` for bytes after `z`. These signs keep the order.
+//! digits of the byte. The sign depends on the range in which the byte is, so that the order is
+//! kept:
+//!
+//! ```text
+//! sign  for the bytes
+//! !     before -
+//! .     . and /
+//! =     from : to @
+//! _     from [ to the back-quote
+//! ~     after z
+//! ```
 //!
 //! File systems limit the length of a file name, so a long name is split into a path. Each folder
 //! in the path has 200 bytes of the name and a `+` at the end. The last component has the remaining

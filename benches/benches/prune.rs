@@ -55,8 +55,8 @@ fn main() -> Result<()> {
         })?;
         let exact = verdict(most_short < LAYER as u64);
         println!(
-            "{scheme}: {IMAGES} images pruned to half their bytes: {taken}; {}; removed at \
-             most {most_short} bytes more than necessary, goal below {LAYER} {exact}",
+            "{scheme}: {IMAGES} images pruned to half their bytes: {taken}; {}; bytes removed \
+             beyond half, in the worst round: {most_short}, goal below {LAYER} {exact}",
             taken.verdict(GOAL)
         );
     }

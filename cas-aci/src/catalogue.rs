@@ -1,4 +1,5 @@
-//! The catalogue: information on ACIs and on their remotes, as [`Notes`] of the store.
+//! The catalogue: information on ACIs and on remotes (the URLs that ACIs are fetched from), as
+//! [`Notes`] of the store.
 //!
 //! ```text
 //! image/HEX           information on an ACI, under all digits of its key

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::descriptor::Descriptor;
-use crate::digest::Digest;
-use crate::error::{Error, Result, malformed};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result, excerpt, malformed};
 use crate::limit;
 use crate::media_type::MediaType;
 use crate::nulls::{null_is_default, optional_texts};
@@ -93,13 +94,14 @@ pub enum Document {
 }
 
 impl Document {
-    /// Parses a document whose descriptor states `media_type`.
+    /// Parses a document whose descriptor states `media_type`. Leaves out the entries of an index
+    /// that [`left_out`] describes.
     ///
     /// # Errors
-    /// `Unsupported` if `media_type` is not the type of a manifest or an index; `Corrupt` if the
-    /// document is invalid. A document is invalid if it does not parse, exceeds a bound of
-    /// [`limit`], or is in Docker's schema 1. It is invalid if a child has the media type of OCI's
-    /// empty document, but not the digest and the size of `{}`.
+    /// `Unsupported` if `media_type` is not the type of a manifest or an index, or if all entries of
+    /// an index would be left out; `Corrupt` if the document is invalid. A document is invalid if it
+    /// does not parse, exceeds a bound of [`limit`], or is in Docker's schema 1. It is invalid if a
+    /// child has the media type of OCI's empty document, but not the digest and the size of `{}`.
     ///
     /// If `media_type` is the type of a manifest, a document is also invalid if it has the member
     /// `manifests`, or states a media type that is not the type of a manifest. If `media_type` is
@@ -286,13 +288,72 @@ pub fn check_json(data: &[u8]) -> Result<()> {
 /// Parses an index and returns it. An entry without a media type counts as a manifest, because
 /// indexes of old versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
-    let mut index: Index = decode(data)?;
+    let mut index: Index = match decode(data) {
+        Err(error) => match left_out(data) {
+            Some(what) => without_unknown(data, what)?,
+            None => return Err(error),
+        },
+        decoded => decoded?,
+    };
     for entry in &mut index.manifests {
         if entry.media_type.as_str().is_empty() {
             entry.media_type = MediaType::OCI_MANIFEST;
         }
     }
     Ok(index)
+}
+
+/// Parses an index without the entries that [`left_out`] describes in the words `what`.
+fn without_unknown(data: &[u8], what: String) -> Result<Index> {
+    let mut index: Value = decode(data)?;
+    let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
+    if let Some(entries) = entries {
+        entries.retain(|entry| !has_unknown_algorithm(entry["digest"].as_str().unwrap_or("")));
+    }
+    let index: Index =
+        serde_json::from_value(index).map_err(|error| malformed("not a valid document", &error))?;
+    if index.manifests.is_empty() {
+        let advice = "build the image again with one of these algorithms";
+        return Err(Error::unsupported(what).advice(advice));
+    }
+    Ok(index)
+}
+
+/// Describes the entries of an index whose digests have another algorithm than those of
+/// [`Algorithm`]. [`Document::parse`] leaves out these entries, because their content cannot be
+/// verified. Returns `None` if there are none, or if `data` is not an index.
+pub fn left_out(data: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Listed {
+        #[serde(default, deserialize_with = "null_is_default")]
+        manifests: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        digest: String,
+    }
+    let listed: Listed = serde_json::from_slice(data).ok()?;
+    let digests = listed.manifests.iter().map(|entry| entry.digest.as_str());
+    let unknown: Vec<&str> = digests.filter(|one| has_unknown_algorithm(one)).collect();
+    let first = unknown.first()?;
+    Some(format!(
+        "expected sha256 or sha512 in the digests of the entries, found \"{}\" (number of such \
+         entries: {})",
+        excerpt(first),
+        unknown.len()
+    ))
+}
+
+/// Returns whether a text begins with the name of an algorithm as in a digest, but with another
+/// name than those of [`Algorithm`].
+fn has_unknown_algorithm(digest: &str) -> bool {
+    let Some((name, _)) = digest.split_once(':') else {
+        return false;
+    };
+    let is_of_name =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+._-".contains(&byte);
+    let is_known = Algorithm::ALL.iter().any(|known| known.name() == name);
+    !is_known && !name.is_empty() && name.bytes().all(is_of_name)
 }
 
 fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
@@ -302,6 +363,7 @@ fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn manifest(extra: &str) -> String {
         let descriptor = format!(
@@ -346,6 +408,30 @@ mod tests {
         for empty in ["{}", r#"{"manifests":null}"#] {
             let document = Document::parse(&MediaType::DOCKER_MANIFEST_LIST, empty.as_bytes());
             assert_eq!(document.unwrap().children().count(), 0);
+        }
+    }
+
+    #[test]
+    fn entries_with_digests_of_unknown_algorithms_are_left_out() {
+        let known = format!(r#"{{"digest":"{}","size":0}}"#, Digest::sha256(b""));
+        let other = r#"{"digest":"sha384:00","size":2}"#;
+        let index = |entries: &[&str]| format!(r#"{{"manifests":[{}]}}"#, entries.join(","));
+        let parse = |text: &str| Document::parse(&MediaType::OCI_INDEX, text.as_bytes());
+        let (both, only_known) = (index(&[other, &known]), index(&[&known]));
+        assert_eq!(parse(&both).unwrap(), parse(&only_known).unwrap());
+        assert_eq!(
+            left_out(both.as_bytes()).unwrap(),
+            "expected sha256 or sha512 in the digests of the entries, found \"sha384:00\" (number of \
+             such entries: 1)"
+        );
+        assert_eq!(left_out(only_known.as_bytes()), None);
+        let refused = |text: &str| parse(text).unwrap_err().kind();
+        assert_eq!(refused(&index(&[other])), ErrorKind::Unsupported);
+        // A damaged digest does not have another algorithm, and a digest must be stated once.
+        let damaged = other.replace("sha384", "sha256");
+        let twice = other.replace("{", &format!(r#"{{"digest":"{}","#, Digest::sha256(b"")));
+        for bad in [damaged, twice] {
+            assert_eq!(refused(&index(&[other, &known, &bad])), ErrorKind::Corrupt);
         }
     }
 

@@ -180,8 +180,9 @@ impl Error {
 
     /// Adds `whole`, the thing that the subject is a part of, such as a layer or a directory. For
     /// example, the subject `f` becomes `f in layer x`. If the error has no subject, `whole`
-    /// becomes the subject. The subject does not change if it equals `whole`, if it ends with a
-    /// space and `whole`, or if `whole` ends with a space and the subject.
+    /// becomes the subject. The subject does not change if it and `whole` are equal, or if one of
+    /// them ends with the other as a separate word: the subject `layer x` does not change if
+    /// `whole` is `x`, and the subject `x` does not change if `whole` is `layer x`.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();

@@ -3,9 +3,9 @@
 //! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
 //! its own job is done, and then passes the lead on if jobs wait. So the job of a caller that leads
 //! needs no switch to another thread. If the thread of the caller must not block, a thread of the
-//! [`pool`] becomes the leader, for as long as jobs wait. The lead is never reserved for a thread
-//! that has not started yet: if all threads of the pool waited for this thread, it could never
-//! start.
+//! [`pool`] becomes the leader, for as long as jobs wait. The thread takes the lead only when it
+//! begins this work, not while the work is still queued in the pool: if all threads of the pool
+//! waited for a leader that is still queued, none of them would be free to lead.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -87,7 +87,8 @@ impl<J> Queue<J> {
     }
 }
 
-/// Does `job` together with the jobs of other callers. Returns what `outcome` receives.
+/// Does `job` together with the jobs of other callers. Returns the result that the [`Answer`] to
+/// `job` sends to `outcome`.
 ///
 /// # Errors
 /// `Internal` if the job ended without an answer.

@@ -81,9 +81,8 @@ pub(crate) fn kept_referrers(labels: &Labels) -> impl Iterator<Item = Digest> {
     labels.filter_map(|(_, value)| value.parse().ok())
 }
 
-/// Returns whether a snapshot with these labels belongs to a job, which makes the snapshot again if
-/// it is lost: a layer, or a snapshot that is to become one. Any other snapshot may have the only
-/// copy of files.
+/// Returns whether a snapshot with these labels belongs to a job: a job makes the snapshot from a
+/// layer, and makes it again if it is lost. Any other snapshot may have the only copy of files.
 pub fn is_of_job(labels: &Labels) -> bool {
     labels.contains_key(LEASE)
 }

@@ -13,9 +13,9 @@ pub const DOCUMENT_READ: u64 = 8 << 20;
 /// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
 /// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
-/// Maximum size of the files `format.json` and `oci-layout` in a store of files, and of the object
+/// Maximum size of the files `format.json` and `oci-layout` in an `fs` store, and of the object
 /// `format` in a bucket or in a directory with the layout of a bucket. Also the maximum size of a
-/// file in the directory `refs/` of an old image layout that is opened as a store of files.
+/// file in the directory `refs/` of an old image layout that is opened as an `fs` store.
 pub const LAYOUT_FILE: u64 = 64 << 10;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
@@ -38,7 +38,7 @@ pub const REFERRER_DEPTH: usize = 8;
 /// of pages in a row that have no object, in a list of the objects in a bucket.
 pub const PAGES: usize = 1000;
 /// Maximum size of one page of tags or repositories, of one page of a list of the objects in a
-/// bucket, and of an answer in which the service of a bucket reports an error.
+/// bucket, and of an answer in which the service of a bucket reports an error or confirms a change.
 pub const PAGE: u64 = 8 << 20;
 /// Maximum number of objects in one list of the objects in a bucket.
 pub const OBJECTS: usize = 64 << 20;
@@ -92,8 +92,9 @@ pub const HOST: usize = 259;
 pub const REPOSITORY: usize = 255;
 /// Maximum length of a tag.
 pub const TAG: usize = 128;
-/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of `room/key`,
-/// under which a note is stored in the table of notes (see [`Notes`](crate::records::Notes)).
+/// Maximum length of the key of an ingest or a snapshot. Also the maximum length of `room/key`, the
+/// key of a record in the table of notes: a room (a namespace of notes), a slash, and the key of a
+/// note in this room (see [`Notes`](crate::records::Notes)).
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;
@@ -116,9 +117,9 @@ pub const COMPONENT: usize = 255;
 pub const PATH_DEPTH: usize = 512;
 /// Maximum number of symbolic links that one path leads through. Linux has the same maximum.
 pub const LINKS: usize = 40;
-/// Maximum number of entries of one layer. Also the maximum number of entries and implied
-/// directories (see [`IMPLIED`]) of one layer together. The sum of both is checked only when an
-/// entry implies a directory.
+/// Maximum number of entries of one layer. Whenever an entry implies directories (see [`IMPLIED`]),
+/// the entries and the implied directories of the layer so far must not exceed this number
+/// together, either.
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories in the tree into which the layers of one image are
 /// merged in memory.
@@ -179,6 +180,7 @@ pub const BZIP2_STREAM: u64 = 64 << 10;
 /// `cas` writes parts of 8 MiB, so it can write blobs of up to 8 TiB.
 pub const PARTS: u64 = 1 << 20;
 /// Maximum size of one part of a blob in a bucket, or in a directory with the layout of a bucket.
+/// Also the maximum size of an object in a bucket that is read as a whole.
 pub const PART: u64 = 1 << 30;
 /// Maximum number of decompressed bytes of one layer, of one ACI, and of an image archive that is
 /// read as a stream.

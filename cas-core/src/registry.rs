@@ -122,8 +122,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     ///
     /// # Errors
     /// `InvalidArgument` for an option or a value that the snapshotter does not support;
-    /// `Unsupported` if the snapshotter needs atomic records and the records are not atomic; errors
-    /// of the file system and of the records.
+    /// `Unsupported` if `parts.records` does not have the capability
+    /// [`Atomic`](crate::Capability::Atomic); errors of the file system and of the records.
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>>;
 }
 
@@ -135,7 +135,7 @@ pub struct SnapshotterParts {
     /// else writes to it.
     pub directory: PathBuf,
     /// The store for the records of the snapshotter. This store must be on the same machine, and
-    /// its batches must be atomic.
+    /// must have the capability [`Atomic`](crate::Capability::Atomic).
     pub records: Arc<dyn Records>,
     /// The store whose layers are unpacked into the snapshotter.
     pub store: Store,

@@ -297,8 +297,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Returns whether a commit can add a parent to a snapshot that has no parent. After the
-    /// commit, the content of the snapshot counts as changes to the new parent. Before the commit,
-    /// the snapshot is mounted as one directory, unless it has a [`LayerTarget::Tar`]. The caller
+    /// commit, the content of the snapshot counts as changes to the new parent. If this method
+    /// returns true, the mounts of an active snapshot without a parent show one directory, unless
+    /// [`Snapshotter::prepare_layer`] returned a [`LayerTarget::Tar`] for the snapshot. The caller
     /// marks deletions in this directory as overlayfs does, so that the directory can become a
     /// layer of an overlay.
     fn rebases(&self) -> bool;
@@ -485,10 +486,10 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
 
-    /// Repairs the committed snapshot `key` if its layer is sound, and only files are damaged that
-    /// the snapshotter has made from layers for the mounts of the snapshot. To find this out, reads
-    /// the layer, at most `per_second` bytes per second. Removes the damaged files, which are made
-    /// again when they are next needed. Existing mounts keep the old files. Returns whether the
+    /// Repairs the committed snapshot `key` if its layer is sound, and the damage is only in files
+    /// that the snapshotter has made from layers to mount the snapshot. First checks the layer,
+    /// reading at most `per_second` bytes per second. Then removes the damaged files, which are
+    /// made again when next needed. Existing mounts keep the old files. Returns whether the
     /// snapshot is now sound. If not, nothing was changed. By default, returns false.
     ///
     /// # Errors

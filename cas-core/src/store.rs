@@ -63,8 +63,8 @@ impl Store {
             None => Ok(false),
             Some(Stat { size, .. }) if size == descriptor.size => Ok(true),
             Some(Stat { size, .. }) => Err(Error::corrupt(format!(
-                "the stored blob is damaged: expected {} bytes, found {size}; pull or import the \
-                 image again",
+                "the stored blob is damaged: expected {} bytes, found {size}; run `cas fsck \
+                 --repair`, or pull or import the image again",
                 descriptor.size
             ))
             .operation("stat")

@@ -150,7 +150,7 @@ async fn bury(store: &Store, digest: &Digest, is_current: bool) {
     store.records.commit(&batch).await.unwrap();
 }
 
-/// A store of files lists digests without sizes. The sizes come from the records. The store is
+/// An `fs` store lists digests without sizes. The sizes come from the records. The store is
 /// queried only for the sizes of blobs without a sound record.
 #[tokio::test]
 async fn a_list_of_names_looks_only_for_what_no_record_tells() {

@@ -12,6 +12,7 @@ use cas_core::{
 };
 
 mod support;
+use support::wrapped::{Flaw, Wrapped};
 use support::{image, index, named, parts, put, store};
 
 fn only(text: &str) -> Only {
@@ -128,6 +129,26 @@ async fn a_missing_best_match_is_skipped() {
         unresolved(&store, &root, "linux/arm/v7").await.kind(),
         ErrorKind::NotFound
     );
+}
+
+/// Damaged content whose platform is not stated may be for any platform.
+#[tokio::test]
+async fn damaged_content_is_skipped_if_something_else_matches() {
+    let store = store();
+    let amd64 = image(&store, "linux/amd64").await;
+    let arm64 = image(&store, "linux/arm64").await;
+    let nested = index(&store, &[image(&store, "linux/s390x").await]).await;
+    let configuration = parts(&store, &arm64).await.remove(0);
+    let root = index(&store, &[nested.clone(), arm64.clone(), amd64.clone()]).await;
+    for damaged in [nested.digest, arm64.digest, configuration.digest] {
+        let mut content = Wrapped::new(&store);
+        content.damaged = Some((damaged, Flaw::First));
+        let store = content.of(&store);
+        assert_eq!(resolve(&store, &root, "linux/amd64").await, amd64);
+        let error = unresolved(&store, &root, "linux/riscv64").await;
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(&damaged.to_string()), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use cas_core::gc::{GcOptions, RemoveOptions, collect, remove};
 use cas_core::image::RecordImages;
-use cas_core::lease::{LEASE_TTL, LeaseGuard, UNLEASED_TTL, add_to_lease, change_labels};
+use cas_core::lease::{BlobRef, LEASE_TTL, LeaseGuard, UNLEASED_TTL, add_to_lease, change_labels};
 use cas_core::records::{Lease, Resource};
 use cas_core::testing::strict::StrictStore;
 use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Result, Store};
@@ -152,6 +152,33 @@ async fn many_users_are_counted() {
     );
 }
 
+/// 148 blobs that are removed in the same call refer to the blob, and two other blobs do.
+#[tokio::test]
+async fn a_user_is_named_among_any_number_of_removed_blobs() {
+    let store = store();
+    let target = plain(&store, "target").await;
+    let mut referrers = BTreeSet::new();
+    for number in 0..150 {
+        let referrer = plain(&store, &number.to_string()).await;
+        let key = "containerd.io/gc.ref.content";
+        label(&store, &referrer, key, &target.to_string())
+            .await
+            .unwrap();
+        referrers.insert(referrer);
+    }
+    let users = [referrers.pop_first(), referrers.pop_last()].map(Option::unwrap);
+    let mut all = vec![target];
+    all.extend(referrers);
+    let error = removed(&store, &all, false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    let said = error.to_string();
+    for user in users {
+        assert!(said.contains(&format!("content/{user}")), "{said}");
+    }
+    all.extend(users);
+    assert_eq!(removed(&store, &all, false).await.unwrap(), 151);
+}
+
 #[tokio::test]
 async fn labels_decide_what_a_collection_keeps() {
     let store = store();
@@ -221,6 +248,35 @@ fn strict() -> Store {
         content: Arc::new(strict.clone()),
         records: Arc::new(strict.clone()),
         images: Arc::new(RecordImages::new(Arc::new(strict))),
+    }
+}
+
+/// A pull that leaves a layer out has pinned the layer. So the layer has a record without bytes.
+#[tokio::test]
+async fn a_record_without_bytes_does_not_count_as_a_removed_blob() {
+    for store in [store(), strict()] {
+        let mut stored = [
+            (plain(&store, "").await, 0),
+            (plain(&store, "blob").await, 4),
+        ];
+        stored.sort();
+        let left_out = Descriptor::of(MediaType::OCI_LAYER, b"left out");
+        let guard = LeaseGuard::begin(&store, "pull").await.unwrap();
+        let pin = BlobRef::of(&left_out, Vec::new());
+        assert!(!guard.pin(pin).await.unwrap());
+        guard.finish().await.unwrap();
+        let record = store.blobs().load(&left_out.digest).await.unwrap();
+        assert!(record.is_some());
+
+        let later = SystemTime::now() + 2 * UNLEASED_TTL;
+        for dry_run in [true, false] {
+            let options = GcOptions::default().with_now(later).with_dry_run(dry_run);
+            let mut removed = collect(&store, &[], &options).await.unwrap();
+            removed.blobs.sort();
+            assert_eq!(removed.blobs, stored);
+        }
+        let record = store.blobs().load(&left_out.digest).await.unwrap();
+        assert_eq!(record, None);
     }
 }
 

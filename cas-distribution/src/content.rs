@@ -67,9 +67,9 @@ pub(crate) async fn whole(
     if descriptor.size > allowed {
         let found = descriptor.size;
         return Err(Error::out_of_range(format!(
-            "expected content of at most {allowed} bytes, found {found} bytes; if the \
-             content is a manifest of signatures, remove it from the registry; otherwise check \
-             the digest, or read the content with `Client::blob`"
+            "expected content of at most {allowed} bytes, found {found} bytes; if the content is a \
+             manifest of cosign signatures, delete it from the registry and sign the image again; \
+             otherwise read the content with `Client::blob`"
         ))
         .operation("fetch")
         .subject(descriptor.digest));

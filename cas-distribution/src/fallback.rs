@@ -11,6 +11,7 @@
 //! change and reads the tag again, and then the first client overwrites that change. A referrer
 //! that is lost in this way is listed again once it is pushed again.
 
+use cas_core::document::left_out;
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
@@ -59,6 +60,10 @@ impl Inner {
             (_, None) => MediaType::OCI_INDEX,
         };
         Ok(match Document::parse(&media_type, &whole.data) {
+            // A change would remove the entries that are left out.
+            Ok(Document::Index(_)) if left_out(&whole.data).is_some() => {
+                Listed::Other("an index with digests of unknown algorithms".to_owned())
+            }
             Ok(Document::Index(index)) => Listed::Index {
                 index,
                 etag: whole.headers.get(ETAG).filter(is_strong).cloned(),

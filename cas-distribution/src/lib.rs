@@ -88,10 +88,10 @@
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a failed, lost or slow
 //!   connection, and after the statuses 408, 425, 429, 500, 502, 503 and 504. An interrupted read
-//!   continues where it stopped. [`Mirrors`] repeats requests only at the last endpoint that may be
-//!   read from, and at endpoints after it. If a read fails at an earlier endpoint, the next
-//!   endpoint is asked instead. [`download()`] repeats a request only if no answer arrives, and
-//!   does not continue an interrupted read.
+//!   continues where it stopped. [`Mirrors`] does not repeat a request at an endpoint if images may
+//!   be pulled from a later endpoint: a read that fails is then sent to the next endpoint instead.
+//!   [`download()`] repeats a request only if no answer arrives, and does not continue an
+//!   interrupted read.
 //! - [`Timeouts`] has the deadlines of requests. A transfer that makes progress has no overall
 //!   deadline.
 

@@ -128,7 +128,7 @@ async fn save_checked(
     let keys = keys(host)?;
     let Credentials::Password { name, password } = &login else {
         return Err(Error::internal(
-            "a login without a password; please report it",
+            "cannot save a login without a password; please report it",
         ));
     };
     let helper = save::save(&file, &keys, name, password).await?;

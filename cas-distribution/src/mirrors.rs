@@ -55,10 +55,9 @@ struct Place {
 
 impl Mirrors {
     /// Returns the endpoints of one image as one repository. Each endpoint comes with the options
-    /// for this endpoint. No request is made yet. A request that fails is repeated only at the last
-    /// endpoint that may be read from, and at endpoints after it. If a read fails at an earlier
-    /// endpoint, the next endpoint is asked instead. A push that fails at an earlier endpoint is
-    /// not repeated.
+    /// for this endpoint. No request is made yet. A request that fails is not repeated at its
+    /// endpoint if images may be pulled from a later endpoint in the list: a read is then sent to
+    /// the next endpoint instead, and a push fails. At all other endpoints, requests are repeated.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints

@@ -179,9 +179,9 @@ impl Layers {
     ///
     /// # Errors
     /// As [`Entry::check`] for the values of a member; `Corrupt` for a member that cannot be
-    /// applied, for a sparse file, and for content that is not in the data file or has another
-    /// offset; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded. A caller must not
-    /// use the layers after an error.
+    /// applied, for a sparse file, and for content that is not within the data file or whose offset
+    /// is not a multiple of 512; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded.
+    /// A caller must not use the layers after an error.
     ///
     /// [`Disk`]: crate::Disk
     pub fn add_members<'a>(

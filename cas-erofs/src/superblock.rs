@@ -74,8 +74,9 @@ pub fn check_image(file: &File) -> Result<()> {
     let unknown = features & !KNOWN;
     if unknown != 0 || found.0[90] != 0 {
         return Err(Error::unsupported(format!(
-            "expected an EROFS image whose unknown feature bits and directory block shift are 0, \
-             found the bits {unknown:#x} and the shift {}; build the image without these features",
+            "expected an EROFS image with the directory block shift 0 and only the supported \
+             feature bits {KNOWN:#x}, found the shift {} and the unsupported bits {unknown:#x}; \
+             build the image without these features",
             found.0[90]
         )));
     }

@@ -12,8 +12,9 @@ pub fn mounted_dirs(table: String) -> MountedDirs {
     MountedDirs::of(table)
 }
 
-/// Compares a tree with a manifest. Does not compare the bytes of files. Returns a text with the
-/// first differences, or `None` if there are none, or if the manifest is incomplete or damaged.
+/// Compares a tree with its manifest, the list of the entries of the tree with their attributes and
+/// checksums. Does not compare the bytes of files. Returns a text with the first differences, or
+/// `None` if there are none, or if the manifest is incomplete or damaged.
 ///
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.

@@ -256,8 +256,9 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         // The kernel accepts a layer that it cannot use, and refuses the mount.
         if errno == Errno::INVAL && !nested.is_empty() {
             return Error::unsupported(format!(
-                "an overlay of more than {LOWER} layers needs Linux 6.15, and snapshots that are \
-                 not stored on an overlay: {error}; use the native snapshotter"
+                "an overlay of more than {LOWER} layers can be mounted only with Linux 6.15 or \
+                 later, and only if the directories of the layers are not themselves on an \
+                 overlay: {error}; use the native snapshotter"
             ))
             .operation("mount overlay");
         }

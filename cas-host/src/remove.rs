@@ -123,8 +123,9 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// # Errors
 /// `Busy` at a mount point below `path`; if `itself` is set, also `Busy` if `path` is a mount point
 /// or does not end in a name; `Unavailable` if a directory below `path` is moved meanwhile, or if
-/// other processes keep adding files; errors of the file system. A mount point stays unchanged. An
-/// error below `path`, or about a mount point, is an [`Error`] inside the `io::Error`.
+/// other processes keep adding files; errors of the file system. A mount point stays unchanged. If
+/// the error is about something below `path` or about a mount point, the `io::Error` contains an
+/// [`Error`] that names it.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

@@ -171,7 +171,7 @@ impl SnapshotDirs {
     }
 
     /// Creates and locks the directory of `id`. Returns `None` if the directory exists already, or
-    /// if another process has locked or removed it first.
+    /// if another process locks or removes the new directory before this call locks it.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -275,9 +275,10 @@ impl SnapshotDirs {
         Ok(found)
     }
 
-    /// Removes the files of `id` in `manifests/`, then the directory of `id` with everything in it.
-    /// Returns the freed space. If a file is in the place of the directory, removes the file, but
-    /// does not count its space.
+    /// Removes the small files of `id` in the directory `manifests/`, which is next to
+    /// `snapshots/`. Then removes the directory of `id` with everything in it. Returns the freed
+    /// space. If a file is in the place of the directory, removes the file, but does not count its
+    /// space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in the directory; `Unavailable` if a directory in it is moved

@@ -91,8 +91,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn compact(&self, removed: u64) -> Result<bool>;
 
-    /// Checks the files of the database, except the bytes of blobs and what the methods of [`View`]
-    /// check. The default does nothing. It suits an engine whose files have nothing else.
+    /// Checks the parts of the database files that the methods of [`View`] do not check, except the
+    /// bytes of blobs. The default does nothing. It suits an engine whose files have no such parts.
     ///
     /// # Errors
     /// `Corrupt` if a file is damaged; errors of the engine.
@@ -100,9 +100,9 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns whether the database was damaged and the engine opened it with its
-    /// [`Head`](crate::Head). Changes after the last close may then be missing. The default is
-    /// `false`.
+    /// Returns whether the engine opened a damaged database with its [`Head`](crate::Head), which
+    /// is a copy of the part that an engine reads first. The copy was made when the database was
+    /// last closed, so later changes may be missing. The default is `false`.
     fn reads_head(&self) -> bool {
         false
     }
@@ -145,9 +145,10 @@ pub struct IngestEntry {
 }
 
 impl BlobEntry {
-    /// In the place of an entry that cannot be read: an entry without bytes, whose number is never
-    /// allocated. A job that has the bytes of the blob finds the wrong size, removes the entry like
-    /// any other damaged blob, and stores the blob again.
+    /// The entry that [`View::find_blob`] and [`Transaction::find_blob`] return in place of an
+    /// entry that cannot be read. It has no bytes, and a number that is never allocated. A job that
+    /// has the bytes of the blob finds the wrong size, removes the entry like any other damaged
+    /// blob, and stores the blob again.
     pub const UNREADABLE: Self = BlobEntry {
         size: 0,
         number: 0,

@@ -1,4 +1,5 @@
-//! Checks that files are in the places of the files of a store, if its database is one file.
+//! Finds entries that are in the place of a store's file but are not files, for example directories
+//! or symbolic links. The database of the store must be one file.
 
 use std::io;
 use std::path::Path;
@@ -32,11 +33,11 @@ pub fn check_places(path: &Path, names: FileNames) -> Result<()> {
     Ok(())
 }
 
-/// Returns a finding for each of the files of a store in whose place is something else: the
-/// database, its [`Head`], `owner` and `reserve`. If `repair` is set, renames what is there. A
-/// database that is set aside like this counts as lost. Returns no findings if there is nothing in
-/// the places of the database and its head, because the directory may then belong to another
-/// program.
+/// Checks the places of four files of a store: the database, its [`Head`], `owner` and `reserve`.
+/// Returns a finding for each place that has something other than a file. If `repair` is set,
+/// renames what is there. A database that is set aside like this counts as lost. Returns no
+/// findings if there is nothing in the places of the database and its head, because the directory
+/// may then belong to another program.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -43,11 +43,11 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// Opens the store in `dir`, or creates it if there is none and `dir` can be written.
-    /// Upgrades a database of an older format, if it is writable and the disk has room. `open`
-    /// receives a path and a mode, and opens or creates the database at that path. The store is
-    /// read-only if the directory cannot be written, or if the engine cannot open the database for
-    /// writing because the disk is full.
+    /// Opens the store in `dir`, or creates it if there is none and `dir` can be written. Upgrades
+    /// a database of an older format, if it is writable and the disk has room. The parameter `open`
+    /// is a function that receives a path and a mode, and opens or creates the database at that
+    /// path. The store is read-only if the directory cannot be written, or if the engine cannot
+    /// open the database for writing because the disk is full.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.

@@ -1,5 +1,6 @@
 //! Completes a layer that is read on demand: makes its whole tar, and compares the tar with the
-//! diff ID. Existing mounts still use the data file. New mounts use the tar.
+//! diff ID. Mounts that were made earlier still read the layer through its data file in the FUSE
+//! file system. Later mounts read the tar itself.
 
 use std::fs::{File, FileTimes};
 use std::io::{self, Cursor, Read, Write};

@@ -21,8 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time until the next attempt, if the bytes of the layer are wrong. It is longer than any session.
 const FINAL: Duration = Duration::from_secs(1 << 30);
 
-/// Maximum number of requests at the same time for the pieces that containers read first, as in a
-/// pull. They are in addition to the requests of readers.
+/// Maximum number of requests at the same time for the pieces that containers read when they start:
+/// as many as a pull handles blobs at the same time by default. These requests are in addition to
+/// the requests of readers.
 const FIRST: usize = PullLimits::DEFAULT_BLOBS;
 
 /// Default time that must pass after the last fetch for a reader before layers are completed. While
@@ -65,13 +66,15 @@ impl Paced<'_> {
     /// Fails if the session has ended, or if the layer was removed.
     fn check(&self) -> Result<()> {
         match self.files.has_ended() || self.layer.is_removed() {
-            true => Err(Error::cancelled("the layer is no longer needed")),
+            true => Err(Error::cancelled(
+                "the fetch was stopped, because the session has ended or the layer was removed",
+            )),
             false => Ok(()),
         }
     }
 }
 
-/// Fetches what readers wait for, and the pieces that containers read first.
+/// Fetches what readers wait for, and the pieces that containers read when they start.
 struct Wanted<'a>(&'a Files);
 
 impl Fetch for Wanted<'_> {
@@ -138,7 +141,8 @@ impl Files {
 
     /// Sets the maximum number of compressed bytes that are fetched per second to complete open
     /// layers. With 0, no layer is completed. By default, the speed is not limited. The pieces that
-    /// containers read first are always fetched without a limit.
+    /// are fetched before all others, because containers read them when they start, are always
+    /// fetched without a limit.
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;
@@ -199,10 +203,10 @@ impl Files {
     }
 
     /// Does the next part of the work in the background. Fetches the missing pieces that containers
-    /// read first. If there are none, and if readers are quiet, continues with one layer that is
-    /// not complete. If the data file of this layer is its tar, fetches the next missing pieces, or
-    /// completes the layer if no piece is missing. Otherwise, fetches the whole layer and completes
-    /// it. Returns how long to wait before the next call.
+    /// read when they start. If there are none, and if readers are quiet, continues with one layer
+    /// that is not complete. If the data file of this layer is its tar, fetches the next missing
+    /// pieces, or completes the layer if no piece is missing. Otherwise, fetches the whole layer
+    /// and completes it. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.fetch_first() {
             return Duration::ZERO;
@@ -232,9 +236,9 @@ impl Files {
         Duration::ZERO
     }
 
-    /// Fetches the missing pieces that containers read first, with several requests at the same
-    /// time. Does not wait until readers are quiet, because they mostly need the same pieces.
-    /// Returns whether any pieces were missing.
+    /// Fetches the missing pieces that containers read when they start, with several requests at
+    /// the same time. Does not wait until readers are quiet, because they mostly need the same
+    /// pieces. Returns whether any pieces were missing.
     fn fetch_first(&self) -> bool {
         let misses_first = |layer: &Layer| layer.misses_first() && !layer.is_removed();
         if self.open_layer(misses_first).is_none() {

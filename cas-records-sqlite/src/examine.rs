@@ -28,9 +28,10 @@ const OTHER_TABLES: &str = "the database does not have the tables of records";
 /// an empty database.
 ///
 /// The database has no finding if it is intact or absent, if this user may not open it, or if
-/// another process renames it during the call. Without `repair`, the database also has no finding
-/// if something other than a regular file is in the place of the index of its log, because SQLite
-/// then cannot open the database.
+/// another process renames it during the call. If something other than a regular file is in the
+/// place of the index of the log, SQLite cannot open the database. Without `repair`, the index then
+/// has a finding, but damage inside the database is not found. With `repair`, the index is renamed
+/// before the database is examined.
 ///
 /// # Errors
 /// `InvalidArgument` if `path` does not name a file in a directory; errors of the file system and

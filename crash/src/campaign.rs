@@ -22,8 +22,8 @@ const DISKS: u64 = 50;
 /// Some trials of a loss of power run two processes on this store. On every other store, each trial
 /// of a loss of power runs one process.
 const SHARED: &str = "fs";
-/// The kinds of storms, each with a divisor. The number of changes of a storm is `--changes`
-/// divided by its divisor.
+/// The kinds of storms, each with a divisor. In a storm, workers change a root while collections
+/// run back to back. A storm makes as many changes as `--changes` divided by its divisor.
 const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
 const KILLS: u64 = 500;

@@ -43,7 +43,7 @@ const LEFT: [Problem; 6] = [
     Problem::JobLeft,
 ];
 
-/// The beginning of the value of a blob whose bytes do not have its digest.
+/// The beginning of the text that [`value`] returns for a blob whose bytes do not match its digest.
 const OTHER_BYTES: &str = "other bytes";
 
 /// Makes all checks after a loss of power. Some checks also change the root: they run a garbage
@@ -243,10 +243,10 @@ fn image(cas: &Cas, name: &str) -> Result<String> {
     }
 }
 
-/// Mounts the image `name`, and compares its files with the files of the material's image that has
-/// the same manifest. Returns the number of the image in the material, or [`ABSENT`] if the image
-/// is absent, is not unpacked or is not in the material. If a file differs, returns a text that
-/// names the file.
+/// Mounts the image `name`, and compares its files with those of the image in [`Material`] that has
+/// the same manifest. The material has all images that workers import, copy and pull. Returns the
+/// number of the image in the material, or [`ABSENT`] if the image is absent, is not unpacked or is
+/// not in the material. If a file differs, returns a text that names the file.
 fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     let target = image(cas, name)?;
     for number in 0..IMAGES {

@@ -14,9 +14,10 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::Work;
 
-/// The longest time that a process lives. A process opens the root in about a tenth of this time,
-/// unless the machine is busy. So this time is doubled after each round in which no process did
-/// anything, and halved after each other round, within these bounds.
+/// In the first round, each process is killed at a random moment within this time. A process opens
+/// the root in about a tenth of this time, unless the machine is busy. So the time is doubled after
+/// each round in which no process did anything, but not beyond [`LONGEST_LIFE`]. After every other
+/// round, the time is halved, but not below `LIFE`.
 const LIFE: Duration = Duration::from_millis(400);
 const LONGEST_LIFE: Duration = Duration::from_secs(30);
 /// The number of rounds after which the whole root is compared with the promises and emptied.
@@ -85,7 +86,7 @@ fn strike(site: &Site, work: Work, life: Duration, random: &mut Random) -> Resul
         let mut worker = site.worker(work, random.below(u64::MAX), process);
         let said = site.path(&format!("said{process}"));
         let child = worker.stderr(File::create(&said)?).spawn();
-        let child = child.context("start a worker")?;
+        let child = child.context("cannot start a worker")?;
         workers.push((random.within(life), child, said));
     }
     workers.sort_by_key(|(moment, ..)| *moment);

@@ -97,7 +97,8 @@ struct PowerArgs {
     /// What the worker does
     #[arg(long, value_parser = works(&POWER_WORKS), default_value = "images")]
     work: Work,
-    /// A wrong order of writes, which the checks must find
+    /// Make some sync calls of the worker return success without a sync; the checks must find
+    /// broken promises
     #[arg(long, value_enum)]
     plant: Option<Plant>,
     /// A fault of the disk while the worker runs, or afterwards

@@ -28,5 +28,5 @@ pub(crate) fn enter() -> Result<()> {
     let mut again = Command::new("unshare");
     again.args(NEW).arg(env::current_exe()?);
     let error = again.args(env::args_os().skip(1)).env(OWN, "1").exec();
-    Err(error).context("run unshare")
+    Err(error).context("cannot run unshare")
 }

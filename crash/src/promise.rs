@@ -36,8 +36,8 @@ pub(crate) enum Resource {
     /// A name of an image. The value is the digest of its target.
     Image(String),
     /// The unpacked files of a named image. The value is the number of the image in the
-    /// [`Material`](crate::material::Material). The files also exist if the same image was unpacked
-    /// under another name only.
+    /// [`Material`](crate::material::Material). The value is the same if the image was unpacked
+    /// only under another name, because both names share the unpacked files.
     Tree(String),
     /// A committed snapshot, by its key. The value is the text that each of its files contains.
     Snapshot(String),
@@ -87,7 +87,7 @@ impl Notes {
     /// `marks` of a [`Disk`](crate::power).
     pub(crate) fn open(marks: &Path) -> Result<Self> {
         let file = OpenOptions::new().append(true).open(marks);
-        let file = file.with_context(|| format!("open {}", marks.display()))?;
+        let file = file.with_context(|| format!("cannot open {}", marks.display()))?;
         Ok(Notes(Arc::new(file)))
     }
 
@@ -109,7 +109,9 @@ impl Notes {
     fn note(&self, what: &str, resource: &Resource, value: &str) -> Result<()> {
         // One write is one mark.
         let line = format!("{what} {resource} {value}\n");
-        (&*self.0).write_all(line.as_bytes()).context("note a mark")
+        (&*self.0)
+            .write_all(line.as_bytes())
+            .context("cannot note a mark")
     }
 }
 

@@ -30,7 +30,7 @@ impl Scratch {
     fn at(place: &Path) -> Result<Self> {
         let directory = tempfile::tempdir_in(place);
         let directory =
-            directory.with_context(|| format!("make a directory in {}", place.display()))?;
+            directory.with_context(|| format!("cannot make a directory in {}", place.display()))?;
         for name in ["disk", "mounted", "material", "view"] {
             fs::create_dir(directory.path().join(name))?;
         }

@@ -77,7 +77,7 @@ impl Site {
         for process in 0..processes {
             let mut worker = site.worker(Work::Storm, seed, process);
             worker.args(["--changes", &UNHARMED.to_string()]);
-            work::printed(&worker.output().context("run a worker")?)?;
+            work::printed(&worker.output().context("cannot run a worker")?)?;
         }
         let named = site.read_marks()?;
         let found = site.compare(&named)?;

@@ -19,7 +19,7 @@ pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Resul
         let share = changes.div_ceil(site.processes);
         worker.args(["--changes", &share.to_string()]);
         let piped = worker.stdout(Stdio::piped()).stderr(Stdio::piped());
-        workers.push(piped.spawn().context("start a worker")?);
+        workers.push(piped.spawn().context("cannot start a worker")?);
     }
     let (mut collections, mut lost) = (0, 0);
     for worker in workers {

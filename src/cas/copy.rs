@@ -118,7 +118,7 @@ impl Cas {
                     "expected an image to copy, found none; please report it",
                 )),
             };
-            self.with_whole(vec![named], &options.progress, copy_one)
+            self.with_whole(vec![named], &Platforms::All, &options.progress, copy_one)
                 .await
         };
         let copied = copied.map_err(|error| error.operation("copy").within(from))?;

@@ -93,10 +93,11 @@ impl Cas {
     /// `InvalidArgument` if the source is not an image, or gives an image a name that cannot be
     /// used; `NotFound` if the source is absent or incomplete; `Corrupt` if the source is damaged
     /// or hostile; `Unsupported` for a sparse file in an archive, for a version of the image layout
-    /// other than 1.0.0, or if a compressed archive is followed by bytes that are neither zeros nor
-    /// more data in the same format; `OutOfRange` if the source exceeds a limit; errors of the
-    /// store. If the import fails before it writes the first name, it removes the blobs that it has
-    /// stored, except those that something else refers to by then.
+    /// other than 1.0.0, if a compressed archive is followed by bytes that are neither zeros nor
+    /// more data in the same format, or if the digests of the images have other algorithms than
+    /// SHA-256 and SHA-512; `OutOfRange` if the source exceeds a limit; errors of the store. If the
+    /// import fails before it writes the first name, it removes the blobs that it has stored,
+    /// except those that something else refers to by then.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let imported = self.import_with(source, ImportOptions::default()).await?;
@@ -184,8 +185,9 @@ impl Cas {
         }
         let store = self.opened()?;
         let progress = Arc::clone(&options.progress);
+        let platforms = options.exported_platforms();
         let export =
             async |images: Vec<Image>| export::export(store, &images, target, &options).await;
-        self.with_whole(found, &progress, export).await
+        self.with_whole(found, &platforms, &progress, export).await
     }
 }

@@ -51,16 +51,17 @@ impl Cas {
         drop_blobs(store, snapshotter, own, manifest, progress).await
     }
 
-    /// Calls `work` with `images`. For the duration of the call, the store also has the layers that
-    /// the root keeps only as tars. If the bytes of a layer cannot be made again, its image gets a
-    /// new target (see [`Restorer::restore`]). If the root is read-only, calls `work` without the
-    /// layers that are kept only as tars.
+    /// Calls `work` with `images`. For the duration of the call, the store also has the layers for
+    /// `platforms` that the root keeps only as tars. If the bytes of a layer cannot be made again,
+    /// its image gets a new target (see [`Restorer::restore`]). If the root is read-only, calls
+    /// `work` without the layers that are kept only as tars.
     ///
     /// # Errors
     /// As [`Restorer::restore`]; errors of `work`.
     pub(super) async fn with_whole<T>(
         &self,
         mut images: Vec<Image>,
+        platforms: &Platforms,
         progress: &Arc<dyn Progress>,
         work: impl AsyncFnOnce(Vec<Image>) -> Result<T>,
     ) -> Result<T> {
@@ -70,7 +71,7 @@ impl Cas {
         let mut restorer = Restorer::new(&self.store, &**snapshotter, &**progress);
         let mut restored = Ok(());
         for image in &mut images {
-            match restorer.restore(&image.target).await {
+            match restorer.restore(&image.target, platforms).await {
                 Ok(target) => image.target = target,
                 Err(error) => {
                     restored = Err(error.within(&image.name));

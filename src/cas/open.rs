@@ -267,7 +267,10 @@ impl Cas {
 
 /// Checks that something is at the place of a store, if that is an absolute path. For a
 /// composition, checks the places of its members.
-fn check_there(location: &Location, registry: &Registry) -> Result<()> {
+///
+/// # Errors
+/// `NotFound` if nothing is there.
+pub(super) fn check_there(location: &Location, registry: &Registry) -> Result<()> {
     for part in registry.parts(location)? {
         let place = Path::new(part.place());
         let exists = || undisturbed(|| place.try_exists()).unwrap_or(false);

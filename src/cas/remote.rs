@@ -379,7 +379,9 @@ impl Cas {
                 Some(whole) => transfer::push(&self.store, &client, &whole.target, &push).await,
                 None => pushed,
             };
-            pushed = self.with_whole(vec![image], progress, again).await;
+            pushed = self
+                .with_whole(vec![image], &Platforms::All, progress, again)
+                .await;
         }
         #[cfg(feature = "soci")]
         if let Ok(pushed) = &pushed {

@@ -42,8 +42,8 @@ pub struct SociOptions {
     pub span_size: u64,
     /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
-    /// Paths of the files of the image that containers read first. The spans of these files are
-    /// fetched before all other spans. By default, the list is empty.
+    /// Paths of the files of the image that containers read when they start. The spans of these
+    /// files are fetched before all other spans. By default, the list is empty.
     pub prefetch: Vec<PathBuf>,
     /// Receives the progress and warnings. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,

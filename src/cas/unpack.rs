@@ -80,12 +80,13 @@ impl Cas {
     /// As [`Cas::manifest`]; `NotFound` if the store does not have the configuration, if a layer is
     /// neither in the store nor kept as a tar by the snapshotter, or if the parent of `directory`
     /// does not exist; `FailedPrecondition` if `directory` is not empty; `InvalidArgument` if it is
-    /// not a directory; `Corrupt` for damaged or hostile layers, or if the manifest and the
-    /// configuration do not match; `Unsupported` for an artifact, or if the list of layers has a
-    /// blob that is not a layer; `OutOfRange` if the image exceeds a limit; `Denied` if this
-    /// process may not give a file to its owner; `FailedPrecondition` if the owner of a file is not
-    /// mapped in this user namespace. With [`UnpackOptions::rootless`], owners are not set, so the
-    /// errors about owners do not occur. After an error, the files that were written are removed.
+    /// not a directory; `Corrupt` for damaged or hostile layers, if the tar of a layer or the ready
+    /// layer in its place was lost, or if the manifest and the configuration do not match;
+    /// `Unsupported` for an artifact, or if the list of layers has a blob that is not a layer;
+    /// `OutOfRange` if the image exceeds a limit; `Denied` if this process may not give a file to
+    /// its owner; `FailedPrecondition` if the owner of a file is not mapped in this user namespace.
+    /// With [`UnpackOptions::rootless`], owners are not set, so the errors about owners do not
+    /// occur. After an error, the files that were written are removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

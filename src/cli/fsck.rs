@@ -23,13 +23,18 @@ const DAMAGED: u8 = 4;
   cas fsck --read-data
   cas fsck --read-data=5% --rate 50MiB
   cas fsck --repair --from registry.example/app:1
+  cas fsck --repair --from /srv/b#app:1
 
 Without --read-data, only indexes and manifests are read and hashed. --read-data=2/7 reads the
 second of seven parts of the blobs, and of the files of snapshots. With --read-data=5%, each call
 reads the next 5% of the bytes.
 
-Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root, or nothing at
-the path in --from; 5 another process has the store open.")]
+SOURCE is DIR, URL or the name of an image in a registry. DIR is a root or an image layout, and URL
+names a store. DIR#NAME and URL#NAME mean the same as DIR and URL, if the store has the image NAME.
+In place of a URL before #, you may write a scheme or the name of a table in cas.toml.
+
+Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root, or the path or
+the image in --from does not exist; 5 another process has the store open.")]
 pub(crate) struct Fsck {
     /// Read blobs and the files of snapshots: all, a part as in 2/7, or a share as in 5%
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,

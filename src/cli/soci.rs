@@ -120,7 +120,7 @@ fn paths(list: &Path) -> Result<Vec<PathBuf>> {
     if read as u64 > limit::PREFETCH {
         return Err(Error::out_of_range(format!(
             "the list of files has more than the {} bytes allowed; list only the files that \
-             containers read first",
+             containers read when they start",
             limit::PREFETCH
         ))
         .subject(list.display()));

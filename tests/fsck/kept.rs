@@ -1,4 +1,5 @@
-//! The parts of blob records that documents do not list: referrers, and the claims of owners.
+//! The parts of blob records that documents do not list: referrers and other labels, and the claims
+//! of owners.
 
 use bytes::Bytes;
 use cas::blocking::Cas;
@@ -85,6 +86,20 @@ fn lose_records(scene: &Scene, only: Option<&[Digest]>) {
     });
 }
 
+/// Changes the checksum of the record of a blob.
+fn spoil_checksum(scene: &Scene, digest: &Digest) {
+    scene.open(async |store| {
+        let key = digest.to_string();
+        let record = store.records.load(Table::Blobs, &key).await;
+        let mut value = record.unwrap().unwrap().value.to_vec();
+        let last_digit = value.len() - 3;
+        value[last_digit] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(Table::Blobs, key, Expect::Any, value.into());
+        store.records.commit(&batch).await.unwrap();
+    });
+}
+
 #[test]
 fn lost_referrers_are_found_and_fetched_again_or_linked() {
     for store in stores("fsck-referrers") {
@@ -104,6 +119,32 @@ fn lost_referrers_are_found_and_fetched_again_or_linked() {
         scene.heals("referrer-unlinked", referrer.hex());
         ok(cas(&scene.root).arg("gc"));
         assert_eq!(referrers(&scene), [referrer], "on {store}");
+    }
+}
+
+#[test]
+fn a_repair_keeps_the_labels_of_damaged_records() {
+    for store in stores("fsck-labels") {
+        let (scene, subject, referrer) = with_referrer(&store);
+        let layer = scene.layer();
+        change(&scene, layer, |record| {
+            record.labels.insert("team".to_owned(), "blue".to_owned());
+        });
+        for digest in [&subject.digest, &layer] {
+            spoil_checksum(&scene, digest);
+        }
+        let (code, found) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "on {store}: {found:#?}");
+        assert_eq!(found.len(), 2, "on {store}: {found:#?}");
+        for digest in [&subject.digest, &layer] {
+            assert!(has(&found, "record-damaged", digest.hex()), "{found:#?}");
+        }
+        assert_eq!(referrers(&scene), [referrer], "on {store}");
+        let record = scene.open(async |store| store.blobs().load(&layer).await);
+        let (record, _) = record.unwrap().unwrap();
+        assert_eq!(record.labels["team"], "blue", "on {store}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+        scene.works();
     }
 }
 

@@ -401,7 +401,7 @@ fn a_directory_of_another_program_is_not_taken_for_a_root_without_settings() {
     assert!(!scratch.path().join("cas.toml").exists());
 }
 
-/// The rest of the store is lost, so it could be a store of files or a store in a directory.
+/// The rest of the store is lost, so it could be an `fs` store or a store in a directory.
 #[test]
 fn the_engine_of_a_store_is_looked_for_without_a_change() {
     let scene = Scene::new("fs");

@@ -1,4 +1,4 @@
-//! Something else in the place of a file or a directory that `cas` makes itself, in a store of files
+//! Something else in the place of a file or a directory that `cas` makes itself, in an `fs` store
 //! and in its root.
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! Where a repair gets blobs from, and what imports repair by themselves.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use crate::common::{ENGINES, cas, fails, ok};
 use crate::scene::Scene;
@@ -11,12 +12,28 @@ fn a_repair_takes_blobs_from_a_root_a_layout_and_the_url_of_a_store() {
     let source = scene.source();
     let layout = source.join("store");
     let url = format!("fs://{}", layout.display());
-    for from in [source.to_str().unwrap(), layout.to_str().unwrap(), &url] {
-        scene.flip(&scene.layer());
-        let (code, found) = scene.fsck(&["--read-data", "--repair", "--from", from]);
-        assert_eq!(code, 0, "from {from}: {found:#?}");
-        scene.works();
+    // The path of a root may have the mark before the name of an image.
+    let marked = scene.scratch.path().join("source#1");
+    symlink(&source, &marked).unwrap();
+    let table = "\n[stores.fast]\nkind = \"fs\"\n";
+    let settings = scene.root.join("cas.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, text + table).unwrap();
+    ok(cas(&scene.root).args(["copy", "app:1", "fast#app:2"]));
+    let places = [&source, &layout, &marked].map(|path| path.display().to_string());
+    for place in places.iter().chain([&url]) {
+        repairs_from(&scene, place);
+        repairs_from(&scene, &format!("{place}#app:1"));
+        repairs_from(&scene, &format!("{place}#"));
     }
+    repairs_from(&scene, "fast#app:2");
+}
+
+fn repairs_from(scene: &Scene, from: &str) {
+    scene.flip(&scene.layer());
+    let (code, found) = scene.fsck(&["--read-data", "--repair", "--from", from]);
+    assert_eq!(code, 0, "from {from}: {found:#?}");
+    scene.works();
 }
 
 #[test]
@@ -35,6 +52,21 @@ fn a_path_that_is_not_a_source_is_explained() {
         (at("file"), 2, neither),
         (at("root"), 2, own),
         (format!("redb://{}", at("root/store")), 2, own),
+        (
+            format!("{}#app:1", at("absent")),
+            3,
+            "nothing exists at this path",
+        ),
+        (format!("{}#app:1", at("empty")), 2, neither),
+        (format!("{}#app:1", at("root")), 2, own),
+        ("redb#app:1".to_owned(), 2, own),
+        ("no/root#app:1".to_owned(), 3, "nothing exists at this path"),
+        ("#app:1".to_owned(), 2, "before #"),
+        (
+            format!("fs://{}", at("absent")),
+            3,
+            "nothing exists at the path of this store",
+        ),
     ] {
         let said = fails(
             cas(&scene.root).args(["fsck", "--repair", "--from", &from]),
@@ -43,6 +75,18 @@ fn a_path_that_is_not_a_source_is_explained() {
         let is_named = said.contains(expected) && said.contains(&from);
         assert!(is_named, "{from}: {said}");
     }
+    let absent = format!("{}#other:1", at("source"));
+    for (from, code, expected) in [
+        (&*absent, 3, "the store does not have this image"),
+        ("nowhere#app:1", 2, "compiled in"),
+    ] {
+        let said = fails(
+            cas(&scene.root).args(["fsck", "--repair", "--from", from]),
+            code,
+        );
+        assert!(said.contains(expected), "{from}: {said}");
+    }
+    assert!(!scene.scratch.path().join("absent").exists());
 }
 
 #[test]

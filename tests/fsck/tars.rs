@@ -96,6 +96,12 @@ fn an_import_replaces_a_damaged_tar_that_is_the_only_copy() {
     ];
     for (how, damage) in damages {
         tars().for_each(|tar| damage(&tar));
+        if how == "removed" {
+            let mut unpack = crate::common::cas(&scene.root);
+            unpack.args(["unpack", "app:1"]);
+            let said = crate::common::fails(unpack.arg(scene.scratch.path().join("refused")), 4);
+            assert!(said.contains("run `cas fsck --repair`, or pull"), "{said}");
+        }
         let import = ["import", "--name", "app:1"];
         crate::common::ok(crate::common::cas(&scene.root).args(import).arg(&archive));
         scene.works();

@@ -128,7 +128,7 @@ pub(crate) fn fail_all(store: &str, snapshotter: &str) {
     let each = std::env::var("CAS_FAULTS_EACH").map_or(1, |number| number.parse().unwrap());
     let which = match each {
         1 => String::new(),
-        _ => format!(", each {each}th call"),
+        _ => format!(", one call in {each}"),
     };
     let verbs = chosen(verbs::of(store, snapshotter));
     strike_each(store, snapshotter, &which, &verbs, 1, |world, verb| {
@@ -202,7 +202,7 @@ fn shell(place: &Place, script: &str) -> Command {
 }
 
 impl World {
-    /// Makes each `each`th call of `reads` and `writes` fail, until a collection leaves something
+    /// Makes one in `each` calls of `reads` and `writes` fail, until a collection leaves something
     /// or the verb ends in a wrong way.
     fn fail_verb(
         &mut self,

@@ -9,7 +9,7 @@
 //!
 //! For kills, `CAS_KILLS` is the number of kills of each verb, by default 300. `CAS_KILLS_SEED`
 //! repeats the moments of an earlier run, which printed its seed. For faults, `CAS_FAULTS_EACH` is
-//! a number N, by default 1: of the calls with the same name, each Nth fails.
+//! a number N, by default 1: of the calls with the same name, one in N fails.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -126,6 +126,35 @@ fn a_verb_whose_calls_fail_leaves_nothing() {
 #[test]
 fn what_a_failed_call_leaves_is_reported() {
     faults::report_planted("fs", "native");
+}
+
+/// The chosen verbs are known even if the program that they need is missing.
+#[cfg(feature = "registry")]
+#[test]
+fn chosen_verbs_that_need_a_missing_registry_are_skipped() {
+    if !common::can(&[]) {
+        return;
+    }
+    let programs = tempfile::tempdir().unwrap();
+    for program in run::PROGRAMS {
+        let link = programs.path().join(program);
+        std::os::unix::fs::symlink("/bin/true", link).unwrap();
+    }
+    let mut kills = std::process::Command::new(std::env::current_exe().unwrap());
+    kills.args(["--exact", "fs::on_native", "--ignored", "--nocapture"]);
+    kills
+        .env("PATH", programs.path())
+        .env("CAS_KILLS_OF", "pull")
+        .env_remove("CAS_KILLS_LOG");
+    let out = kills.output().unwrap();
+    let said = common::text(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    for skipped in [
+        "SKIPPED: missing [\"docker-registry\"]",
+        "SKIPPED: fs on native: no chosen verb is left",
+    ] {
+        assert!(said.contains(skipped), "{said}");
+    }
 }
 
 stores! {

@@ -1,12 +1,13 @@
 //! One process that is killed, measured, or ended.
 
-use std::io::{Read as _, Seek as _};
+use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tempfile::NamedTempFile;
 
 use crate::common::text;
 
@@ -26,14 +27,12 @@ const ASK: Duration = Duration::from_millis(100);
 /// Runs a command and kills it at `moment`, unless it has succeeded by then.
 pub(crate) fn kill(command: &mut Command, moment: Duration) -> End {
     let begun = Instant::now();
-    let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut process = silent.stderr(Stdio::piped()).spawn().unwrap();
+    let (mut process, written) = start(command);
     loop {
         let ran = begun.elapsed();
-        if process.try_wait().unwrap().is_some() {
-            let out = process.wait_with_output().unwrap();
-            let said = text(&out.stderr);
-            assert!(out.status.success(), "{command:?}: {}: {said}", out.status);
+        if let Some(status) = process.try_wait().unwrap() {
+            let said = text(&fs::read(written).unwrap());
+            assert!(status.success(), "{command:?}: {status}: {said}");
             return End::Itself(ran);
         }
         if ran >= moment {
@@ -65,12 +64,7 @@ pub(crate) fn end_within(
     is_over: impl Fn() -> bool,
 ) -> Option<(ExitStatus, String)> {
     let begun = Instant::now();
-    // Not a pipe, because nobody reads it before the command ends.
-    let mut written = tempfile::tempfile().unwrap();
-    let silent = command.stdin(Stdio::null());
-    let silent = silent.stdout(written.try_clone().unwrap());
-    let group = silent.stderr(written.try_clone().unwrap()).process_group(0);
-    let mut process = group.spawn().unwrap();
+    let (mut process, written) = start(command.process_group(0));
     let mut asked = begun;
     let status = loop {
         if let Some(status) = process.try_wait().unwrap() {
@@ -92,8 +86,15 @@ pub(crate) fn end_within(
         }
         thread::sleep(LOOK);
     };
-    let mut said = Vec::new();
-    written.rewind().unwrap();
-    written.read_to_end(&mut said).unwrap();
-    Some((status, text(&said)))
+    Some((status, text(&fs::read(written).unwrap())))
+}
+
+/// Starts a command without input. Returns the process, and the file to which it writes.
+fn start(command: &mut Command) -> (Child, NamedTempFile) {
+    // Not a pipe, because nobody reads it before the command ends.
+    let written = NamedTempFile::new().unwrap();
+    let file = || written.as_file().try_clone().unwrap();
+    let silent = command.stdin(Stdio::null());
+    let process = silent.stdout(file()).stderr(file()).spawn().unwrap();
+    (process, written)
 }

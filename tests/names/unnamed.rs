@@ -91,7 +91,7 @@ fn layouts_without_names_come_in_whole() {
         let layout = scene.layout(&entries);
         assert_eq!(scene.ok(&["import", &layout]).lines().count(), 2);
         assert_eq!(scene.names().len(), before + 2);
-        // A store of files is a layout, too.
+        // An `fs` store is a layout, too.
         let other = Scene::new();
         other.ok(&["import", &format!("{}/store", scene.root.display())]);
         assert_eq!(other.names(), scene.names());

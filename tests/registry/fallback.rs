@@ -133,10 +133,13 @@ async fn a_change_that_is_always_replaced_is_a_conflict_in_the_end() {
 async fn something_else_at_the_tag_is_never_replaced() {
     let (manifest, data) = artifact("application/x.own", &subject());
     let broken = br#"{"schemaVersion":2,"manifests":0}"#;
+    let entry = json!({"mediaType": manifest.media_type, "digest": "sha384:00", "size": 2});
+    let unknown = json!({"schemaVersion": 2, "manifests": [manifest, entry]}).to_string();
     for (kind, data) in [
         (manifest.media_type.as_str(), &data[..]),
         ("application/octet-stream", b"{}"),
         (INDEX, broken),
+        (INDEX, unknown.as_bytes()),
     ] {
         let spec = Spec::new(Abilities::OLD);
         spec.put(Some(&tag()), kind, data);

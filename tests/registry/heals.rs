@@ -41,7 +41,7 @@ impl Damage {
     }
 }
 
-/// Flips a bit of a blob in the store of files.
+/// Flips a bit of a blob in the `fs` store.
 pub(super) fn flip(root: &Path, digest: &cas::Digest) {
     Flipped.hit(&root.join("store/blobs/sha256").join(digest.hex()));
 }

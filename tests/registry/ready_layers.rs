@@ -309,9 +309,19 @@ fn a_ready_layer_that_is_lost_later_is_reported_and_made_again() {
 
     fs::rename(scene.at("ready"), scene.at("away")).unwrap();
     refused("tars", 1, "is missing");
-    let mut export = scene.cas("tars");
-    let said = fails(export.args(["export", &image, "-o", "/dev/null"]), 4);
-    assert!(said.contains("is missing; run `cas fsck"), "{said}");
+    let out = scene.at("out");
+    let out_text = out.to_str().unwrap();
+    for arguments in [
+        &["export", &image, "-o", "/dev/null"][..],
+        &["unpack", &image, out_text],
+        &["bundle", &image, out_text],
+    ] {
+        let said = fails(scene.cas("tars").args(arguments), 4);
+        let lost = format!("{} is missing; run `cas fsck", scene.place(0).display());
+        assert!(said.contains(&lost), "{said}");
+        assert!(said.contains("pull or import the image again"), "{said}");
+        assert!(!out.exists(), "{arguments:?}");
+    }
     fails(scene.cas("tars").arg("fsck"), 4);
     assert_eq!(scene.fetched_by(repair), [1, 1]);
     scene.is_whole("tars");

@@ -34,9 +34,9 @@ impl Table {
              has fewer rounds in that column. \
              The ingest of large blobs has one round for each blob. In each round, the columns are \
              measured in turn. ± is half the range in percent of the median. The best value is in \
-             **bold**, and so are the values that tie with it. A value ties with the best one if \
-             their ranges overlap, or if its range comes within 2 % of the best one (10 % if the \
-             best one was measured once). \
+             **bold**, and so are the values that tie with it. A value ties with the best value \
+             if its range overlaps with the range of the best value, or with the interval from 2 % \
+             below to 2 % above the best value (10 % if the best value was measured once). \
              Columns that do not sync compete only in reads and space on disk. Columns in memory \
              do not compete. Peak memory is the maximum memory of the process during the \
              operation, minus its memory after the store was opened.\n"

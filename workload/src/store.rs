@@ -1,4 +1,4 @@
-//! The column of a store in the benchmark table. The column calls the public API of `cas-core`.
+//! Measures a store for its column of the benchmark table, through the public API of `cas-core`.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

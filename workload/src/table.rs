@@ -5,7 +5,8 @@ use crate::machine::Machine;
 use crate::rows::{Better, Row};
 use crate::scale::Scale;
 
-/// A value ties with the best one if its range comes within this fraction of the best one.
+/// A value ties with the best value if its range overlaps with the interval from this fraction
+/// below the best value to this fraction above the best value.
 const NOISE: f64 = 0.02;
 /// The fraction in place of [`NOISE`] if the best value was measured once.
 const ONCE: f64 = 0.1;

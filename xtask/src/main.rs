@@ -3,6 +3,7 @@
 mod fuzz;
 mod laws;
 mod mounts;
+mod output;
 mod peers;
 mod stage;
 mod tests;

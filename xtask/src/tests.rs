@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::output::{self, Output};
 use crate::stage::{cargo, step};
 
 /// Number of binaries that run at the same time. Each runs one test per core, and more than half of
@@ -19,6 +20,9 @@ const SIDE_BY_SIDE: usize = 4;
 /// If a binary ended before it printed its summary, the error repeats this number of lines from the
 /// end of its output.
 const LAST_LINES: usize = 20;
+
+/// The time in which the processes that a binary started must end after the binary.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A binary of tests. Like `cargo test`, [`Binary::run`] passes the name and the directory of its
 /// package to the tests in environment variables.
@@ -112,25 +116,44 @@ impl Binary {
     /// Runs the tests, and prints their output when they have ended.
     fn run(&self) -> Result<()> {
         let begun = Instant::now();
-        let ran = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .current_dir(&self.directory)
             .env("CARGO_MANIFEST_DIR", &self.directory)
             .env("CARGO_PKG_NAME", &self.package)
-            .stdin(Stdio::null())
-            .output()
+            .stdin(Stdio::null());
+        let ran = output::run(command, PATIENCE)
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         let title = format!("{} of {}", self.name, self.package);
-        let printed = String::from_utf8_lossy(&ran.stdout);
         eprintln!(
-            "==> {title}\n{printed}{}<== {:.1} s",
-            String::from_utf8_lossy(&ran.stderr),
+            "==> {title}\n{}{}<== {:.1} s",
+            ran.stdout,
+            ran.stderr,
             begun.elapsed().as_secs_f64()
         );
-        if !ran.status.success() {
-            bail!("{title} ended with {}\n{}", ran.status, failures(&printed));
-        }
-        Ok(())
+        check(&title, &ran)
     }
+}
+
+/// Returns an error if a binary of tests failed, or left processes behind that hold its output.
+fn check(title: &str, ran: &Output) -> Result<()> {
+    let mut wrong = Vec::new();
+    if !ran.status.success() {
+        let failures = failures(&ran.stdout);
+        wrong.push(format!("{title} ended with {}\n{failures}", ran.status));
+    }
+    if !ran.held_by.is_empty() {
+        wrong.push(format!(
+            "{title} left processes that held its output for {} s after its end; make its tests \
+             end these processes: {}",
+            PATIENCE.as_secs(),
+            ran.held_by.join(", ")
+        ));
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", wrong.join("\n"))
 }
 
 /// Returns what a binary of tests printed about the tests that failed. If the binary ended before
@@ -140,4 +163,31 @@ fn failures(printed: &str) -> &str {
     let begins = printed.find("\nfailures:\n");
     let begins = begins.or_else(|| last().map(|(begins, _)| begins));
     &printed[begins.unwrap_or(0)..]
+}
+
+#[cfg(test)]
+mod errors {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_test_and_a_process_that_is_left_behind_are_errors() {
+        let ran = |code: i32, held_by: &[&str]| Output {
+            status: ExitStatus::from_raw(code << 8),
+            stdout: "running\n\nfailures:\none\n".to_owned(),
+            stderr: String::new(),
+            held_by: held_by.iter().map(|&holder| holder.to_owned()).collect(),
+        };
+        let wrong = |ran: Output| check("a of b", &ran).unwrap_err().to_string();
+        check("a of b", &ran(0, &[])).unwrap();
+        let failed = "a of b ended with exit status: 101\n\nfailures:\none\n";
+        assert_eq!(wrong(ran(101, &[])), failed);
+        let left = "a of b left processes that held its output for 60 s after its end; make its \
+                    tests end these processes: 7 sleep 9, 8 cat";
+        assert_eq!(wrong(ran(0, &["7 sleep 9", "8 cat"])), left);
+        let both = wrong(ran(101, &["7 sleep 9", "8 cat"]));
+        assert_eq!(both, format!("{failed}\n{left}"));
+    }
 }

@@ -123,3 +123,33 @@ pub(crate) fn count_page() -> opendal::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+    use cas_core::pool::wait;
+    use opendal::Operator;
+    use opendal::services::Memory;
+
+    use super::*;
+
+    /// Reading so many objects takes too long, so the count begins just below the maximum.
+    #[test]
+    fn a_list_of_too_many_objects_is_given_up() {
+        let operator = Operator::new(Memory::default()).unwrap();
+        let error = wait(async {
+            for object in ["a", "b"] {
+                operator.write(object, "").await.unwrap();
+            }
+            let lister = operator.lister_with("").recursive(true).await.unwrap();
+            let mut listing = Listing::new(lister, "", false);
+            listing.count = limit::OBJECTS - 1;
+            let last = listing.next().await.unwrap().unwrap();
+            assert_eq!(last.path(), "a");
+            listing.next().await.err().unwrap()
+        });
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        let expected = format!("lists more than {} objects", limit::OBJECTS);
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+}

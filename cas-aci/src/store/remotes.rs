@@ -46,9 +46,9 @@ impl AciStore {
     /// Returns the key of the ACI at a URL. If the catalogue has the ACI that was last fetched from
     /// this URL, and this ACI is still [fresh](Remote::is_fresh), the server is not asked.
     /// Otherwise, the ACI is fetched and imported, except if the server answers that the ETag of
-    /// the stored ACI is still valid. If the ACI is not imported, only three options are used: the
-    /// name and the key are compared with the stored ACI, and [`WriteOptions::latest`] is recorded
-    /// if it is true.
+    /// the stored ACI is still valid. If the ACI is not imported, the stored ACI must match
+    /// [`WriteOptions::name`] and [`WriteOptions::key`], and is recorded as the latest version if
+    /// [`WriteOptions::latest`] is true. The other options are then ignored.
     ///
     /// If the server is asked, `sig_url` is stored in the [`Remote`]. The fetcher must verify the
     /// signature itself.

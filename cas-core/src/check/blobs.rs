@@ -36,7 +36,11 @@ impl Checker<'_> {
         let mut unnamed = Vec::new();
         let blobs = self.store.blobs();
         for stat in &stats {
-            unnamed.extend(match blobs.load_sound(&stat.digest).await? {
+            // If `check_records` has replaced the record, it may still list no children.
+            let is_replaced = self.made.contains(&stat.digest);
+            let found = blobs.load_sound(&stat.digest).await?;
+            let found = found.filter(|record| !is_replaced || !record.children.is_empty());
+            unnamed.extend(match found {
                 None => self.add_record(stat).await?,
                 Some(record) => self.unnamed(stat, record),
             });
@@ -62,9 +66,9 @@ impl Checker<'_> {
     }
 
     /// Reports that a blob has no record. If another program has stored the blob, this function
-    /// only counts it. If the blob still has a damaged record, this function reports nothing,
-    /// because `check_records` has reported the record. A repair makes the record. Returns the blob
-    /// if it is a document that no image and no lease needs.
+    /// only counts it. If the record is or was damaged, this function reports nothing, because
+    /// `check_records` has reported the record. A repair makes or completes the record. Returns the
+    /// blob if it is a document that no image and no lease needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();
         let media_type = match &used {
@@ -81,11 +85,12 @@ impl Checker<'_> {
             true => self.children(&descriptor).await?,
             false => Vec::new(),
         };
-        self.made.insert(stat.digest);
+        let is_replaced = !self.made.insert(stat.digest);
         let repairs = self.options.repair.is_some();
         let found = self.store.blobs().load(&stat.digest).await;
         // `check_records` has reported a damaged record.
-        let is_reported = found.is_err_and(|error| error.kind() == ErrorKind::Corrupt);
+        let is_damaged = found.is_err_and(|error| error.kind() == ErrorKind::Corrupt);
+        let is_reported = is_replaced || is_damaged;
         if repairs {
             self.describe(&descriptor, &children).await?;
         }
@@ -136,8 +141,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Makes the record of a blob. A new record keeps the blob for a day. If the blob is an index,
-    /// the record lists the incomplete manifests of the index as absent.
+    /// Makes or completes the record of a blob. The record keeps the blob for a day. If the blob is
+    /// an index, the record lists the incomplete manifests of the index as absent.
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {

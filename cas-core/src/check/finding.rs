@@ -19,8 +19,8 @@ pub enum Problem {
     /// has rows that cannot be read. A repair copies the readable rows to a new database. Names in
     /// the unreadable rows are lost.
     DatabaseDamaged,
-    /// A record does not parse or does not have its checksum, the parents of a snapshot lack
-    /// records or form a circle, or the counter for snapshot ids is damaged.
+    /// A record does not parse or has a wrong checksum, the parents of a snapshot lack records or
+    /// form a circle, or the counter for snapshot ids is damaged.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
@@ -32,9 +32,10 @@ pub enum Problem {
     RecordMissing,
     /// The record of a document does not list the same blobs as the document.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have. Also reported for a layer
-    /// without a blob if a snapshotter keeps the tar of the layer, or if the layer was unpacked and
-    /// not stored, but the record of the manifest does not state this.
+    /// An image or a lease needs a blob that the store does not have. An image does not need the
+    /// blob of a layer if a snapshotter keeps the tar of the layer, or if the layer was unpacked
+    /// and not stored. But if the record of the manifest does not state this, the blob is reported,
+    /// and a repair corrects the record.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
@@ -147,9 +148,11 @@ pub struct Report {
     /// pull can continue. These ingests are not damage. A collection removes an ingest that has not
     /// grown for [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
     pub resumable: Vec<(String, u64)>,
-    /// Number of blobs without a record that another program has stored for the images that it has
-    /// named. They are not damage. A repair makes their records. Without a record, no collection
-    /// removes a blob. 0 if no image of the store has a record, because all records may be lost.
+    /// Number of blobs without a record that are needed only by images that another program has
+    /// named. These blobs are not damage. A repair makes their records. Without a record, no
+    /// collection removes a blob. If no image of the store has a record, the number is 0: all
+    /// records may be lost, so each blob without a record is reported as
+    /// [`Problem::RecordMissing`].
     pub unrecorded: u64,
 }
 

@@ -85,14 +85,14 @@ impl Checker<'_> {
             }
         }
         let outcome = match repairs {
-            true => "the image has got its digest as its name",
+            true => "the image was renamed to its own digest",
             false => {
-                "a repair gives the image its digest as its name; pull or import the image that \
-                 the name states"
+                "a repair renames the image to its own digest; if you need the image with the \
+                 digest in the name, pull or import it"
             }
         };
         let detail = format!(
-            "the name states another digest than {}; {outcome}",
+            "the name states another digest than the digest of the image, {}; {outcome}",
             target.digest
         );
         self.add(Problem::NameWrong, name, detail, repairs);
@@ -135,8 +135,8 @@ impl Checker<'_> {
                     });
                 } else {
                     let detail = format!(
-                        "the store does not have this blob, but the lease {id} keeps it; pull or \
-                         import an image with the blob, or end the lease"
+                        "the lease {id} lists this blob, but the store does not have the blob; \
+                         pull or import an image with the blob, or end the lease"
                     );
                     self.add(Problem::BlobMissing, digest, detail, false);
                 }

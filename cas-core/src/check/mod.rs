@@ -3,12 +3,13 @@
 //! A check has these steps, in this order, so that each repair can rely on the repairs before it:
 //!
 //! 1. Records of blobs, images and leases: each one must parse. A repair sets a damaged record
-//!    aside, and makes the record of a blob again in step 3.
+//!    aside. In its place, a stored blob gets a record with the same labels, in one write. Step 3
+//!    completes this record.
 //! 2. Images: the store must have every blob and every referrer that a name or a lease needs, with
 //!    the right size. Documents are hashed, and the record of a document must list the same blobs
 //!    as the document.
-//! 3. Blobs: each one must have a record, unless another program has stored it for an image that it
-//!    has named, and the subject of each referrer must keep the referrer.
+//! 3. Blobs: each one must have a record, except blobs that are needed only by images that another
+//!    program has named. The record of the subject of each referrer must keep the referrer.
 //! 4. Lost names: a document that no name and no lease reaches is reported if it had no record, or
 //!    if the store lost names. A repair then adds the claims of owners to the records that it has
 //!    made: each owner claims the blobs that the names of this owner reach.

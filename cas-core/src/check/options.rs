@@ -105,9 +105,10 @@ impl Sources for NoSources {
 /// Unpacks the layer of a committed snapshot again.
 #[async_trait]
 pub trait Rebuilder: Send + Sync {
-    /// Replaces the files of the committed snapshot `key` by unpacking its layer again, or by
-    /// copying the layer if the snapshot has it undamaged. Existing mounts keep the old files. If
-    /// the snapshot does not exist, makes it, and the snapshots below it that do not exist.
+    /// Replaces the files of the committed snapshot `key`. If one of these files is the undamaged
+    /// tar of the layer, copies this tar. Otherwise, unpacks the layer again. Existing mounts keep
+    /// the old files. If the snapshot does not exist, makes it, and the snapshots below it that do
+    /// not exist.
     ///
     /// # Errors
     /// `NotFound` if no image in the store has the layer, or if neither the store nor a source has
@@ -129,8 +130,10 @@ pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
     /// Whether the check continues where an interrupted check of the same selection stopped. Up to
-    /// 16 blobs or snapshots are read again. Blobs that were stored since may not be read. A check
-    /// with a percentage always continues after the previous check with a percentage.
+    /// 16 blobs or snapshots are read again. The blobs are read in the order of their digests. A
+    /// blob that was stored after the interrupted check began is skipped if its digest comes before
+    /// the place where this check continues. A check with a percentage always continues after the
+    /// previous check with a percentage.
     pub resume: bool,
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.

@@ -2,23 +2,37 @@
 //! checksum.
 //!
 //! A repair copies a damaged record into a note, so that a user can still read the data: perhaps
-//! only one letter is wrong. The repair then deletes the record, because a table that contains a
-//! damaged record cannot be listed.
+//! only one letter is wrong. A table that contains a damaged record cannot be listed. So the repair
+//! then deletes the record or, if it is the record of a stored blob, replaces it. The replacement
+//! has the labels of the damaged record from the beginning. So even if the repair is killed,
+//! collections keep what the labels refer to.
 
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::{Checker, Problem};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, decode_image};
+use crate::image::{Image, UNCOMPRESSED, decode_image};
+use crate::labels::{GC_REF_CONTENT, Labels, check_labels};
 use crate::limit;
-use crate::records::{Batch, Expect, Lease, Notes, Record, Table, blob, codec, each};
+use crate::records::{
+    Batch, BlobRecord, Blobs, Expect, Lease, Notes, Record, Table, blob, codec, each,
+};
 
 /// The room of the notes on damaged records. The key of a note is `TABLE/KEY`. Its value is the
 /// value of the record, cut to [`limit::NOTE`] bytes.
 const ROOM: &str = "damaged-records";
 /// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
+
+/// What a repair takes over from the damaged record of a blob.
+#[derive(Default, Deserialize)]
+struct Readable {
+    #[serde(default)]
+    labels: Labels,
+}
 
 impl Checker<'_> {
     /// Checks that the records of blobs, images and leases are not damaged. A repair sets aside
@@ -43,6 +57,7 @@ impl Checker<'_> {
 
     async fn set_aside(&mut self, table: Table, record: &Record, why: &str) -> Result<()> {
         let repairs = self.options.repair.is_some();
+        let mut is_replaced = false;
         if repairs {
             let notes = self.damaged_records()?;
             let key = format!("{}/{}", table.name(), record.key);
@@ -54,7 +69,13 @@ impl Checker<'_> {
             }
             let mut batch = Batch::new();
             let expect = Expect::Revision(record.revision.clone());
-            batch.delete(table, record.key.as_str(), expect);
+            match self.replacement(table, record).await? {
+                Some((digest, new)) => {
+                    Blobs::put(&mut batch, &digest, &new, expect)?;
+                    is_replaced = true;
+                }
+                None => batch.delete(table, record.key.as_str(), expect),
+            }
             self.store.records.commit(&batch).await?;
         }
         let detail = match table {
@@ -64,6 +85,10 @@ impl Checker<'_> {
                      pull, import or tag the image again after a repair"
                 )
             }
+            _ if is_replaced => format!(
+                "the record is damaged: {why}; it was set aside, and made again with the labels \
+                 that could be read"
+            ),
             _ if repairs => format!("the record is damaged: {why}; it was set aside"),
             _ => format!("the record is damaged: {why}; a repair sets it aside"),
         };
@@ -71,6 +96,52 @@ impl Checker<'_> {
         let subject = format!("{}/{}", table.name(), record.key);
         self.add(Problem::RecordDamaged, subject, detail, repairs);
         Ok(())
+    }
+
+    /// Returns the blob of a damaged record, and the record that takes its place. `check_blobs`
+    /// completes this record. Returns `None` if the damaged record is not that of a stored blob.
+    /// The size of a blob that is not stored is not known.
+    async fn replacement(
+        &mut self,
+        table: Table,
+        damaged: &Record,
+    ) -> Result<Option<(Digest, BlobRecord)>> {
+        let digest: Option<Digest> = damaged.key.parse().ok();
+        let Some(digest) = digest.filter(|_| table == Table::Blobs) else {
+            return Ok(None);
+        };
+        self.made.insert(digest);
+        let Some(stat) = self.store.content.stat(&digest).await? else {
+            return Ok(None);
+        };
+        let mut record = BlobRecord::new(stat.size, self.recognise(&stat).await?);
+        record.labels = self.readable_labels(&damaged.value).await?;
+        Ok(Some((digest, record)))
+    }
+
+    /// Returns the labels of the damaged record of a blob, or no labels if they cannot be read.
+    /// Leaves out the diff ID: a wrong one would not be noticed, and the next unpack computes it
+    /// again. Also leaves out references to blobs that the store does not know. A repair could not
+    /// fetch these blobs, because their sizes are not known.
+    async fn readable_labels(&self, value: &[u8]) -> Result<Labels> {
+        let readable: Readable = serde_json::from_slice(value).unwrap_or_default();
+        let mut labels = readable.labels;
+        if check_labels(&labels).is_err() {
+            return Ok(Labels::new());
+        }
+        labels.remove(UNCOMPRESSED);
+        let mut kept = Labels::new();
+        for (key, value) in labels {
+            let target: Option<Digest> = value.parse().ok();
+            let is_lost = match target.filter(|_| key.starts_with(GC_REF_CONTENT)) {
+                Some(target) => self.known(&target).await?.is_none(),
+                None => false,
+            };
+            if !is_lost {
+                kept.insert(key, value);
+            }
+        }
+        Ok(kept)
     }
 
     /// Reports the names whose records were set aside and that are still missing. A repair deletes
@@ -103,8 +174,8 @@ impl Checker<'_> {
     }
 }
 
-/// Checks that a record has its checksum, if it has one, and parses, and that an image has the key
-/// of its record.
+/// Checks that a record parses and does not have a wrong checksum, and that an image has the key of
+/// its record.
 fn examine(table: Table, record: &Record) -> Result<()> {
     match table {
         Table::Blobs => {

@@ -20,13 +20,14 @@ pub struct Available<'a> {
 }
 
 impl<'a> Available<'a> {
-    /// Finds the incomplete children of each root that is an index, and of the indexes below it.
-    /// Returns the selection. [`children`](Self::children) later sends `progress` a warning for
-    /// each part that is left out.
+    /// Finds the incomplete children of each index in `roots`, and of the indexes below it. Returns
+    /// the selection. [`children`](Self::children) later sends `progress` a warning for each part
+    /// that is left out.
     ///
     /// # Errors
-    /// `NotFound` if a root is a stored index that lists manifests, but none of them is complete;
-    /// errors of [`completeness`]. A root that is not in the store is not an error here.
+    /// `NotFound` if a stored index in `roots` lists manifests, but none of them is complete;
+    /// errors of [`completeness`]. A descriptor in `roots` whose blob the store does not have is
+    /// not an error here.
     pub async fn below(
         store: &'a Store,
         roots: &[Descriptor],

@@ -39,12 +39,18 @@ pub struct Completeness {
     pub left_out: BTreeSet<Digest>,
 }
 
-/// Returns which parts of the image below `root` are in the store. Layers that registries do not
-/// distribute, and layers that were left out on purpose when their manifest was stored, do not
-/// count as missing. A snapshotter keeps the tars of such layers, or a pull discarded them. A
-/// configuration is never left out on purpose. If an index records a manifest as absent, no job has
-/// completed the manifest for this index. Then only layers whose tars are kept count as left out.
-/// If the record of a manifest is damaged, no layer counts as left out on purpose.
+/// Returns which parts of the image below `root` are in the store. These layers do not count as
+/// missing:
+///
+/// - layers that registries do not distribute;
+/// - layers whose tars a snapshotter keeps, as the record of the manifest states;
+/// - other layers that the record of the manifest lists as absent, for example because a pull
+///   discarded them. This does not apply to a manifest that an index records as absent, because no
+///   job has completed the manifest for this index.
+///
+/// If the record of a manifest is damaged, all layers that the store does not have count as
+/// missing, except those that registries do not distribute. A configuration that the store does not
+/// have always counts as missing.
 ///
 /// # Errors
 /// `Corrupt` for a damaged document, or for a blob of another size than its descriptor states;
@@ -261,7 +267,12 @@ pub(crate) async fn incomplete_children(
 ) -> Result<BTreeSet<Digest>> {
     match completeness(store, index).await {
         Err(error) if is_of_document(&error) => {
-            tracing::debug!(digest = %index.digest, %error, "the parts of an index are not known");
+            tracing::debug!(
+                digest = %index.digest,
+                %error,
+                "cannot find out which children of an index are incomplete, because a document at \
+                 or below the index cannot be read; run `cas fsck`"
+            );
             Ok(BTreeSet::new())
         }
         found => Ok(found?.left_out),

@@ -302,15 +302,16 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     if reader.size() != expected {
         let found = reader.size();
         return Err(Error::corrupt(format!(
-            "expected {expected} bytes, found {found}; pull or import the image again"
+            "expected {expected} bytes, found {found}; run `cas fsck --repair`, or pull or import \
+             the image again"
         )));
     }
     let data = read_whole(reader.as_ref()).await?;
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
         return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; pull or import the image \
-             again"
+            "the stored blob is damaged: its bytes hash to {found}; run `cas fsck --repair`, or \
+             pull or import the image again"
         )));
     }
     Ok(data)

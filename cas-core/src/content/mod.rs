@@ -275,8 +275,8 @@ pub trait Ingest: Send {
 
     /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
     /// copying them within the kernel. Returns the number of appended bytes. The number is 0 at the
-    /// end of the file, or if the store can neither share nor copy the bytes. The caller then reads
-    /// the bytes and appends them.
+    /// end of the file, and also if the store can neither share nor copy the bytes. So a caller
+    /// that receives 0 reads from the file, and appends what it has read with [`Ingest::append`].
     ///
     /// # Errors
     /// Errors of the file and of the store. After any error, the ingest accepts no more bytes.

@@ -16,9 +16,9 @@ const PIECE: usize = 256 << 10;
 /// ingest. `write` may block. The thread has the name `owner`, and the key of the ingest begins
 /// with `owner`. Returns the ingest and the result of `write`.
 ///
-/// The second argument of `write` can be upgraded until the caller drops the future of this
-/// function. Once the argument can no longer be upgraded, a [`Sink`] fails to store pieces, and
-/// `write` should stop.
+/// The second argument of `write` is a [`Weak`] pointer that shows whether the caller still waits:
+/// [`Weak::upgrade`] returns `None` once the caller has dropped the future of this function. From
+/// then on, a [`Sink`] with this pointer fails to store pieces, and `write` should stop.
 ///
 /// # Errors
 /// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked.

@@ -64,8 +64,8 @@ impl Expected {
             // The caller adds the subject of the error: the expected digest, or the key of the
             // ingest, which usually is the expected digest. So the message does not repeat it.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected other bytes, found bytes with the digest {digest}; check the source of \
-                 the bytes"
+                "the bytes do not have the expected digest, but {digest}; check the source of the \
+                 bytes"
             ))),
             _ => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! Finds the paths from gc roots to a resource. They explain why a collection keeps the resource.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::VecDeque;
+use std::iter;
 use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason, Root};
@@ -25,9 +26,11 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
-    /// next collection of the whole store removes it. Two kinds of resources stay even then: blobs
-    /// without a record, and resources that come into use before the collection.
+    /// The shortest path from each gc root that keeps the resource. A resource that is a gc root for
+    /// several reasons has a path for each reason. There are at most 100 paths, and the shortest
+    /// paths come first. If there are none, nothing keeps the resource, and the next collection of
+    /// the whole store removes it. Two kinds of resources stay even then: blobs without a record,
+    /// and resources that come into use before the collection.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name
@@ -48,7 +51,7 @@ pub async fn explain(
 ) -> Result<Explanation> {
     let scan = scan(store, snapshotters, now, true, None).await?;
     if let Some(id) = scan.graph.find(resource) {
-        let search = Search::new(&scan.graph, id);
+        let search = Search::new(&scan.graph, id, |_| true);
         return Ok(Explanation {
             paths: search.paths(),
             until: search.until(),
@@ -68,9 +71,10 @@ pub async fn explain(
     }
 }
 
-/// Returns the paths to the resource with this number.
-pub(super) fn paths_to(graph: &Graph, id: Id) -> Vec<RootPath> {
-    Search::new(graph, id).paths()
+/// Returns the paths from the selected roots to the resource with this number, as
+/// [`Explanation::paths`] has them.
+pub(super) fn paths_to(graph: &Graph, id: Id, select: impl Fn(&Root) -> bool) -> Vec<RootPath> {
+    Search::new(graph, id, select).paths()
 }
 
 /// Returns when a reason expires, or `None` if it never does.
@@ -82,93 +86,98 @@ fn ending(reason: &Reason) -> Option<SystemTime> {
     }
 }
 
-/// A search from a resource back to the roots.
+/// A resource from which references lead to the target of a search.
+struct Visit {
+    id: Id,
+    /// How far a root at the resource must reach to keep the target along this path.
+    wanted: Reach,
+    /// The number of the visit to the next resource on the path. `None` at the target.
+    next: Option<usize>,
+}
+
+/// A search from a resource back to the roots that keep it.
 struct Search<'a> {
     graph: &'a Graph,
-    target: Id,
-    roots: HashMap<Id, Vec<&'a Root>>,
-    /// What refers to each resource, and the least reach that follows the reference.
-    referrers: HashMap<Id, Vec<(Id, Reach)>>,
-    /// How far each resource is reached from the roots.
-    marks: Vec<Option<Reach>>,
+    visits: Vec<Visit>,
+    /// The roots that keep the target, nearest first, and the numbers of the visits at which their
+    /// paths begin.
+    found: Vec<(&'a Root, usize)>,
 }
 
 impl<'a> Search<'a> {
-    fn new(graph: &'a Graph, target: Id) -> Self {
-        let mut roots: HashMap<Id, Vec<&Root>> = HashMap::new();
-        for root in &graph.roots {
-            roots.entry(root.id).or_default().push(root);
+    /// Searches breadth first. Visits each resource at most once for each reach, so the time is
+    /// linear in the size of the graph.
+    fn new(graph: &'a Graph, target: Id, select: impl Fn(&Root) -> bool) -> Self {
+        let mut roots = vec![Vec::new(); graph.len()];
+        for root in graph.roots.iter().filter(|root| select(root)) {
+            roots[root.id].push(root);
         }
-        let mut referrers: HashMap<Id, Vec<(Id, Reach)>> = HashMap::new();
+        let mut referrers = vec![Vec::new(); graph.len()];
         for from in 0..graph.len() {
             for (to, least) in graph.edges(from) {
-                referrers.entry(*to).or_default().push((from, *least));
+                referrers[*to].push((from, *least));
             }
+        }
+        let (mut visits, mut found) = (Vec::new(), Vec::new());
+        let mut seen: Vec<Option<Reach>> = vec![None; graph.len()];
+        let mut waiting = VecDeque::from([Visit {
+            id: target,
+            wanted: Reach::Flat,
+            next: None,
+        }]);
+        while let Some(visit) = waiting.pop_front() {
+            let Visit { id, wanted, .. } = visit;
+            let earlier = seen[id];
+            // The earlier visit has found every root that this visit could find.
+            if earlier.is_some_and(|earlier| earlier <= wanted) {
+                continue;
+            }
+            seen[id] = Some(wanted);
+            let number = visits.len();
+            visits.push(visit);
+            let new = roots[id].iter().filter(|root| {
+                root.reach >= wanted && earlier.is_none_or(|earlier| root.reach < earlier)
+            });
+            found.extend(new.map(|root| (*root, number)));
+            waiting.extend(referrers[id].iter().map(|(from, least)| Visit {
+                id: *from,
+                wanted: wanted.max(*least),
+                next: Some(number),
+            }));
         }
         Search {
             graph,
-            target,
-            roots,
-            referrers,
-            marks: graph.mark(),
+            visits,
+            found,
         }
     }
 
-    /// Returns the roots at `id` whose reach is at least `wanted`.
-    fn roots_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = &Root> {
-        let roots = self.roots.get(&id).into_iter().flatten().copied();
-        roots.filter(move |root| root.reach >= wanted)
-    }
-
-    /// A path needs the reach `wanted` at `id`. At a referrer of `id`, it needs the same reach, or
-    /// more if the reference requires more. Returns the referrers that roots reach that far, each
-    /// with the reach that the path needs there.
-    fn referrers_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = (Id, Reach)> {
-        let referrers = self.referrers.get(&id).into_iter().flatten();
-        referrers
-            .map(move |(from, least)| (*from, wanted.max(*least)))
-            .filter(|(from, wanted)| self.marks[*from] >= Some(*wanted))
-    }
-
-    /// Returns the first [`MAX_PATHS`] paths that it finds, because there may be very many.
+    /// Returns the paths from the nearest [`MAX_PATHS`] roots.
     fn paths(&self) -> Vec<RootPath> {
-        let mut paths = Vec::new();
-        let mut waiting = vec![(vec![self.target], Reach::Flat)];
-        while let Some((path, wanted)) = waiting.pop() {
-            let Some(first) = path.last() else { continue };
-            for root in self.roots_of(*first, wanted) {
-                let steps = path.iter().rev();
-                paths.push(RootPath {
-                    reason: root.reason.clone(),
-                    steps: steps.map(|id| self.graph.node(*id).clone()).collect(),
-                });
-                if paths.len() == MAX_PATHS {
-                    return paths;
-                }
-            }
-            for (from, wanted) in self.referrers_of(*first, wanted) {
-                if !path.contains(&from) {
-                    waiting.push(([&path[..], &[from]].concat(), wanted));
-                }
-            }
-        }
-        paths
+        let found = self.found.iter().take(MAX_PATHS);
+        let paths = found.map(|(root, first)| RootPath {
+            reason: root.reason.clone(),
+            steps: self.steps(*first),
+        });
+        paths.collect()
+    }
+
+    /// Returns the resources from the visit `first` to the target.
+    fn steps(&self, first: usize) -> Vec<Resource> {
+        let visits = iter::successors(Some(&self.visits[first]), |visit| {
+            Some(&self.visits[visit.next?])
+        });
+        visits
+            .map(|visit| self.graph.node(visit.id).clone())
+            .collect()
     }
 
     /// Returns when the last root that keeps the resource expires. Returns `None` if no root keeps
     /// the resource, or if one of these roots never expires.
     fn until(&self) -> Option<SystemTime> {
         let mut until = None;
-        let mut seen = HashSet::new();
-        let mut waiting = vec![(self.target, Reach::Flat)];
-        while let Some((id, wanted)) = waiting.pop() {
-            if !seen.insert((id, wanted)) {
-                continue;
-            }
-            for root in self.roots_of(id, wanted) {
-                until = until.max(Some(ending(&root.reason)?));
-            }
-            waiting.extend(self.referrers_of(id, wanted));
+        for (root, _) in &self.found {
+            until = until.max(Some(ending(&root.reason)?));
         }
         until
     }
@@ -180,44 +189,109 @@ mod tests {
 
     use super::*;
 
+    fn image(name: impl ToString) -> Resource {
+        Resource::Image(name.to_string())
+    }
+
+    fn refer(graph: &mut Graph, from: &Resource, to: &Resource) {
+        let from = graph.id(from);
+        graph.refer(from, to);
+    }
+
+    fn root(graph: &mut Graph, resource: &Resource, reach: Reach, reason: Reason) {
+        let id = graph.id(resource);
+        graph.root(id, reach, reason);
+    }
+
+    fn search<'a>(graph: &'a Graph, target: &Resource) -> Search<'a> {
+        Search::new(graph, graph.find(target).unwrap(), |_| true)
+    }
+
+    /// Returns the resources on each path to `target`.
+    fn paths(graph: &Graph, target: &Resource) -> Vec<Vec<Resource>> {
+        let paths = search(graph, target).paths().into_iter();
+        paths.map(|path| path.steps).collect()
+    }
+
     /// There are more roots than returned paths, and only the last root never expires.
     #[test]
     fn a_root_whose_path_is_not_returned_counts_for_the_time() {
         let (mut graph, now) = (Graph::default(), SystemTime::now());
-        let target = graph.id(&Resource::Image("target".into()));
-        let root = |graph: &mut Graph, number: usize, reason| {
-            let from = graph.id(&Resource::Image(format!("{number}")));
-            graph.refer(from, &Resource::Image("target".into()));
-            graph.root(from, Reach::Full, reason);
+        let target = image("target");
+        let add = |graph: &mut Graph, number: usize, reason| {
+            refer(graph, &image(number), &target);
+            root(graph, &image(number), Reach::Full, reason);
         };
         for number in 0..2 * MAX_PATHS {
             let until = now + Duration::from_secs(number as u64);
-            root(&mut graph, number, Reason::Young { until });
+            add(&mut graph, number, Reason::Young { until });
         }
-        let search = Search::new(&graph, target);
-        assert_eq!(search.paths().len(), MAX_PATHS);
+        let found = search(&graph, &target);
+        assert_eq!(found.paths().len(), MAX_PATHS);
         let last = now + Duration::from_secs(2 * MAX_PATHS as u64 - 1);
-        assert_eq!(search.until(), Some(last));
+        assert_eq!(found.until(), Some(last));
 
-        root(&mut graph, 2 * MAX_PATHS, Reason::Name);
-        assert_eq!(Search::new(&graph, target).until(), None);
+        add(&mut graph, 2 * MAX_PATHS, Reason::Name);
+        assert_eq!(search(&graph, &target).until(), None);
     }
 
-    /// Each resource refers to all ten resources of the next level. So there are 10^12 ways from
-    /// the first level to the target. None of them begins at a root.
+    /// A ladder of 30 diamonds, through which 2^30 ways lead.
     #[test]
-    fn ways_that_no_root_begins_are_not_followed() {
+    fn a_root_has_one_path_even_if_very_many_ways_lead_from_it() {
         let mut graph = Graph::default();
-        let node = |level: usize, number: usize| Resource::Image(format!("{level}-{number}"));
-        for level in 0..12 {
-            for (from, to) in (0..10).flat_map(|from| (0..10).map(move |to| (from, to))) {
-                let from = graph.id(&node(level, from));
-                graph.refer(from, &node(level + 1, to));
+        let side = |level: usize, side: &str| image(format!("{level} {side}"));
+        for level in 0..30 {
+            for side in [side(level, "left"), side(level, "right")] {
+                refer(&mut graph, &image(level), &side);
+                refer(&mut graph, &side, &image(level + 1));
             }
         }
-        let target = graph.id(&node(12, 0));
-        let root = graph.id(&node(11, 0));
-        graph.root(root, Reach::Full, Reason::Name);
-        assert_eq!(Search::new(&graph, target).paths().len(), 1);
+        for level in [0, 15] {
+            root(&mut graph, &image(level), Reach::Full, Reason::Name);
+        }
+        let path = |first: usize| {
+            let below = |level| [side(level, "left"), image(level + 1)];
+            let steps = iter::once(image(first)).chain((first..30).flat_map(below));
+            steps.collect::<Vec<_>>()
+        };
+        assert_eq!(paths(&graph, &image(30)), [path(15), path(0)]);
+    }
+
+    /// Each of 30 images refers to all of them, and the root refers to one of them.
+    #[test]
+    fn a_path_through_cycles_is_the_shortest_one() {
+        let mut graph = Graph::default();
+        for (from, to) in (0..30).flat_map(|from| (0..30).map(move |to| (from, to))) {
+            refer(&mut graph, &image(from), &image(to));
+        }
+        refer(&mut graph, &image("root"), &image(7));
+        root(&mut graph, &image("root"), Reach::Full, Reason::Name);
+        let direct = vec![image("root"), image(7)];
+        assert_eq!(paths(&graph, &image(7)), [direct]);
+        let longer = vec![image("root"), image(7), image(8)];
+        assert_eq!(paths(&graph, &image(8)), [longer]);
+    }
+
+    /// The shorter path needs a full reach. The same resource is also a root with a flat reach.
+    #[test]
+    fn a_flat_root_has_a_path_of_what_it_consists_of() {
+        let mut graph = Graph::default();
+        let [top, middle, target] = ["top", "middle", "target"].map(image);
+        refer(&mut graph, &top, &target);
+        for (whole, part) in [(&top, &middle), (&middle, &target)] {
+            let whole = graph.id(whole);
+            graph.consist(whole, part);
+        }
+        root(&mut graph, &top, Reach::Flat, Reason::Unnamed);
+        root(&mut graph, &top, Reach::Full, Reason::Name);
+        let path = |reason, steps: &[&Resource]| RootPath {
+            reason,
+            steps: steps.iter().copied().cloned().collect(),
+        };
+        let expected = [
+            path(Reason::Name, &[&top, &target]),
+            path(Reason::Unnamed, &[&top, &middle, &target]),
+        ];
+        assert_eq!(search(&graph, &target).paths(), expected);
     }
 }

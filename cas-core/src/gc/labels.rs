@@ -10,10 +10,11 @@
 //! | `gc.expire` | leases, images | expires; see [`expiry`](crate::labels::expiry) |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
-//! The target is the resource that the label names. The keys of all these labels begin with
-//! `containerd.io/`. After `content` or `image`, a key ends, or continues with `.` or `/` and any
-//! text. `NAME`, after `snapshot.`, is the name of the snapshotter, up to the end of the key or the
-//! next `/`. `KEY` is the key of a snapshot. The condition `usedat<2h` holds while the last use of
+//! The table leaves out the beginning of each key, `containerd.io/`. The target is the resource
+//! that the label names. A key that ends with `content` or `image` in the table may be longer:
+//! after this word, `.` or `/` and any text may follow. `NAME`, after `snapshot.`, is the name of
+//! the snapshotter, up to the end of the label's key or the next `/`. `KEY`, in the value, is the
+//! key of a snapshot of this snapshotter. The condition `usedat<2h` holds while the last use of
 //! this snapshot is less than two hours ago. A condition may have `>` instead of `<`, and any
 //! duration.
 

@@ -29,16 +29,16 @@
 //!
 //! A collection for an [owner](crate::owner) marks twice. The first pass marks what these reach:
 //! the owner's names, all leases, all labels, and young content. The second pass marks everything
-//! that any root reaches, except what only the owner's claims reach. Then the collection drops the
-//! owner's claims on the blobs that the first pass has not marked. It removes the blobs that
+//! that any gc root reaches, except what only the owner's claims reach. Then the collection drops
+//! the owner's claims on the blobs that the first pass has not marked. It removes the blobs that
 //! neither pass has marked and that only the owner claimed. Dropping a claim and removing a blob
 //! are both compare-and-swaps on the revision of step 1.
 //!
 //! [`prune`] removes the names of the least recently used images, and then collects.
 //!
-//! [`remove`] removes the blobs that a user names, by the same steps. A removal that is not forced
-//! fails if a named blob is kept by an image, a lease, a label, the claim of an owner (except the
-//! owner that the store is opened for), or young content other than the named blobs.
+//! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is forced,
+//! it fails if one of these blobs is in use. The documentation of [`remove`] states when a blob is
+//! in use.
 //!
 //! A collection does not remove bytes that have no record. Another program may have stored the
 //! bytes, or a job whose lease has expired may be about to write the record again.

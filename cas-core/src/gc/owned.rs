@@ -9,9 +9,9 @@ use crate::owner::Owner;
 use crate::records::Resource;
 
 impl Unreachable {
-    /// Selects the expired names of `owner` that no root reaches. Also selects the blobs that
+    /// Selects the expired names of `owner` that no gc root reaches. Also selects the blobs that
     /// `owner` claims, except those that a name of the owner, a lease, a label or young content
-    /// reaches. A selected blob is removed if no other root, such as a claim of another owner,
+    /// reaches. A selected blob is removed if no other gc root, such as a claim of another owner,
     /// reaches it. Otherwise, only the claim of `owner` is dropped. Also selects the tombstoned
     /// blobs that only `owner` claims. `found` is a scan for `owner`.
     pub(super) fn of_owner(found: Scan, owner: &Owner) -> Self {

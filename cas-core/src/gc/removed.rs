@@ -7,7 +7,7 @@ use crate::snapshot::{Snapshotter, Usage};
 /// What a collection removed, or would remove. Expired leases are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Blobs and their sizes in bytes. The size is 0 for a record without bytes.
+    /// Blobs and their sizes in bytes. Records of blobs without bytes are not listed.
     pub blobs: Vec<(Digest, u64)>,
     /// Blobs that stay in the store, and on which a collection for an owner dropped the claim of
     /// this owner.
@@ -69,7 +69,7 @@ impl Removed {
     }
 
     /// Returns whether nothing is listed. Even then, the collection may have removed expired
-    /// leases, and records of image names that no longer exist.
+    /// leases, records of blobs without bytes, and records of image names that no longer exist.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

@@ -66,9 +66,17 @@ impl RemoveOptions {
 
 /// Removes `blobs`, even if they were stored only recently. Returns what was removed.
 ///
-/// Unless `force` is set, fails if anything other than `blobs` keeps one of them, directly or
-/// through references: an image, a lease, a label, the claim of an owner (except the owner that the
-/// store is opened for), or other content that was stored without a lease less than a day ago.
+/// Unless `force` is set, fails if one of `blobs` is in use. A blob is in use if one of these
+/// things refers to it, directly or through other blobs or snapshots:
+///
+/// - an image or a lease;
+/// - a blob or a snapshot with the label [`GC_ROOT`](crate::labels::GC_ROOT);
+/// - a blob or a snapshot that was stored without a lease less than a day ago, and that is not in
+///   `blobs`.
+///
+/// A blob is also in use if it has the label `GC_ROOT` itself, if an ingest with the digest of the
+/// blob as its key grew less than a day ago, or if an [owner](crate::owner) claims the blob. The
+/// owner that the store is opened for does not count.
 ///
 /// Other jobs may use the store during the removal. A blob that another job begins to use meanwhile
 /// stays, and is not in the result.
@@ -176,22 +184,17 @@ async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool)
 /// Checks that no gc root reaches `blobs`. Young `blobs` do not count as gc roots here.
 /// `may_force` states whether the caller may force the removal.
 fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>, may_force: bool) -> Result<()> {
-    let is_own_youth = |resource: &Resource, reason: &Reason| match resource {
-        Resource::Content(digest) => {
-            matches!(reason, Reason::Young { .. }) && blobs.contains(digest)
-        }
-        _ => false,
+    let counts = |root: &Root| match (&root.reason, graph.node(root.id)) {
+        (Reason::Young { .. }, Resource::Content(digest)) => !blobs.contains(digest),
+        _ => true,
     };
-    let counts = |root: &Root| !is_own_youth(graph.node(root.id), &root.reason);
     let marks = graph.mark_from(counts);
     for digest in blobs {
         let id = graph.find(&Resource::Content(*digest));
         let Some(id) = id.filter(|id| marks[*id].is_some()) else {
             continue;
         };
-        let mut paths = paths_to(graph, id);
-        paths.retain(|path| !is_own_youth(&path.steps[0], &path.reason));
-        return Err(in_use(digest, &paths, may_force));
+        return Err(in_use(digest, &paths_to(graph, id, counts), may_force));
     }
     Ok(())
 }

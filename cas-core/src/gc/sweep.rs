@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::capability::Capability;
-use crate::content::Version;
+use crate::content::Stat;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::owner::Owner;
@@ -37,19 +37,17 @@ const ROUNDS: usize = 4;
 /// One change of the record of a blob that is being removed or released.
 struct Step {
     digest: Digest,
-    /// The number of bytes that are removed in this step, or after it if the step writes a
-    /// tombstone; 0 if there are none.
-    size: u64,
-    /// The version of the bytes that are removed in the same step, or before it.
-    bytes: Option<Version>,
+    /// The bytes that are removed in the same step, or before it.
+    bytes: Option<Stat>,
     expect: Revision,
     /// The record, now with a tombstone or without a claim. `None` removes the record.
     value: Option<Bytes>,
 }
 
 impl Step {
-    fn outcome(&self) -> (Digest, u64) {
-        (self.digest, self.size)
+    /// Returns the blob and its size, or `None` if the step removes no bytes.
+    fn outcome(&self) -> Option<(Digest, u64)> {
+        self.bytes.map(|stat| (stat.digest, stat.size))
     }
 
     fn change(&self) -> Change {
@@ -67,8 +65,8 @@ fn joint(store: &Store) -> bool {
     store.content.capabilities().has(Capability::Joint)
 }
 
-/// Removes the blobs whose records still have the given revision. Returns the removed blobs and
-/// their sizes.
+/// Removes the blobs whose records still have the given revision. Returns the blobs whose bytes it
+/// removed, and their sizes.
 pub(super) async fn blobs(
     store: &Store,
     candidates: &[(Digest, Revision)],
@@ -92,7 +90,7 @@ pub(super) async fn blobs(
 async fn sweep(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<(Digest, u64)>> {
     if joint(store) {
         let removed = apply_each(store, removals(store, chunk).await?).await?;
-        return Ok(removed.iter().map(Step::outcome).collect());
+        return Ok(removed.iter().filter_map(Step::outcome).collect());
     }
     let chunk = chunk.into_iter();
     let tombstoned = chunk.map(|(digest, revision)| tombstone_step(store, digest, revision));
@@ -130,8 +128,7 @@ async fn removals(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<S
         };
         steps.push(Step {
             digest,
-            size: stat.map_or(0, |stat| stat.size),
-            bytes: stat.map(|stat| stat.version),
+            bytes: stat,
             expect: revision,
             value: None,
         });
@@ -155,7 +152,6 @@ async fn tombstone_step(store: &Store, digest: Digest, revision: Revision) -> Re
     });
     Ok(Some(Step {
         digest,
-        size: record.size,
         bytes: None,
         expect: found.revision,
         value: Some(encode(&record)?),
@@ -198,7 +194,6 @@ async fn release_step(
     record.updated_at = later(record.updated_at);
     Ok(Some(Step {
         digest,
-        size: 0,
         bytes: None,
         expect: found.revision,
         value: Some(encode(&record)?),
@@ -206,13 +201,13 @@ async fn release_step(
 }
 
 /// Removes the bytes of tombstoned blobs and then their records. Blobs that were revived meanwhile
-/// are skipped. Returns the removed blobs and their sizes.
+/// are skipped. Returns the blobs whose bytes it removed, and their sizes.
 pub(super) async fn reap(store: &Store, tombstoned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(tombstoned.len());
     for chunk in tombstoned.chunks(CHUNK) {
         let steps = chunk.iter().copied().map(|digest| reap_step(store, digest));
         let reaped = apply_each(store, each(steps).await?).await?;
-        removed.extend(reaped.iter().map(Step::outcome));
+        removed.extend(reaped.iter().filter_map(Step::outcome));
     }
     Ok(removed)
 }
@@ -229,8 +224,11 @@ async fn reap_step(store: &Store, digest: Digest) -> Result<Option<Step>> {
     let record = decode(&found)?;
     Ok(record.tombstone.map(|Tombstone { version }| Step {
         digest,
-        size: version.map_or(0, |_| record.size),
-        bytes: version,
+        bytes: version.map(|version| Stat {
+            digest,
+            size: record.size,
+            version,
+        }),
         expect: found.revision,
         value: None,
     }))
@@ -263,10 +261,8 @@ async fn apply(store: &Store, steps: &[Step]) -> Result<()> {
     let mut batch = Batch::new();
     batch.extend(steps.iter().map(Step::change));
     batch.set_reclaims();
-    let bytes = steps
-        .iter()
-        .filter_map(|step| Some((step.digest, step.bytes?)));
-    let bytes: Vec<_> = bytes.collect();
+    let bytes = steps.iter().filter_map(|step| step.bytes);
+    let bytes: Vec<_> = bytes.map(|stat| (stat.digest, stat.version)).collect();
     if bytes.is_empty() || !store.content.remove_versions(&bytes, &batch).await? {
         store.records.commit(&batch).await?;
     }

@@ -144,8 +144,7 @@ impl Unreachable {
         let blobs = self.blobs.iter().map(|(digest, _)| digest);
         for digest in self.tombstoned.iter().chain(blobs) {
             let stat = store.content.stat(digest).await?;
-            let size = stat.map_or(0, |stat| stat.size);
-            removed.blobs.push((*digest, size));
+            removed.blobs.extend(stat.map(|stat| (*digest, stat.size)));
         }
         removed.released = self.released.iter().map(|(digest, _)| *digest).collect();
         let sizes = sizes(snapshotters, &self.snapshots).await;

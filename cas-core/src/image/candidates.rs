@@ -10,7 +10,7 @@ use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, walk};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Matcher;
 use crate::sync::lock;
 
@@ -21,16 +21,19 @@ pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,
     /// The nested indexes that may list such manifests and are not in the store.
     pub(super) missing: Vec<Descriptor>,
+    /// The error for the first nested index that may list such manifests and is damaged.
+    pub(super) damaged: Option<Error>,
     /// For each manifest and each nested index, the first index that lists it.
     listed_by: HashMap<Digest, Descriptor>,
 }
 
 impl Candidates {
     /// Walks the index `image` and its nested indexes, except nested indexes for other platforms.
-    /// Nested indexes that are not in the store are skipped with a warning.
+    /// Skips nested indexes that are damaged or not in the store. Warns of those that are not in
+    /// the store.
     ///
     /// # Errors
-    /// `NotFound` if `image` is not in the store; `Corrupt` for an invalid index; `OutOfRange` if
+    /// `NotFound` if `image` is not in the store; `Corrupt` if `image` is damaged; `OutOfRange` if
     /// an index is too large to be read; errors of [`walk`] and of the store.
     pub(super) async fn of(
         content: &dyn ContentStore,
@@ -76,6 +79,10 @@ impl Handler for Collector<'_> {
                 let digest = index.digest;
                 tracing::warn!(%digest, "a nested index is not in the store and is skipped");
                 lock(&self.found).missing.push(index.clone());
+                return Ok(Next::NONE);
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt && index != self.root => {
+                lock(&self.found).damaged.get_or_insert(error);
                 return Ok(Next::NONE);
             }
             outcome => outcome?,

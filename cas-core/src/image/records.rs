@@ -310,11 +310,11 @@ pub fn encode_image(image: &Image) -> Result<Bytes> {
     codec::encode(image, "an image")
 }
 
-/// Returns the image in a record whose value [`encode_image`] has made. Records of earlier releases
-/// do not have a checksum.
+/// Returns the image in a record whose value [`encode_image`] has made. Earlier releases made
+/// records without a checksum, which are accepted.
 ///
 /// # Errors
-/// `Corrupt` if the record does not have its checksum or does not parse.
+/// `Corrupt` if the record has a wrong checksum or does not parse.
 pub fn decode_image(record: &Record) -> Result<Image> {
     codec::decode(record, "read image record")
 }

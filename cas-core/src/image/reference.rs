@@ -30,7 +30,8 @@ impl Reference {
     }
 
     /// Returns the digest that the name states, or `None` if it states none. The digest is the part
-    /// after the last `@` or, for an image without a name, the whole name.
+    /// after the last `@`. A name without `@` states a digest only if the whole name is a digest:
+    /// an image without a name is stored under its digest.
     pub fn digest(&self) -> Option<Digest> {
         let after = self.0.rsplit_once('@').map(|(_, digest)| digest);
         after.unwrap_or(&self.0).parse().ok()

@@ -30,13 +30,16 @@ pub struct Resolved {
 /// If `image` is a manifest, it is returned, whatever its platform. Manifests whose descriptors
 /// state no platform are tried last, by the platforms that their configurations state. A
 /// configuration that states no platform matches, too. A match or a nested index that is not in the
-/// store is skipped with a warning, and the best match among the others is used.
+/// store is skipped with a warning, and the best match among the others is used. A damaged nested
+/// index is skipped in the same way, and so is a manifest that states no platform if the manifest
+/// or its configuration is damaged, because it may be for another platform.
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
-/// `Corrupt` for an invalid document; `OutOfRange` if a document is too large to be read, or if the
-/// indexes exceed a bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither
-/// a manifest nor an index; errors of the store.
+/// `Corrupt` if `image` or the best match is damaged, or if nothing matches and a damaged document
+/// was skipped; `OutOfRange` if a document is too large to be read, or if the indexes exceed a
+/// bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither a manifest nor
+/// an index; errors of the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -45,26 +48,67 @@ pub async fn manifest(
     if !image.media_type.is_index() {
         return load(content, image).await;
     }
-    let candidates = Candidates::of(content, image, matcher).await?;
-    let mut missing = Vec::new();
-    let mut resolved = match best(content, &candidates.manifests, matcher, &mut missing).await? {
-        Some(resolved) => resolved,
-        None => {
-            missing.extend(candidates.missing);
-            return Err(no_match(content, image, &missing).await?);
+    let mut candidates = Candidates::of(content, image, matcher).await?;
+    let mut skipped = Skipped {
+        missing: Vec::new(),
+        damaged: candidates.damaged.take(),
+    };
+    let found = best(content, &candidates.manifests, matcher, &mut skipped).await?;
+    let mut resolved = match (found, skipped.damaged) {
+        (Some(resolved), None) => resolved,
+        (Some(resolved), Some(error)) => {
+            tracing::warn!(%error, "a damaged part of the image was skipped");
+            resolved
+        }
+        (None, Some(error)) => return Err(error),
+        (None, None) => {
+            skipped.missing.extend(candidates.missing);
+            return Err(no_match(content, image, &skipped.missing).await?);
         }
     };
     resolved.indexes = candidates.indexes_above(&resolved.descriptor);
     Ok(resolved)
 }
 
-/// Returns the best match that is in the store. Adds to `missing` the manifests and configurations
-/// that may match but are not in the store.
+/// The manifests and configurations that may match but cannot be read.
+struct Skipped {
+    /// Those that are not in the store.
+    missing: Vec<Descriptor>,
+    /// The error for the first that is damaged.
+    damaged: Option<Error>,
+}
+
+impl Skipped {
+    /// Adds content that could not be read because of `error`.
+    ///
+    /// # Errors
+    /// `error`, if the content is neither missing nor damaged.
+    fn add(&mut self, descriptor: Descriptor, error: Error) -> Result<()> {
+        match error.kind() {
+            ErrorKind::NotFound => {
+                let digest = descriptor.digest;
+                tracing::warn!(
+                    %digest,
+                    "a manifest or configuration is missing; trying the next best match"
+                );
+                self.missing.push(descriptor);
+            }
+            ErrorKind::Corrupt => {
+                self.damaged.get_or_insert(error);
+            }
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Returns the best match that is in the store. Adds to `skipped` what may match but cannot be
+/// read.
 async fn best(
     content: &dyn ContentStore,
     manifests: &[Descriptor],
     matcher: &dyn Matcher,
-    missing: &mut Vec<Descriptor>,
+    skipped: &mut Skipped,
 ) -> Result<Option<Resolved>> {
     let (mut named, unnamed): (Vec<_>, Vec<_>) = manifests
         .iter()
@@ -73,11 +117,11 @@ async fn best(
     named.sort_by(|a, b| dispatch::best_first(matcher, a, b));
     for descriptor in named {
         match load(content, &descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => pass(descriptor, missing),
+            Err(error) if error.kind() == ErrorKind::NotFound => skipped.add(descriptor, error)?,
             outcome => return outcome.map(Some),
         }
     }
-    by_config(content, matcher, unnamed, missing).await
+    by_config(content, matcher, unnamed, skipped).await
 }
 
 /// Returns the manifest of an image for the platform that `platforms` selects. This is the best
@@ -128,26 +172,25 @@ async fn by_config(
     content: &dyn ContentStore,
     matcher: &dyn Matcher,
     manifests: Vec<Descriptor>,
-    missing: &mut Vec<Descriptor>,
+    skipped: &mut Skipped,
 ) -> Result<Option<Resolved>> {
     let mut best: Option<(Platform, Resolved)> = None;
     for descriptor in manifests {
         let resolved = match load(content, &descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                pass(descriptor, missing);
+            Ok(resolved) => resolved,
+            Err(error) => {
+                skipped.add(descriptor, error)?;
                 continue;
             }
-            outcome => outcome?,
         };
         let platform = match config_platform(content, &resolved.manifest.config).await {
             Ok(platform) => platform,
             // The manifest describes an artifact, which is not for a platform.
             Err(error) if error.kind() == ErrorKind::Unsupported => continue,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                pass(resolved.manifest.config, missing);
+            Err(error) => {
+                skipped.add(resolved.manifest.config, error)?;
                 continue;
             }
-            Err(error) => return Err(error),
         };
         let better = |(other, _): &(Platform, _)| matcher.compare(&platform, other).is_lt();
         if suits(matcher, &platform) && best.as_ref().is_none_or(better) {
@@ -161,12 +204,6 @@ async fn by_config(
 /// always matches.
 fn suits(matcher: &dyn Matcher, platform: &Platform) -> bool {
     platform.is_unstated() || matcher.matches(platform)
-}
-
-fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
-    let digest = descriptor.digest;
-    tracing::warn!(%digest, "a manifest or configuration is missing; trying the next best match");
-    missing.push(descriptor);
 }
 
 /// Returns the error for an image for which no match was found. `missing` lists the content that
@@ -201,7 +238,8 @@ async fn no_match(
         .subject(image.digest))
 }
 
-/// Returns the platforms of the manifests of an index, without manifests that are not in the store.
+/// Returns the platforms of the manifests of an index, without manifests that are missing or
+/// damaged.
 async fn stored_platforms(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -211,7 +249,7 @@ async fn stored_platforms(
     for manifest in candidates.manifests {
         if content.stat(&manifest.digest).await?.is_some() {
             match platforms(content, &manifest).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
                 stated => there.extend(stated?.iter().map(ToString::to_string)),
             }
         }

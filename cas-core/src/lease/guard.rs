@@ -24,10 +24,10 @@ use crate::sync::lock;
 use crate::unique;
 
 /// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
-/// that is pinned under the lease. The same holds for a snapshot that is created after it was
-/// pinned. If a snapshot already existed when it was pinned, a collection that read the leases
-/// before the pin may still remove the snapshot. To prevent this, the job also calls
-/// [`LeaseGuard::bump_snapshot`].
+/// that is pinned under the lease. A job can pin the key of a snapshot before it creates the
+/// snapshot. Then no collection removes the snapshot, either. If a snapshot already existed when it
+/// was pinned, a collection that read the leases before the pin may still remove the snapshot. To
+/// prevent this, the job also calls [`LeaseGuard::bump_snapshot`].
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being
@@ -288,10 +288,13 @@ impl LeaseGuard {
     }
 
     /// Ends the lease. Returns the outcome of the job. If the outcome is a `Full` error, discards
-    /// the ingests of the pinned blobs that are not stored, to free their space. If damaged bytes
-    /// may have caused the error, the next job that has the right bytes hashes the stored bytes of
-    /// the pinned blobs, and replaces them if they are damaged. Unless the error is `Corrupt`, this
-    /// holds only for the blobs that it names.
+    /// the ingests of the pinned blobs that are not stored, to free their space.
+    ///
+    /// Damaged bytes of a pinned blob may cause a `Corrupt`, `OutOfRange` or `Unsupported` error.
+    /// After such an error, pinned blobs may be damaged: after `Corrupt`, each of them; after
+    /// `OutOfRange` or `Unsupported`, those whose digests are in the text of the error. The next
+    /// job that has the right bytes of such a blob hashes the stored bytes, and replaces them if
+    /// they are damaged.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].

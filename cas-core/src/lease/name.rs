@@ -21,9 +21,9 @@ impl LeaseGuard {
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected, or if every attempt lost
     /// against another writer; `NotFound` if another job deleted a name meanwhile; `AlreadyExists`
-    /// if another job created and then deleted a name meanwhile; `InvalidArgument` for an unknown
-    /// field path, or for an image that [`check_image`](crate::image::fieldpath::check_image)
-    /// refuses; errors of the store.
+    /// if another job created a name before this job could, and the name was deleted before this
+    /// job could read it; `InvalidArgument` for an unknown field path, or for an image that
+    /// [`check_image`](crate::image::fieldpath::check_image) refuses; errors of the store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }

@@ -40,8 +40,9 @@ pub struct BlobRef {
     pub size: Option<u64>,
     /// Its media type.
     pub media_type: Option<MediaType>,
-    /// Its children, if it is a document (an index or a manifest). They replace the children in a
-    /// record that was damaged, and lists others.
+    /// Its children, if it is a document (an index or a manifest). If there are any, they replace
+    /// the children that the record of the blob lists. The record lists other children only if it
+    /// was damaged.
     pub children: Vec<Digest>,
     /// The children to record as absent; see [`BlobRecord::absent`].
     pub absent: BTreeSet<Digest>,

@@ -21,9 +21,13 @@ impl LeaseGuard {
     /// child that is not in the store is recorded as absent. A child of an index is also recorded
     /// as absent if the store lacks a blob that the child needs. Then these rules apply to each
     /// document that `root` lists and that is not recorded as absent, and so on. The documents
-    /// below a document whose record lists children are not read. A manifest whose record lists no
-    /// children gets none if the store lacks one of them, unless registries do not distribute this
-    /// child. A job may have failed to store the child, so it was not left out on purpose.
+    /// below a document whose record lists children are not read.
+    ///
+    /// There is one exception: if the record of a manifest lists no children, and the store lacks a
+    /// child of the manifest, the record is left without children. A child that is recorded as
+    /// absent counts as left out on purpose, but a job may have failed to store this child. The
+    /// exception does not apply if registries do not distribute the missing child, or if the
+    /// manifest contains the bytes of the child.
     ///
     /// # Errors
     /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a

@@ -33,17 +33,17 @@ pub(crate) fn encode(record: &impl Serialize, what: &str) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Returns the content of a record. Records of earlier releases have no checksum. `operation`
-/// describes the read in messages, such as `read lease`.
+/// Returns the content of a record. Records of earlier releases have no checksum, and are accepted.
+/// `operation` describes the read in messages, such as `read lease`.
 ///
 /// # Errors
-/// `Corrupt` if the record does not have its checksum or does not parse.
+/// `Corrupt` if the record has a wrong checksum or does not parse.
 pub(crate) fn decode<T: DeserializeOwned>(record: &Record, operation: &'static str) -> Result<T> {
     let parsed = match is_intact(&record.value) {
         true => serde_json::from_slice(&record.value)
             .map_err(|error| malformed("the record does not parse", &error)),
         false => Err(
-            Error::corrupt("the record was changed: it does not have its checksum")
+            Error::corrupt("the record was changed: its checksum is wrong")
                 .advice("run `cas fsck --repair`"),
         ),
     };

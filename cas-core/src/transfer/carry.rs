@@ -181,8 +181,8 @@ async fn check_subject(
         None => "none".to_owned(),
     };
     Err(Error::corrupt(format!(
-        "expected the subject {}, found {found}; remove the referrer from the list of the \
-         expected subject",
+        "expected the subject {0}, found {found}; remove this referrer from the list of referrers \
+         of {0} in the source of the image, or transfer the image without its referrers",
         subject.digest
     )))
 }

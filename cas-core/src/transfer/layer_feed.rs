@@ -17,8 +17,8 @@ pub struct LayerFeed<'a> {
     /// Sends the bytes of the layer to `unpacked`, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. If the bytes end early, the future does not fail, because the job that
-    /// sends the bytes reports the error. If the pull nevertheless stores the layer, the unpacker
+    /// for another layer. If the bytes end early, the future returns `Ok`, because the job that
+    /// sends the bytes reports the error. If a later attempt stores the whole layer, the unpacker
     /// reads the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }

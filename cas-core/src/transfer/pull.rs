@@ -24,7 +24,7 @@ use super::wants::Wants;
 use crate::content::{ContentStore, Durability};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
-use crate::document::{Document, Manifest};
+use crate::document::{Document, Manifest, left_out};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
@@ -36,21 +36,22 @@ use crate::sync::lock;
 /// store has the name already, the target of the name is replaced, and the labels of the name stay.
 /// Returns the image.
 ///
-/// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
-/// registries do not serve, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or
-/// [`Want::Nothing`] are [recorded as absent](crate::records::BlobRecord::absent), unless an
-/// earlier job stored them. Content that is intact in the store is not fetched. With
-/// [`referrers`](PullOptions::referrers), the referrers of each manifest and index that was pulled
-/// are stored, and garbage collections keep them for as long as their subject. If the pull fails,
-/// the content that it fetched stays in the store until a garbage collection removes it. Until
-/// then, another attempt does not fetch this content again.
+/// An index is stored unchanged. Manifests for platforms that were not chosen, non-distributable
+/// layers, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or [`Want::Nothing`] are
+/// [recorded as absent](crate::records::BlobRecord::absent), unless an earlier job stored them.
+/// Entries of an index that [`left_out`] describes are left out with a warning. Content that is
+/// intact in the store is not fetched. With [`PullOptions::referrers`], the referrers of each
+/// manifest and index that was pulled are stored, and garbage collections keep them for as long as
+/// their subject. If the pull fails, the content that it fetched stays in the store until a garbage
+/// collection removes it. Until then, another attempt does not fetch this content again.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or a part of the image; `Corrupt`
 /// for content that does not match its descriptor, or for a referrer that does not name the subject
 /// for which it is listed; `OutOfRange` if a document, the image or its referrers exceed a bound of
-/// [`limit`](crate::limit); `Busy` if another job still writes a blob of the image after a wait of
-/// ten minutes; errors of the remote, the store and the unpacker.
+/// [`limit`](crate::limit); `Unsupported` for an index from which all entries are left out; `Busy`
+/// if another job still writes a blob of the image after a wait of ten minutes; errors of the
+/// remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -179,6 +180,13 @@ impl Pull<'_> {
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
         let document = dispatch::parse(descriptor, &data)?;
+        if descriptor.media_type.is_index()
+            && let Some(what) = left_out(&data)
+        {
+            let index = descriptor.digest;
+            let message = format!("{index}: {what}; only the other entries are pulled");
+            self.fetch.progress.warn(&message);
+        }
         self.documents.add(descriptor, document.children());
         let children = match document {
             Document::Index(index) => {

@@ -66,8 +66,8 @@ impl PullLimits {
         self
     }
 
-    /// Returns the quota that limits the concurrent requests of each pull, and the sum of the
-    /// concurrent requests of all pulls that use clones of these limits.
+    /// Returns the quota of concurrent requests. The quota has two limits: one for each pull, and
+    /// one for all pulls together that use clones of these limits.
     pub fn requests(&self) -> &Quota {
         &self.requests
     }

@@ -29,8 +29,8 @@ const PIECE: usize = 1 << 20;
 
 /// Pushes `target` and everything below it that the remote does not have. Children are pushed
 /// before the documents (indexes and manifests) that list them, and the topmost document last,
-/// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
-/// descriptor of the topmost document.
+/// under the name of `pusher`. Non-distributable layers are left out. Returns the descriptor of the
+/// topmost document.
 ///
 /// With [`referrers`](PushOptions::referrers), the referrers of the image and their own referrers
 /// are pushed afterwards, as far as the store has them.
@@ -212,8 +212,8 @@ impl PushBlobs<'_> {
             let reader = reader.ok_or_else(|| {
                 Error::not_found(
                     "neither the store nor the remote has this part of the image; pull or import \
-                     the whole image, or make a read-only root writable if its snapshotter keeps \
-                     the layer as a tar",
+                     the whole image; if the part is a layer that a read-only root keeps only as a \
+                     tar, make the root writable, so that the push can make the part from the tar",
                 )
             })?;
             if reader.size() != descriptor.size {

@@ -208,9 +208,10 @@ impl BlobSource for Received {
         match offset {
             0 => Ok(()),
             // A push sends the whole content.
-            _ => Err(Error::internal(
-                "a push cannot be continued; please report it",
-            )),
+            _ => Err(Error::internal(format!(
+                "expected a push that sends the blob from its first byte, found the offset \
+                 {offset}; please report it"
+            ))),
         }
     }
 

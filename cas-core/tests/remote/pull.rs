@@ -1,15 +1,17 @@
 //! What a pull stores, and what it leaves out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{RecordImages, check};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platforms};
+use cas_core::progress::{Event, Phase};
 use cas_core::records::{BlobRecord, Expect, Notes};
 use cas_core::testing::strict::StrictStore;
 use cas_core::transfer::fetch;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
+use serde_json::json;
 
 use super::fake::{FakeRemote, of, pulled};
 use crate::support::{self, image, index, named, parts, put, store};
@@ -96,6 +98,29 @@ async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
         error.to_string().contains("linux/amd64, linux/arm64"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn manifests_with_digests_of_other_algorithms_are_left_out() {
+    let (from, to) = (store(), store());
+    let amd64 = named(&from, "linux/amd64").await;
+    let other = json!({ "digest": "sha384:00", "size": 2 });
+    let document = json!({ "schemaVersion": 2, "manifests": [other, amd64] }).to_string();
+    let root = put(&from, MediaType::OCI_INDEX, document.as_bytes()).await;
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let options = of(Platforms::All).with_progress(Arc::new(move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    }));
+    let remote = FakeRemote::new(&from, &root);
+    assert_eq!(pulled(&to, &remote, &options).await.unwrap(), root);
+    assert!(is_whole(&to, &root, "linux/amd64").await);
+    assert_absent_is_what_was_never_pulled(&to, &root).await;
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&root.digest.to_string()) && said[0].contains("sha384:00"));
 }
 
 /// An earlier release recorded manifests as stored, and then failed to pull them.

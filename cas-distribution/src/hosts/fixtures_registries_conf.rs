@@ -210,7 +210,7 @@ fn the_first_format_lists_hosts() {
             APP,
             "unqualified-search-registries = [\"a.test\"]\n\
              [registries.search]\nregistries = [\"b.test\"]\n",
-            Err("line 2: the file mixes the first format"),
+            Err("line 2: the file mixes version 1 of the format"),
         ),
     ]);
 }
@@ -422,7 +422,7 @@ fn a_later_file_replaces_tables_of_the_same_prefix() {
     let first = Text::of(path, "[registries.block]\nregistries = [\"x.test\"]\n");
     let error = conf.add(&first, true).unwrap_err().to_string();
     assert!(
-        error.contains("this is a drop-in; found the first format"),
+        error.contains("a drop-in must have version 2 of the format; found [registries"),
         "{error}"
     );
 }

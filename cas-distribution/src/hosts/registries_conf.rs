@@ -1,8 +1,8 @@
 //! podman's `registries.conf`, with its drop-ins.
 //!
 //! A `[[registry]]` table replaces all tables in earlier files that have the same prefix, however
-//! the prefix is spelled. The first format of the file, which only has lists of hosts, is read as
-//! well, but not in drop-ins.
+//! the prefix is spelled. Version 1 of the format, which only has lists of hosts, is read as well,
+//! but not in drop-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,11 @@ struct Document {
     short_name_mode: Option<Spanned<String>>,
     #[serde(default)]
     aliases: BTreeMap<Spanned<String>, String>,
-    /// The first format.
+    /// The lists of version 1.
     registries: Option<Spanned<Lists>>,
 }
 
-/// The first format: lists of hosts.
+/// Version 1 of the format: lists of hosts.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Lists {
@@ -107,13 +107,13 @@ impl RegistriesConf {
         if let Some(lists) = document.registries {
             let at = lists.span();
             if is_drop_in {
-                let what = "expected [[registry]] tables, because this is a drop-in; found the \
-                            first format, [registries.…]";
+                let what = "expected [[registry]] tables, because a drop-in must have version 2 of \
+                            the format; found [registries.…], which is version 1";
                 return Err(text.mistake(&at, what));
             }
             if !tables.is_empty() || document.unqualified_search_registries.is_some() {
-                let what = "the file mixes the first format, [registries.…], with the second one; \
-                            remove [registries.…], and use [[registry]] and \
+                let what = "the file mixes version 1 of the format, [registries.…], with version \
+                            2; remove [registries.…], and use [[registry]] and \
                             unqualified-search-registries";
                 return Err(text.mistake(&at, what));
             }

@@ -65,7 +65,7 @@ pub(super) struct Registry {
 }
 
 impl Table {
-    /// Returns the table for a registry as the first format lists it.
+    /// Returns the table for a registry as version 1 of the format lists it.
     pub(super) fn of_list(location: &str) -> Self {
         Table {
             location: location.to_owned(),
@@ -239,8 +239,8 @@ impl Registry {
         parsed.ok_or_else(|| {
             Error::invalid(format!(
                 "{} gives the name {text:?}, which is not a full name; expected \
-                 HOST[:PORT]/REPOSITORY with a tag or a digest, and on docker.io with a namespace \
-                 such as library; correct the location {:?}",
+                 HOST[:PORT]/REPOSITORY with a tag or a digest, where a repository on docker.io \
+                 has a namespace, as in library/alpine; correct the location {:?}",
                 self.file, place.location
             ))
             .subject(reference)

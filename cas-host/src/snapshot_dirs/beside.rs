@@ -53,9 +53,9 @@ impl SnapshotDirs {
         make().during("make", path.display())
     }
 
-    /// Removes the `.kept` file of `id` durably, before the record of the snapshot is removed. So a
-    /// kill or a loss of power after the removal of the record leaves a leftover. Returns whether
-    /// the file existed.
+    /// Removes the `.kept` file of `id` durably. Callers do this before they remove the record of
+    /// the snapshot. So if a kill or a loss of power leaves the directory without a record, the
+    /// directory counts as a leftover, and a cleanup removes it. Returns whether the file existed.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

@@ -21,15 +21,17 @@
 //!   record gets the number of that directory.
 //! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
 //!   directory does no harm.
-//! - A snapshot that does not belong to a job, other than a view, has a `.kept` file. If its record
-//!   is lost, its directory stays. The file is made after the record, and removed before it, so
-//!   what a kill leaves is a leftover.
+//! - An active or committed snapshot that does not belong to a job has a `.kept` file. If the
+//!   record of the snapshot is lost, this file keeps its directory. The file is made after the
+//!   record, and removed before the record. So if a creation or a removal is killed, a directory
+//!   without a record does not have the file either, and a cleanup removes the directory.
 //!
 //! The content of an active snapshot becomes durable when the snapshot is committed. After a power
 //! loss before the commit, remove the snapshot and prepare it again.
 
 mod layout;
 mod leftovers;
+mod removal;
 mod seal;
 
 use std::fs::File;
@@ -149,7 +151,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
         let dirs = Arc::clone(&self.dirs);
         if let Err(error) = pool::run(move || dirs.keep(id)).await {
-            let why = "cannot note that a snapshot may have the only copy of files";
+            let why = "cannot create the empty `.kept` file of a snapshot; create it by hand, or a \
+                       garbage collection removes the directory if the snapshot's record is lost";
             tracing::warn!(id, %error, "{why}");
         }
     }
@@ -223,72 +226,6 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Begins to remove the snapshot `key`: locks its directory, as [`lock_dir_to_remove`] does,
-    /// and removes its `.kept` file. Returns `None` if the record of the snapshot is absent or
-    /// cannot be read.
-    ///
-    /// [`lock_dir_to_remove`]: Self::lock_dir_to_remove
-    async fn begin_removal(&self, key: &str) -> Option<Removal> {
-        let id = self.snapshots.load(key).await.ok()??.id;
-        let dirs = Arc::clone(&self.dirs);
-        let begin = move || {
-            let dir = dirs.try_lock_exclusive(id).ok().flatten();
-            let was_kept = dirs.end_keep(id).unwrap_or(false);
-            Ok(Removal {
-                id,
-                was_kept,
-                _dir: dir,
-            })
-        };
-        pool::run(begin).await.ok()
-    }
-
-    /// Ends a removal with its outcome: the record that was removed, if one was. Removes the
-    /// directory of this record. Makes the `.kept` file again if no record was removed. Returns
-    /// whether one was.
-    async fn end_removal(
-        &self,
-        begun: Option<Removal>,
-        outcome: Result<Option<SnapshotRecord>>,
-    ) -> Result<bool> {
-        if let Ok(Some(record)) = &outcome {
-            self.remove_dir(record.id).await;
-            return Ok(true);
-        }
-        if let Some(removal) = begun.filter(|removal| removal.was_kept) {
-            let dirs = Arc::clone(&self.dirs);
-            // The error of the removal matters more.
-            let _ = pool::run(move || dirs.keep(removal.id)).await;
-        }
-        outcome.map(|_| false)
-    }
-
-    /// Locks the directory of a snapshot that is about to be removed. Until the lock is released,
-    /// no other process takes the directory for a leftover, although no record names it any more.
-    /// Returns `None` if the directory is absent or cannot be locked. In that case, the snapshot is
-    /// removed all the same.
-    async fn lock_dir_to_remove(&self, id: u64) -> Option<LockedDir> {
-        let dirs = Arc::clone(&self.dirs);
-        let locked = pool::run(move || dirs.try_lock_exclusive(id)).await;
-        locked.ok().flatten()
-    }
-
-    /// Removes a directory that no record names. If the removal fails, a later `cleanup` removes
-    /// the directory.
-    async fn remove_dir(&self, id: u64) {
-        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
-        let remove = move || {
-            layout.release(&dirs);
-            layout.unprotect(&dirs, id)?;
-            dirs.remove(id)
-        };
-        if let Err(error) = pool::run(remove).await {
-            let why = "cannot remove the directory of a snapshot; a garbage collection will \
-                       remove it";
-            tracing::warn!(id, %error, "{why}");
-        }
-    }
-
     /// Creates a snapshot. Returns its mounts. A snapshot that cannot be mounted is removed again.
     async fn make(&self, new: &New<'_>) -> Result<Vec<Mount>> {
         let record = self.create(new, NewTree::Snapshot).await?;
@@ -307,14 +244,6 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
 /// The name of the threads that may wait for the lock of a directory. On the pool, they would occupy
 /// the threads that the owner of the lock needs.
 const THREAD: &str = "cas-snapshot";
-
-/// A snapshot that is being removed.
-struct Removal {
-    id: u64,
-    /// Whether the snapshot had a `.kept` file.
-    was_kept: bool,
-    _dir: Option<LockedDir>,
-}
 
 /// Returns whether it is certain after this error that no record was written.
 fn is_certain(error: &Error) -> bool {

@@ -100,8 +100,8 @@ pub struct Applied {
     /// A list of warnings about members, for example about attributes that were left out, followed
     /// by a list of warnings about the archive. Each of the two lists has at most
     /// [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If there were more, one
-    /// further warning at the end of the list states how many were left out. A left-out warning
-    /// that occurred several times is counted each time.
+    /// further warning at the end of the list states how many are not listed. A warning that is not
+    /// listed is counted each time it occurred.
     pub warnings: Vec<String>,
 }
 

@@ -11,12 +11,16 @@
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!
-//! A layer *needs its parents* if its effects depend on the layers below it. This is the case if
-//! the layer has a hard link to a file of these layers, removes a directory that it added itself,
-//! or has a path that leads into a directory of whiteouts and with `..` out of it. A layer also
-//! needs its parents if a path leads through too many links, or if its effects take more than
-//! [`MAX_RECORDED`] bytes. A layer that needs its parents must be applied on top of them. Layers
-//! made by common tools rarely need their parents.
+//! A layer *needs its parents* if its effects depend on the layers below it:
+//!
+//! - The layer has a hard link to a file of the layers below.
+//! - The layer removes a directory that it added itself.
+//! - A path of the layer, with its links resolved, has `..` after a directory in which the layer
+//!   has only whiteouts. The layers below decide whether this directory exists.
+//!
+//! A layer also needs its parents if a path leads through too many links, or if its effects take
+//! more than [`MAX_RECORDED`] bytes. A layer that needs its parents must be applied on top of them.
+//! Layers made by common tools rarely need their parents.
 
 use cas_core::{Error, Result};
 

@@ -52,7 +52,8 @@ pub enum Stop {
     Within,
     /// Before a block.
     Before {
-        /// The number of bits of the last byte that was read with which the block begins.
+        /// The number of bits of the last byte read that belong to the block. 0 if the block begins
+        /// with the next byte.
         bits: u8,
     },
     /// At the end of the stream: after the checksum of the member, which was verified, or, for

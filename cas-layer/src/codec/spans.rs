@@ -3,9 +3,10 @@
 //!
 //! A span is returned only if the span before it ended with exactly the state in which this one
 //! began, down to the window and the checksum of the member. So the bytes are those that one
-//! decoder of the whole stream returns, whatever the checkpoints are. From the first span that does
-//! not end as its checkpoint states, one decoder decompresses the rest of the stream. It also
-//! decompresses what follows the last checkpoint. So this decoder finds every error of the stream.
+//! decoder of the whole stream returns, whatever the checkpoints are. If the end of a span differs
+//! from the checkpoint there, one decoder decompresses this span and the rest of the stream.
+//! Otherwise this decoder decompresses only what follows the last checkpoint. So this decoder finds
+//! every error of the stream.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -165,8 +166,8 @@ impl<R: Read> Spans<R> {
         }
     }
 
-    /// Makes the next span the current one. If there is none, or if it does not end as its
-    /// checkpoint states, makes a decoder of the rest.
+    /// Makes the next span the current one. If there is none, or if its end differs from the
+    /// checkpoint there, makes a decoder of the rest.
     fn next_span(&mut self) -> Result<()> {
         self.read_ahead();
         if let Some(first) = self.pending.front()
@@ -280,7 +281,7 @@ fn work(checkpoints: &Checkpoints, waiting: &Mutex<Receiver<Job>>) {
     }
 }
 
-/// Decompresses a span. Returns `None` if it does not end as its checkpoint states.
+/// Decompresses a span. Returns `None` if its end differs from the checkpoint there.
 fn decompress(
     checkpoints: &Checkpoints,
     span: usize,

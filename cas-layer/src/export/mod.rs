@@ -139,6 +139,16 @@ impl ExportOptions {
         self.progress = progress;
         self
     }
+
+    /// Returns the platforms that are exported. In an archive for docker, [`Platforms::All`] stands
+    /// for the platform of this machine.
+    pub fn exported_platforms(&self) -> Platforms {
+        let platforms = self.platforms.clone();
+        match self.format {
+            Format::Oci => platforms,
+            Format::Docker => platforms.narrowed(),
+        }
+    }
 }
 
 /// An image as it is in the archive.
@@ -152,11 +162,11 @@ struct Chosen {
 /// that are not complete in the store are left out with a warning, and so are missing layers that
 /// registries do not distribute. The manifests and indexes that list them stay unchanged.
 ///
-/// Returns the images, sorted by name, with the targets that they have in the archive. If two of
-/// `images` have the same name, only the last one is written.
+/// Returns the images, sorted by name, each with the descriptor of the manifest or index that the
+/// archive lists for it. If two of `images` have the same name, only the last one is written.
 ///
 /// # Errors
-/// `InvalidArgument` if `images` is empty, or if the target is a directory, a path without a UTF-8
+/// `InvalidArgument` if `images` is empty, or if `target` is a directory, a path without a UTF-8
 /// file name, or a path in something that is not a directory; `NotFound` if the store has lost
 /// content, a pull discarded a layer after unpacking it, a snapshotter keeps a layer only as a tar,
 /// an image does not have the selected platform, or an archive for docker lacks a configuration or
@@ -165,9 +175,9 @@ struct Chosen {
 /// [`limit::REFERRERS`](cas_core::limit::REFERRERS) referrers, for more than
 /// [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS) images and referrers, for an `index.json`
 /// of more than [`limit::DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes, or if an image
-/// exceeds a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target.
+/// exceeds a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of `target`.
 ///
-/// After an error, an existing regular file at the path of the target is unchanged. The only
+/// After an error, an existing regular file at the path of `target` is unchanged. The only
 /// exception is an error of the last step, the sync of the directory: the archive has then replaced
 /// the file.
 pub async fn export(
@@ -233,8 +243,9 @@ fn warn_of_names(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         // An image without a name has its digest as its name.
         if !name.allows(&digest) && name.as_str().contains('@') {
             progress.warn(&format!(
-                "the archive does not have the name {name}, because the image in it has the digest \
-                 {digest}"
+                "the archive does not have the name {name}, which contains a digest: the image in \
+                 the archive has another digest, {digest}; to keep the name, export all platforms \
+                 with --format oci"
             ));
         }
     }
@@ -274,15 +285,14 @@ async fn choose(
         return Err(Error::invalid("no image is given; name at least one"));
     }
     let mut chosen = BTreeMap::new();
+    let platforms = options.exported_platforms();
     for image in images {
-        // In a docker archive, `Platforms::All` stands for the platform of this machine.
-        let platforms = options.platforms.clone().narrowed();
-        let one = match (options.format, &options.platforms) {
-            (Format::Oci, Platforms::All) => Chosen {
+        let one = match &platforms {
+            Platforms::All => Chosen {
                 target: image.target.clone(),
                 manifest: None,
             },
-            _ => image::manifest_for(&*store.content, &image.target, &platforms)
+            one => image::manifest_for(&*store.content, &image.target, one)
                 .await
                 .map(|resolved| Chosen {
                     target: resolved.descriptor,

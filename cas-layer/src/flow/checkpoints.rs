@@ -37,8 +37,8 @@ impl LayerCheckpoints {
         }
     }
 
-    /// Returns what was found out, and forgets it. The layer must have been verified, because the
-    /// pipeline may find out only later that the bytes are wrong.
+    /// Returns what was found out, and forgets it. Callers wait until the layer is verified: before
+    /// that, the decompressed bytes may be wrong, and with them the recorded checkpoints.
     pub fn take(&self) -> Found {
         std::mem::take(&mut lock(&self.found))
     }

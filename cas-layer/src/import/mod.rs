@@ -124,7 +124,9 @@ impl ImportOptions {
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
 /// again changes nothing. A name in the source that states another digest than that of its image is
 /// left out with a warning. An entry of `index.json` without a name, such as a signature, is stored
-/// as a referrer of its subject if the subject is an image in the source.
+/// as a referrer of its subject if the subject is an image in the source. An entry of `index.json`
+/// or of another index is left out with a warning if its digest has another algorithm than those of
+/// [`Algorithm`](cas_core::Algorithm). The index that lists it is stored unchanged.
 ///
 /// Returns the images in the order of their names.
 ///
@@ -136,7 +138,8 @@ impl ImportOptions {
 /// source does not exist, is incomplete or has nothing for the platform in `options`; `NotFound`
 /// or `Conflict` if a blob that the import needs is removed from the store meanwhile;
 /// `Unsupported` for a sparse file in an archive, for a version of the image layout other than
-/// 1.0.0, or for compressed data that [`Decoder`](crate::codec::Decoder) does not support;
+/// 1.0.0, for compressed data that [`Decoder`](crate::codec::Decoder) does not support, or if the
+/// source has no other images than indexes from which all entries are left out;
 /// `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the source and of the
 /// store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
@@ -234,7 +237,7 @@ async fn store_images(
     for root in listed {
         if plan.visit(&root.target).await? {
             roots.push(root);
-        } else if platform.is_none() {
+        } else if platform.is_none() && !plan.unverifiable.contains_key(&root.target.digest) {
             let index = root.target.digest;
             importer.progress.warn(&format!(
                 "the source has none of the manifests that the index {index} lists; the index is \
@@ -243,7 +246,9 @@ async fn store_images(
         }
     }
     if roots.is_empty() {
-        return Err(plan.no_platform().unwrap_or_else(|| {
+        let unverifiable = plan.unverifiable.pop_first().map(|(_, error)| error);
+        let error = unverifiable.or_else(|| plan.no_platform());
+        return Err(error.unwrap_or_else(|| {
             Error::not_found(
                 "the source is incomplete: it has none of the manifests that its indexes list; \
                  import a complete copy",

@@ -56,8 +56,8 @@ pub(super) fn leave_out_wrong(roots: &mut [Root], naming: Naming, progress: &dyn
         };
         if let Some(wrong) = root.name.take_if(is_wrong) {
             progress.warn(&format!(
-                "the source gives the name {} to an image with the digest {digest}; the image is \
-                 imported without this name",
+                "the name {} in the source contains a wrong digest, because the image has the \
+                 digest {digest}; the image is imported without this name",
                 excerpt(wrong.text())
             ));
         }

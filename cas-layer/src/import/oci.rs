@@ -1,13 +1,10 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
-use cas_core::document::check_json;
 use cas_core::error::excerpt;
 use cas_core::layout::{
     IMAGE_LAYOUT_VERSION, INDEX, ImageLayout, OCI_LAYOUT, REF_NAME, REFS, parse_ref,
 };
-use cas_core::progress::Progress;
-use cas_core::{Algorithm, Context, Descriptor, Document, Error, ErrorKind, MediaType, Result};
-use serde_json::Value;
+use cas_core::{Context, Descriptor, Document, Error, MediaType, Result};
 
 use super::contents::unrecognised;
 use super::names::{Root, SourceName};
@@ -23,75 +20,9 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     };
     let named = |error: Error| error.operation("read").subject(INDEX);
     let data = part.document(store).await.map_err(named)?;
-    let entries = entries(&data, plan.importer.progress).map_err(named)?;
-    Ok(entries.into_iter().map(root).collect())
-}
-
-/// Returns the entries of `index.json`. Leaves out entries whose digests have another algorithm
-/// than those of [`Algorithm`], and warns of them, because the other entries can be imported.
-///
-/// # Errors
-/// `Unsupported` if no other entry is left; as [`Document::parse`].
-fn entries(data: &[u8], progress: &dyn Progress) -> Result<Vec<Descriptor>> {
-    let parse = |data: &[u8]| -> Result<Vec<Descriptor>> {
-        let document = Document::parse(&MediaType::OCI_INDEX, data)?;
-        Ok(document.children().cloned().collect())
-    };
-    let error = match parse(data) {
-        Err(error) if error.kind() == ErrorKind::Corrupt => error,
-        parsed => return parsed,
-    };
-    let Some((rest, left_out)) = without_unknown(data) else {
-        return Err(error);
-    };
-    let entries = parse(&rest)?;
-    let first = left_out.first().map_or("", String::as_str);
-    let what = format!(
-        "expected sha256 or sha512 in the digests of the entries, found \"{}\" (number of such \
-         entries: {})",
-        excerpt(first),
-        left_out.len()
-    );
-    if entries.is_empty() {
-        return Err(Error::unsupported(format!(
-            "{what}; name a source that has other entries"
-        )));
-    }
-    progress.warn(&format!(
-        "{INDEX}: {what}; only the other entries are imported"
-    ));
-    Ok(entries)
-}
-
-/// Returns an index without the entries whose digests have an unknown algorithm, and the digests of
-/// these entries. Returns `None` if there are no such entries.
-fn without_unknown(data: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
-    check_json(data).ok()?;
-    let mut index: Value = serde_json::from_slice(data).ok()?;
-    let entries = index.get_mut("manifests")?.as_array_mut()?;
-    let mut left_out = Vec::new();
-    entries.retain(|entry| {
-        let digest = entry["digest"].as_str().unwrap_or_default();
-        let is_unknown = has_unknown_algorithm(digest);
-        if is_unknown {
-            left_out.push(digest.to_owned());
-        }
-        !is_unknown
-    });
-    let rest = serde_json::to_vec(&index).ok()?;
-    (!left_out.is_empty()).then_some((rest, left_out))
-}
-
-/// Returns whether a text begins with the name of an algorithm as in a digest, but with another
-/// name than those of [`Algorithm`].
-fn has_unknown_algorithm(digest: &str) -> bool {
-    let Some((name, _)) = digest.split_once(':') else {
-        return false;
-    };
-    let is_of_name =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+._-".contains(&byte);
-    let is_known = Algorithm::ALL.iter().any(|known| known.name() == name);
-    !is_known && !name.is_empty() && name.bytes().all(is_of_name)
+    let index = Document::parse(&MediaType::OCI_INDEX, &data).map_err(named)?;
+    plan.warn_of_left_out(INDEX, &data);
+    Ok(index.children().cloned().map(root).collect())
 }
 
 /// Returns the images of an old layout, which does not have an `index.json`: each file in `refs/`

@@ -1,11 +1,15 @@
 //! Walks the manifests and indexes of a source to find the blobs that an import stores.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 
 use bytes::Bytes;
 use cas_core::dispatch::{Chooser, read};
+use cas_core::document::left_out;
 use cas_core::image::ImageConfig;
-use cas_core::{Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, limit};
+use cas_core::{
+    Descriptor, Digest, Document, Error, ErrorKind, Index, Manifest, Platform, Result, limit,
+};
 use futures_util::future::BoxFuture;
 
 use super::contents::{Contents, Location, Part};
@@ -31,6 +35,8 @@ pub(super) struct Plan<'a> {
     subjects: HashMap<Digest, Digest>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
+    /// The errors for the visited indexes that list nothing whose digest can be verified.
+    pub(super) unverifiable: BTreeMap<Digest, Error>,
 }
 
 impl<'a> Plan<'a> {
@@ -55,6 +61,7 @@ impl<'a> Plan<'a> {
             configs: HashSet::new(),
             subjects: HashMap::new(),
             visited: HashMap::new(),
+            unverifiable: BTreeMap::new(),
         }
     }
 
@@ -69,7 +76,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds what `root` reaches. Returns `false` if none of it is for the platform, or if `root` is
-    /// an index and none of the manifests that it lists can be found.
+    /// an index and none of the manifests that it lists can be found and verified.
     ///
     /// # Errors
     /// `Corrupt` for damaged content, or if descriptors contradict each other; `NotFound` for
@@ -121,8 +128,17 @@ impl<'a> Plan<'a> {
                 return Ok(true);
             }
             let data = self.read(descriptor, &part).await?;
-            let document = Document::parse(kind, &data)
-                .map_err(|error| error.operation("read").subject(descriptor.digest))?;
+            let named = |error: Error| error.operation("read").subject(descriptor.digest);
+            let document = match Document::parse(kind, &data).map_err(named) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    self.leave_out(descriptor, error);
+                    return Ok(false);
+                }
+                document => document?,
+            };
+            if is_index {
+                self.warn_of_left_out(descriptor.digest, &data);
+            }
             let children = document.children().map(|child| child.digest).collect();
             if let Some(subject) = document.subject() {
                 self.subjects.insert(descriptor.digest, subject.digest);
@@ -139,6 +155,24 @@ impl<'a> Plan<'a> {
             }
             Ok(leads_to_image)
         })
+    }
+
+    /// Warns of the entries that are left out of the index with this name and these bytes.
+    pub(super) fn warn_of_left_out(&self, index: impl Display, data: &[u8]) {
+        if let Some(what) = left_out(data) {
+            self.importer.progress.warn(&format!(
+                "{index}: {what}; only the other entries are imported"
+            ));
+        }
+    }
+
+    /// Leaves out an index that lists nothing whose digest can be verified. `error` states this.
+    fn leave_out(&mut self, index: &Descriptor, error: Error) {
+        let why = error.without_advice();
+        let progress = self.importer.progress;
+        progress.warn(&format!("{why}; the index is not imported"));
+        self.visited.insert(index.digest, (index.clone(), false));
+        self.unverifiable.insert(index.digest, error);
     }
 
     /// If the source or the store has the content of a descriptor, adds the platform of the

@@ -1,9 +1,12 @@
-//! Reads an archive once, from start to end. A thread reads and decompresses it. Files of at least
-//! [`LARGE`] bytes are stored as they arrive. Files of at most `SMALL` bytes stay in memory, up
-//! to [`IN_MEMORY`] bytes in all, until it is known whether an image needs them. Of the other
-//! files, only the first [`ALONE`] are stored as they arrive, because storing a file takes as long
-//! as reading `LARGE` bytes. The rest are kept together in a [`Spill`] until it is known which of
-//! them an image needs.
+//! Reads an archive once, from start to end. A thread reads and decompresses it.
+//!
+//! - Files of at least [`LARGE`] bytes are stored as they arrive.
+//! - Files of at most [`SMALL`] bytes stay in memory until it is known whether an image needs them,
+//!   as long as they have at most [`IN_MEMORY`] bytes in all.
+//! - All other files are between these sizes, or do not fit into this memory. Only the first
+//!   [`ALONE`] of them are stored as they arrive, because storing one file takes as long as reading
+//!   [`LARGE`] bytes. The rest are kept together in a [`Spill`] until it is known which of them an
+//!   image needs.
 
 use std::io::{BufReader, Read};
 use std::thread;

@@ -24,9 +24,9 @@ use crate::unpack::{Blob, is_artifact, note_verified, refer_back, tar_version};
 /// - The tar is damaged, or cannot be compared with the diff ID. The progress receives a warning.
 /// - The media type of the layer is non-distributable.
 ///
-/// Does nothing for an artifact, or if the blobs of all layers were removed before. Does nothing
-/// either if another program stored the manifest `own`, so that the store has no record that lists
-/// its children.
+/// `own` is the descriptor of `manifest`. Does nothing for an artifact, or if the blobs of all
+/// layers were removed before. Does nothing either if the store does not have a record that lists
+/// the children of the manifest, because another program wrote the manifest to the store.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the

@@ -8,15 +8,14 @@ use cas_core::content::{Durability, Sink, write_apart};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::records::{BlobRecord, Packing};
-use cas_core::snapshot::{Condition, Depth};
 use cas_core::{
-    Descriptor, Digest, Document, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter,
-    Store, dispatch, gc, limit,
+    Descriptor, Digest, Document, Error, ErrorKind, Manifest, MediaType, Platforms, Result,
+    Snapshotter, Store, dispatch, gc, image, limit,
 };
 use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
-use crate::unpack::note_verified;
+use crate::unpack::{check_without_tar, note_verified};
 
 /// Makes the blobs of layers again if the store does not have them because a snapshotter keeps the
 /// tars. A lease keeps the new blobs in the store until [`Restorer::finish_with`].
@@ -24,6 +23,9 @@ pub struct Restorer<'a> {
     store: &'a Store,
     snapshotter: &'a dyn Snapshotter,
     progress: &'a dyn Progress,
+    /// The manifest for the selected platform, and the indexes that lead to it. `None` means that
+    /// all platforms are selected.
+    selected: Option<BTreeSet<Digest>>,
     /// The lease of the new blobs. There is none until the first tar is read.
     guard: Option<LeaseGuard>,
     /// The layer blobs, manifests and indexes that this restorer stored.
@@ -43,25 +45,40 @@ impl<'a> Restorer<'a> {
             store,
             snapshotter,
             progress,
+            selected: None,
             guard: None,
             made: BTreeSet::new(),
             manifests: BTreeSet::new(),
         }
     }
 
-    /// Makes and stores the missing layer blobs of `root`, an image or an index. The blobs are made
-    /// from the tars that the snapshotter keeps. If the original bytes of a blob cannot be made
-    /// again, compresses the tar with gzip instead, so the new blob has another digest. Does not
-    /// make the layers of a manifest whose configuration is missing or is not that of an image.
-    /// Returns `root` if every new blob has its original digest. Otherwise, stores new manifests
-    /// and indexes that list the new blobs and the same configurations, and returns the descriptor
-    /// of the manifest or index that takes the place of `root`. In this case, the progress receives
-    /// a warning with the digest in this descriptor.
+    /// Makes and stores the missing layer blobs of `root`, an image or an index, for `platforms`.
+    /// Does not read the manifests of other platforms. The blobs are made from the tars that the
+    /// snapshotter keeps. If the original bytes of a blob cannot be made again, compresses the tar
+    /// with gzip instead, so the new blob has another digest. Does not make the layers of a
+    /// manifest whose configuration is missing or is not that of an image. Returns `root` if every
+    /// new blob has its original digest. Otherwise, stores new manifests and indexes that list the
+    /// new blobs and the same configurations, and returns the descriptor of the manifest or index
+    /// that takes the place of `root`. In this case, the progress receives a warning with the
+    /// digest in this descriptor.
     ///
     /// # Errors
     /// `Corrupt` for a damaged or lost tar, for a damaged document, or if a manifest and its
-    /// configuration do not match; errors of the store, of its leases and of the snapshotter.
-    pub async fn restore(&mut self, root: &Descriptor) -> Result<Descriptor> {
+    /// configuration do not match; unless all platforms are selected, errors of
+    /// [`image::manifest_for`]; errors of the store, of its leases and of the snapshotter.
+    pub async fn restore(
+        &mut self,
+        root: &Descriptor,
+        platforms: &Platforms,
+    ) -> Result<Descriptor> {
+        self.selected = match platforms {
+            Platforms::All => None,
+            one => {
+                let found = image::manifest_for(&*self.store.content, root, one).await?;
+                let documents = found.indexes.iter().chain([&found.descriptor]);
+                Some(documents.map(|document| document.digest).collect())
+            }
+        };
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {
             self.progress.warn(&format!(
@@ -141,8 +158,8 @@ impl<'a> Restorer<'a> {
                     let mut changed = BTreeMap::new();
                     for child in index.manifests {
                         let digest = child.digest;
-                        let is_document = child.media_type.is_document();
-                        if !is_document || changed.contains_key(&digest) {
+                        let is_needed = child.media_type.is_document() && self.selects(&digest);
+                        if !is_needed || changed.contains_key(&digest) {
                             continue;
                         }
                         let new = self.document(child, depth).await?;
@@ -285,10 +302,19 @@ impl<'a> Restorer<'a> {
             ..own.clone()
         };
         let guard = self.guard()?;
-        guard.pin_tree_found(&own).await?;
+        // For one platform, the other children of an index are not needed, and may be damaged.
+        if own.media_type.is_manifest() || self.selected.is_none() {
+            guard.pin_tree_found(&own).await?;
+        }
         guard.put(&new, bytes.into(), Durability::Relaxed).await?;
         self.made.insert(new.digest);
         Ok(new)
+    }
+
+    /// Returns whether the manifest or index `document` is selected, or leads to what is selected.
+    fn selects(&self, document: &Digest) -> bool {
+        let selected = self.selected.as_ref();
+        selected.is_none_or(|selected| selected.contains(document))
     }
 
     /// Begins the lease, unless it has begun.
@@ -302,21 +328,6 @@ impl<'a> Restorer<'a> {
     fn guard(&self) -> Result<&LeaseGuard> {
         let guard = self.guard.as_ref();
         guard.ok_or_else(|| Error::internal("a layer has no lease; please report it"))
-    }
-}
-
-/// Checks that the snapshot `key`, which has no tar, was not meant to have one. The verb that needs
-/// the layer reports a layer without a snapshot.
-///
-/// # Errors
-/// `Corrupt` if the tar was lost, or the ready layer in its place; errors of the snapshotter.
-async fn check_without_tar(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
-    match snapshotter.check(key, Depth::Files).await {
-        Ok(Condition::Damaged(why)) => Err(Error::corrupt(why)
-            .advice("run `cas fsck --repair`")
-            .subject(key)),
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -61,8 +61,9 @@ impl<R: BufRead> Reader<R> {
             }
             0 if path.ends_with(b"/") != header.has_slash() => {
                 self.warn(
-                    "a member in the old format has two names, and only one of them ends with a \
-                     slash, which marks a directory; some readers go by the other name",
+                    "the type flag of a member is a NUL, so the member is a directory if its name \
+                     ends with a slash; only one of its full name and the name in its header ends \
+                     with a slash; the full name is used, but some readers use the other name",
                 );
             }
             _ => {}
@@ -123,7 +124,7 @@ impl<R: BufRead> Reader<R> {
             );
         }
         if header.type_flag() == 0 {
-            self.warn("a sparse file has the old type of a file; some readers refuse it");
+            self.warn("the type flag of a sparse file is a NUL, not \"0\"; some readers refuse it");
         }
     }
 

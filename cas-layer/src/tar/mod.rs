@@ -193,7 +193,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Returns warnings about unusual properties of the archive that were accepted: at most
     /// [`limit::WARNINGS`] different warnings. If there were more, one further warning states how
-    /// many were left out. A left-out warning that occurred several times is counted each time.
+    /// many are not listed. A warning that is not listed is counted each time it occurred.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.list()
     }
@@ -211,9 +211,9 @@ impl<R: BufRead> Reader<R> {
             let header = Header::new(block)?;
             if header.has_odd_number() {
                 self.warn(
-                    "a numeric field in a header has no valid number, a NUL before its number, or \
-                     other bytes than spaces and NULs after it; some readers refuse the field, or \
-                     find another number in it",
+                    "a numeric field in a header does not have a valid number, has a NUL before \
+                     the number, or has bytes other than spaces and NULs after the number; some \
+                     readers refuse the field, or find another number in it",
                 );
             }
             return Ok(Some(header));

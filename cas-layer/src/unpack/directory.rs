@@ -18,8 +18,8 @@ use crate::flow::{self, Accept, LayerSource};
 /// Who may enter the directory that an image is unpacked into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
-    /// The users that the mode of the root directory in the image lets in. If no layer states this
-    /// mode, all users may enter a new directory, and an existing directory keeps its mode. If
+    /// The users whom the mode of the image's root directory allows to enter. If no layer states
+    /// this mode, all users may enter a new directory, and an existing directory keeps its mode. If
     /// other users can reach device nodes, or programs that are set-id or have capabilities, the
     /// progress receives a warning.
     #[default]
@@ -80,12 +80,12 @@ impl From<Entrance> for DirectoryOptions {
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
-/// configuration or a layer; `Corrupt` for a damaged layer, or if the manifest and the
-/// configuration do not match; `OutOfRange` if the configuration is too large to be read;
-/// `Unsupported` for an artifact, or for a layer that is not a tar; `Denied` if the directory must
-/// become private and belongs to another user; errors of [`NewDirectory::try_begin`], of
-/// [`flow::unpack`] and of the store. After an error, or if the future is dropped, what was
-/// unpacked is removed.
+/// configuration or a layer; `Corrupt` for a damaged layer, for a layer whose tar was lost, or if
+/// the manifest and the configuration do not match; `OutOfRange` if the configuration is too large
+/// to be read; `Unsupported` for an artifact, or for a layer that is not a tar; `Denied` if the
+/// directory must become private and belongs to another user; errors of
+/// [`NewDirectory::try_begin`], of [`flow::unpack`] and of the store. After an error, or if the
+/// future is dropped, what was unpacked is removed.
 pub async fn to_directory<'a>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,

@@ -59,7 +59,7 @@ pub use on_demand::{LayerTable, LayerTables, TableSource};
 pub use rebuild::{ChainLayer, chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
-pub(crate) use verified_tar::{note_verified, tar_version};
+pub(crate) use verified_tar::{check_without_tar, note_verified, tar_version};
 
 pub use self::blob::Blob;
 use self::blob::CheckedBlob;
@@ -104,10 +104,11 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// have these names after it is unpacked. If a layer is read on demand, its
 /// [`LayerTable::identity`] takes the place of its diff ID.
 ///
-/// Returns `None` if any layer that is in the store, or that registries do not distribute, was not
-/// yet verified against its diff ID. The configuration may state a wrong diff ID for such a layer,
-/// so the snapshots with these names may belong to another image. [`to_snapshots`] verifies such a
-/// layer.
+/// Returns `None` if any layer was not yet verified against its diff ID. The configuration may
+/// state a wrong diff ID for such a layer, so the snapshots with these names may belong to another
+/// image. [`to_snapshots`] verifies such a layer. A layer that is not in the store counts as
+/// verified, because a job may have verified and discarded it, unless registries do not distribute
+/// the layer.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
@@ -214,7 +215,10 @@ impl LayersFrom<'_> {
     }
 
     /// Opens the tar of a layer that the store does not have. Returns `None` if the store has the
-    /// layer, or if its tar does not exist.
+    /// layer, or if no snapshot was meant to have its tar.
+    ///
+    /// # Errors
+    /// As [`check_without_tar`]; errors of the store and of the file system.
     async fn open_tar(
         &self,
         (layer, diff_id): &(Descriptor, Digest),
@@ -226,8 +230,9 @@ impl LayersFrom<'_> {
         if self.store.content.stat(&layer.digest).await?.is_some() {
             return Ok(None);
         }
-        let Some(tar) = snapshotter.open_tar(&chain_id.to_string()).await? else {
-            return Ok(None);
+        let key = chain_id.to_string();
+        let Some(tar) = snapshotter.open_tar(&key).await? else {
+            return check_without_tar(snapshotter, &key).await.map(|()| None);
         };
         let length = tar.metadata().during("read", chain_id)?.len();
         Ok(Some(LayerSource {

@@ -15,10 +15,11 @@ use super::on_demand::LayerTables;
 use super::unpacking::{How, Target, Unpacking};
 use super::{is_artifact, layers_with_diff_ids};
 
-/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter
-/// [can set the parent of a snapshot at its commit](cas_core::Snapshotter::rebases). Otherwise the
-/// image is unpacked from the store when it is complete. If layers are kept only as tars
-/// ([`Target::only_tars`]), every image is unpacked, and an artifact is only stored.
+/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter [can set the
+/// parent of a snapshot at its commit](cas_core::Snapshotter::rebases). Otherwise the image is
+/// unpacked from the store when it is complete. An artifact cannot be unpacked. If layers are kept
+/// only as tars ([`Target::only_tars`]), an artifact is stored without being unpacked. Otherwise an
+/// artifact is an error.
 pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
@@ -207,8 +208,8 @@ impl Unpacker for StreamingUnpacker<'_> {
 
     async fn abandon(&self) {
         // The caller already has the error that matters.
-        let _ = self
-            .end(Err(Error::cancelled("the image did not arrive")))
-            .await;
+        let message = "the image was not unpacked, because its pull or import failed; repeat \
+                       the pull or import";
+        let _ = self.end(Err(Error::cancelled(message))).await;
     }
 }

@@ -57,6 +57,22 @@ pub(super) async fn has_verified_tar(snapshotter: &dyn Snapshotter, key: &str) -
     Ok(is_sound)
 }
 
+/// Checks that the snapshot `key`, which has no tar, was not meant to have one. The caller reports a
+/// layer without a snapshot.
+///
+/// # Errors
+/// `Corrupt` if the tar was lost, or the ready layer in its place; errors of the snapshotter.
+pub(crate) async fn check_without_tar(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
+    match snapshotter.check(key, Depth::Files).await {
+        Ok(Condition::Damaged(why)) => Err(Error::corrupt(why)
+            .advice("run `cas fsck --repair`, or pull or import the image again")
+            .operation("read layer")
+            .subject(key)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl LayersFrom<'_> {
     /// If the error of a job that read the layers of an image shows that one of them may be
     /// damaged, deletes the records that the tars of the image were verified. If that fails, the

@@ -11,7 +11,7 @@ use cas_core::error::ErrorKind;
 use cas_core::lease::LeaseGuard;
 use cas_core::progress::Event;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Descriptor, Digest, Image, MediaType, Store, limit};
+use cas_core::{Descriptor, Digest, Image, MediaType, Platform, Store, limit};
 use cas_layer::export::{ExportOptions, Target, export};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -60,6 +60,44 @@ async fn damaged_blobs_are_detected() {
             let said = refused(&bad, &options, ErrorKind::Corrupt).await;
             assert!(said.contains(&own_layer().to_string()), "{said}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_manifest_of_another_platform_does_not_disturb_an_export() {
+    for is_stated in [true, false] {
+        let mut files = Files::layout();
+        let entries = [(1, "amd64"), (2, "arm64")].map(|(seed, architecture)| {
+            let platform = Platform::new("linux", architecture);
+            let image = files.image(seed, architecture);
+            match is_stated {
+                true => image.with_platform(platform),
+                false => image,
+            }
+        });
+        let index = files.index(entries.to_vec());
+        files.entries(&[(Some("multi"), &index)]);
+        let memory = Arc::new(MemoryStore::new());
+        let good = store_of(memory.clone(), memory.clone());
+        take(&good, &files.tar(), None).await;
+        let damaged = entries[1].digest;
+        let flawed = Arc::new(Flawed(memory.clone(), damaged, Flaw::Flipped));
+        let bad = store_of(flawed, memory);
+
+        let amd64 = for_platform("linux/amd64");
+        let expected = bytes_of(&good, &amd64).await.unwrap();
+        assert!(bytes_of(&bad, &amd64).await.unwrap() == expected);
+        for options in [ExportOptions::default(), for_platform("linux/arm64")] {
+            let said = refused(&bad, &options, ErrorKind::Corrupt).await;
+            assert!(said.contains(&damaged.to_string()), "{said}");
+            assert!(said.contains("`cas fsck --repair`"), "{said}");
+        }
+        // Without a stated platform, the damaged manifest may be for any platform.
+        let kind = match is_stated {
+            true => ErrorKind::NotFound,
+            false => ErrorKind::Corrupt,
+        };
+        refused(&bad, &for_platform("linux/s390x"), kind).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //! be imported, and a failure leaves no file.
 
 mod bad;
-mod flawed;
+pub(crate) mod flawed;
 mod good;
 
 use std::io::Write;

@@ -372,6 +372,18 @@ async fn the_names_of_an_old_layout_are_read() {
     }
 }
 
+/// Returns options, and the warnings that an import with these options sends.
+fn warned() -> (ImportOptions, Arc<Mutex<Vec<String>>>) {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let options = ImportOptions::default().with_progress(Arc::new(move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    }));
+    (options, said)
+}
+
 /// Other programs know more algorithms.
 #[tokio::test]
 async fn entries_with_digests_of_other_algorithms_are_left_out() {
@@ -387,13 +399,7 @@ async fn entries_with_digests_of_other_algorithms_are_left_out() {
         index["manifests"] = entries.into();
         index.to_string().into_bytes()
     };
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let sink = Arc::clone(&said);
-    let options = ImportOptions::default().with_progress(Arc::new(move |event: Event<'_>| {
-        if event.phase == Phase::Warning {
-            sink.lock().unwrap().push(event.item.to_owned());
-        }
-    }));
+    let (options, said) = warned();
     *files.file("index.json") = with(index["manifests"].as_array().unwrap().clone());
     let images = import(&store(), in_stream(&files.tar()), &options).await;
     let images = images.unwrap();
@@ -412,4 +418,50 @@ async fn entries_with_digests_of_other_algorithms_are_left_out() {
     *files.file("index.json") = damaged.replace("sha384", "sha256").into_bytes();
     let error = import(&store(), in_stream(&files.tar()), &options).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// The image can be used for its other platforms.
+#[tokio::test]
+async fn manifests_with_digests_of_other_algorithms_are_left_out_of_an_index() {
+    let mut files = Files::layout();
+    let amd64 = files.image(1, "amd64");
+    let amd64 = amd64.with_platform("linux/amd64".parse().unwrap());
+    let other = json!({
+        "mediaType": MediaType::OCI_MANIFEST, "size": 2, "digest": "sha384:00",
+        "platform": { "os": "linux", "architecture": "arm64" },
+    });
+    let mut index = |entries: Value| {
+        let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+        files.blob(MediaType::OCI_INDEX, index.as_bytes())
+    };
+    let useless = index(json!([other]));
+    let usable = index(json!([other, amd64, useless]));
+    let mut alone = files.clone();
+    files.entries(&[(Some("useless"), &useless), (Some("usable"), &usable)]);
+    let (to, (options, said)) = (store(), warned());
+    let images = import(&to, in_stream(&files.tar()), &options).await;
+    let images = images.unwrap();
+    assert_eq!(names(&images), ["usable"]);
+    assert_eq!(images[0].target, usable);
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (text, index) in said.iter().zip([&useless, &usable]) {
+        assert!(text.contains(&index.digest.to_string()), "{text}");
+        assert!(text.contains("sha384:00"), "{text}");
+    }
+    let stored = to.content.fetch(&usable).await.unwrap();
+    assert_eq!(stored, files.file(&blob_path(&usable.digest))[..]);
+    let (record, _) = to.blobs().load(&usable.digest).await.unwrap().unwrap();
+    assert_eq!(record.children, [amd64.digest, useless.digest]);
+    assert_eq!(record.absent, BTreeSet::from([useless.digest]));
+
+    alone.entries(&[(Some("useless"), &useless)]);
+    for (files, options) in [(&alone, options), (&files, for_platform("linux/arm64"))] {
+        let to = store();
+        let error = import(&to, in_stream(&files.tar()), &options).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("sha384:00"), "{error}");
+        assert!(state_of(&to).await.blobs.is_empty());
+    }
 }

@@ -132,7 +132,7 @@ pub(super) fn all() -> Vec<(&'static str, Tar, Read)> {
             Refused,
         ),
         (
-            "an old type of a sparse file",
+            "a NUL as the type flag of a sparse file",
             extended(b'x', &[NAME, SIZE, COUNT, MAP]).member(Header::new(0, "x").size(4), BODY),
             Warned("s"),
         ),

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::progress::Silent;
 use cas_core::records::{BlobRecord, Packing};
 use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, Usage, chain_ids};
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{
-    ContentExt, Descriptor, Digest, Document, Error, Labels, MediaType, Result, Snapshotter, Store,
-    dispatch,
+    ContentExt, Descriptor, Digest, Document, Error, ErrorKind, Labels, MediaType, Platform,
+    Platforms, Result, Snapshotter, Store, dispatch,
 };
 use cas_layer::import::{ImportOptions, import};
 use cas_layer::only_tars::Restorer;
@@ -19,6 +21,7 @@ use serde_json::json;
 
 use super::store;
 use crate::common::source::{Files, gzip, in_stream};
+use crate::export::flawed::{Flaw, Flawed};
 
 /// A snapshotter that has nothing but tars, by the keys of their snapshots.
 struct Tars(BTreeMap<String, PathBuf>);
@@ -154,12 +157,65 @@ async fn a_layer_that_was_made_for_two_manifests_is_removed_in_the_end() {
     });
     let snapshotter = Tars(kept.collect());
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
-    let restored = restorer.restore(&index).await.unwrap();
+    let restored = restorer.restore(&index, &Platforms::All).await.unwrap();
     assert_ne!(
         restored.digest, index.digest,
         "the upper layer has other bytes"
     );
     assert!(store.present(&lower).await.unwrap());
+    restorer.finish_with(Ok(())).await.unwrap();
+    assert_eq!(store.content.list(None, 100).await.unwrap(), before);
+}
+
+/// Of the layer of the other manifest, only a tar is kept, too.
+#[tokio::test]
+async fn the_manifests_of_other_platforms_are_not_read() {
+    let mut members = Files::default();
+    members.add("file", b"text");
+    let tar = members.tar();
+    let diff_id = Digest::sha256(&tar);
+    let mut files = Files::layout();
+    let layer = files.blob(MediaType::OCI_LAYER_GZIP, &gzip(&tar));
+    let [first, second] = ["amd64", "arm64"].map(|architecture| {
+        let rootfs = json!({ "type": "layers", "diff_ids": [diff_id] });
+        let config = json!({ "os": "linux", "architecture": architecture, "rootfs": rootfs });
+        let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+        let manifest = files.manifest(config, vec![layer.clone()]);
+        manifest.with_platform(Platform::new("linux", architecture))
+    });
+    let index = files.index(vec![first.clone(), second.clone()]);
+    files.entries(&[(Some("image"), &index)]);
+    let memory = MemoryStore::new();
+    let store = memory.clone().with_images();
+    let source = in_stream(&files.tar());
+    import(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
+    for manifest in [&first, &second] {
+        keep_tars(&store, manifest, &[(&layer, Packing::Unknown)]).await;
+    }
+    let options = GcOptions::default().with_only(Some(BTreeSet::from([layer.digest])));
+    collect(&store, &[], &options).await.unwrap();
+    let before = store.content.list(None, 100).await.unwrap();
+
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("tar");
+    fs::write(&path, &tar).unwrap();
+    let snapshotter = Tars(BTreeMap::from([(diff_id.to_string(), path)]));
+    let flawed = Flawed(Arc::new(memory), second.digest, Flaw::Flipped);
+    let damaged = Store {
+        content: Arc::new(flawed),
+        ..store.clone()
+    };
+    let mut restorer = Restorer::new(&damaged, &snapshotter, &Silent);
+    let amd64 = Platforms::One("linux/amd64".parse().unwrap());
+    let restored = restorer.restore(&index, &amd64).await.unwrap();
+    let listed = dispatch::children(&*damaged.content, &restored).await;
+    let listed = listed.unwrap();
+    assert_ne!(listed[0].digest, first.digest, "the layer has other bytes");
+    assert_eq!(listed[1], second);
+    let error = restorer.restore(&index, &Platforms::All).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     restorer.finish_with(Ok(())).await.unwrap();
     assert_eq!(store.content.list(None, 100).await.unwrap(), before);
 }
@@ -187,7 +243,10 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
     }
     let snapshotter = Tars(BTreeMap::new());
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
-    assert_eq!(restorer.restore(&image).await.unwrap(), image);
+    assert_eq!(
+        restorer.restore(&image, &Platforms::All).await.unwrap(),
+        image
+    );
     restorer.finish_with(Ok(())).await.unwrap();
 }
 
@@ -208,6 +267,9 @@ async fn an_artifact_that_lacks_a_blob_stays_as_it_is() {
     assert!(store.content.remove(&chart.digest).await.unwrap());
     let snapshotter = Tars(BTreeMap::new());
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
-    assert_eq!(restorer.restore(&artifact).await.unwrap(), artifact);
+    assert_eq!(
+        restorer.restore(&artifact, &Platforms::All).await.unwrap(),
+        artifact
+    );
     restorer.finish_with(Ok(())).await.unwrap();
 }

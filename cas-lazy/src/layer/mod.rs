@@ -18,7 +18,7 @@ use crate::layer_toc::LayerToc;
 use crate::ztoc::{BLOCK, Ztoc, relative};
 
 /// The name of a file of some eStargz layers. The files before it are those that containers read
-/// first.
+/// when they start.
 const LANDMARK: &[u8] = b".prefetch.landmark";
 
 /// A layer that is read on demand. The content of its files is in one data file of
@@ -103,8 +103,8 @@ impl LazyLayer {
     }
 
     /// Returns the indexes of the pieces that have bytes before the content of the file
-    /// `.prefetch.landmark`. The files before it are those that containers read first. Returns an
-    /// empty range if the layer does not have this file.
+    /// `.prefetch.landmark`. The files before it are those that containers read when they start.
+    /// Returns an empty range if the layer does not have this file.
     pub fn before_landmark(&self) -> Range<usize> {
         let is_landmark = |member: &&Member| relative(&member.entry.path) == LANDMARK;
         let landmark = self.members.iter().find(is_landmark);

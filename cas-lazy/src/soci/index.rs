@@ -131,7 +131,7 @@ impl Index {
             return Err(Error::out_of_range(format!(
                 "the SOCI index would have {ztocs} zTOCs, {prefetches} prefetch artifacts and \
                  {bytes} bytes; at most {} zTOCs and artifacts, and {} bytes are allowed; build \
-                 the image with fewer layers, or prefetch files of fewer layers",
+                 the image with fewer layers, or choose files to prefetch from fewer layers",
                 limit::LAYERS,
                 limit::DOCUMENT_WRITE
             ))

@@ -94,9 +94,9 @@ impl Session {
     }
 
     /// Serves requests until the file system is unmounted. Meanwhile, fetches the pieces that
-    /// containers read first, completes layers, and records what has arrived. A request that cannot
-    /// be answered fails, so that its reader does not wait. If one thread fails, the others go on
-    /// until the file system is unmounted, and this function returns the error then.
+    /// containers read when they start, completes layers, and records what has arrived. A request
+    /// that cannot be answered fails, so that its reader does not wait. If one thread fails, the
+    /// others go on until the file system is unmounted, and this function returns the error then.
     ///
     /// # Errors
     /// Errors of the system; `Internal` if a thread panicked. After an error, this process no
@@ -145,7 +145,8 @@ impl Session {
         })
     }
 
-    /// Fetches the pieces that containers read first, and completes layers while readers are quiet.
+    /// Fetches the pieces that containers read when they start, and completes layers while readers
+    /// are quiet.
     fn complete_layers(&self, ended: &AtomicBool) {
         while !ended.load(Ordering::Acquire) {
             thread::park_timeout(self.files.advance());

@@ -44,7 +44,7 @@ impl<S: ?Sized + 'static> Subject<S> {
         let seen = Disk::watch(marker, &whole);
         assert!(
             seen.is_some(),
-            "no call writes bytes with the marker below the store's directory"
+            "found no write of bytes that contain {marker:?} to a file in the store's directory"
         );
         let calls = parse(&whole.trace);
         let syncs: Vec<_> = calls
@@ -202,8 +202,9 @@ impl<'a> Disk<'a> {
         let written = std::mem::take(&mut self.written);
         assert!(
             written,
-            "`{step}` is acknowledged, but no bytes with the marker were written below the store's \
-             directory"
+            "`{step}` is acknowledged, but no bytes that contain {:?} were written to a file in \
+             the store's directory since the previous acknowledgement",
+            self.marker
         );
         for (path, dirty) in &self.files {
             assert!(

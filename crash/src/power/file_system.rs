@@ -60,7 +60,7 @@ impl FileSystem {
         }
         let mut command = Command::new("e2fsck");
         let output = command.args(["-f", "-y"]).arg(device).output();
-        let status = output.context("run e2fsck")?.status;
+        let status = output.context("cannot run e2fsck")?.status;
         // 1: errors were corrected.
         if !matches!(status.code(), Some(0 | 1)) {
             bail!("e2fsck does not repair the file system ({status})");
@@ -86,7 +86,7 @@ impl Loop {
     pub(crate) fn new(file: &Path) -> Result<Self> {
         let mut command = Command::new("losetup");
         command.args(["--find", "--show"]).arg(file);
-        let output = command.output().context("run losetup")?;
+        let output = command.output().context("cannot run losetup")?;
         if !output.status.success() {
             bail!("losetup: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -137,7 +137,7 @@ impl Drop for Mounted {
 fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
-        .with_context(|| format!("run {:?}", command.get_program()))?;
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if output.status.success() {
         return Ok(());
     }

@@ -113,7 +113,7 @@ impl Trial {
             if let Verdict::Broken(found) = verdict {
                 if let Some(keep) = keep.filter(|_| violations.is_empty()) {
                     let file = File::create(keep);
-                    let file = file.with_context(|| format!("create {}", keep.display()))?;
+                    let file = file.with_context(|| format!("cannot create {}", keep.display()))?;
                     state.pages.save(&file, self.file_system.size())?;
                 }
                 let (events, tail) = (record.events.len(), state.tail);
@@ -159,7 +159,7 @@ impl Trial {
         let workers = (0..self.processes).map(|process| {
             let mut worker = self.worker(process, (&disk.marks(), material, &root))?;
             let worker = worker.stdout(Stdio::piped()).stderr(Stdio::piped());
-            worker.spawn().context("start a worker")
+            worker.spawn().context("cannot start a worker")
         });
         let workers = workers.collect::<Result<Vec<_>>>()?;
         let outputs = workers.into_iter().map(Child::wait_with_output);
@@ -237,7 +237,7 @@ impl Trial {
             .arg(scratch.path("view"))
             .args((self.fault == Some(Fault::Rot)).then_some("--rot"))
             .arg(scratch.root());
-        let output = command.output().context("run the check")?;
+        let output = command.output().context("cannot run the check")?;
         mounted.unmount()?;
         drop(device);
         fs::remove_file(image)?;
@@ -255,7 +255,8 @@ impl Trial {
     }
 
     /// Lets the file system recover, and then changes bits of the disk. If a bit of the journal
-    /// changed before, the file system could lose what was acknowledged, and nobody would notice.
+    /// were changed before the recovery, the file system could lose what was acknowledged, and
+    /// nobody would notice.
     fn rot(&self, scratch: &Scratch, image: &Path, flips: &[Flip]) -> Result<()> {
         let device = Loop::new(image)?;
         Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?.unmount()?;

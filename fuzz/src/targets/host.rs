@@ -88,7 +88,8 @@ fn tree_manifest() -> Result<Vec<u8>> {
     Ok(fs::read(directory.path().join("manifest"))?)
 }
 
-/// Compares a tree with a manifest. A damaged manifest is not compared, so it counts as accepted.
+/// Compares a tree with its manifest, the list of the entries of the tree. A damaged manifest is
+/// not compared, so it counts as accepted.
 fn manifest(input: &[u8]) -> bool {
     let compare = || {
         let (directory, tree, file) = tree()?;

@@ -43,7 +43,10 @@ pub struct FsckOptions {
     pub repair: bool,
     /// The source of blobs for a repair: the directory of a root or of an image layout, the URL of
     /// a store, or the reference of an image in a registry. By default, the registries that the
-    /// names of the images refer to.
+    /// names of the images refer to. After a directory or a URL, `#` and the name of an image may
+    /// follow, as in the arguments of `cas copy`. In place of a URL before `#`, a scheme or the
+    /// name of a table in `cas.toml` may be given. The source must then have this image. Blobs are
+    /// also taken from its other images.
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,

@@ -12,6 +12,8 @@ use cas_core::{Context, Error, Location, Registry, Result};
 use cas_host::calls::{is_file, undisturbed};
 
 use crate::cas::Cas;
+use crate::cas::lookup;
+use crate::cas::open::check_there;
 #[cfg(feature = "on-demand")]
 use crate::on_demand::lost;
 use crate::root::Root;
@@ -49,8 +51,8 @@ impl<'a> RepairSources<'a> {
     /// Opens the source `from`, if the user named one.
     ///
     /// # Errors
-    /// As [`locate`]; `InvalidArgument` if the source is the store of `cas`; errors of opening the
-    /// source.
+    /// As [`split`] and [`locate`]; `InvalidArgument` if the source is the store of `cas`;
+    /// `NotFound` if the store or the image does not exist; errors of opening the source.
     pub(super) async fn open(
         cas: &'a Cas,
         from: Option<&str>,
@@ -73,16 +75,28 @@ impl<'a> RepairSources<'a> {
     }
 
     async fn choose(&self, from: &str) -> Result<Arc<dyn Fetcher>> {
-        if let Some((location, registry)) = locate(from)? {
-            if is_same(&location, &self.cas.location) {
-                return Err(Error::invalid(
-                    "the source is the store that is checked; name another source",
-                ));
-            }
-            let store = registry.open(&location).await?;
-            return Ok(Arc::new(StoreFetcher(store.content)));
+        let registry = crate::registry();
+        let (place, image) = split(from)?;
+        let location = match locate(place, image.is_some(), &registry)? {
+            Some(location) => location,
+            // No name of an image in a registry has a `#`.
+            None if image.is_some() => self.cas.root.locate(place, &registry)?,
+            None => return self.connect(from, REPEAT).await,
+        };
+        if is_same(&location, &self.cas.location) {
+            return Err(Error::invalid(
+                "the source is the store that is checked; name another source",
+            ));
         }
-        self.connect(from, REPEAT).await
+        registry.check(&location)?;
+        // Opening an absent store would create it.
+        check_there(&location, &registry)?;
+        let store = registry.open(&location).await?;
+        if let Some(image) = image.filter(|image| !image.is_empty()) {
+            let found = lookup::find(&store, image).await;
+            found.map_err(|error| error.within(place))?;
+        }
+        Ok(Arc::new(StoreFetcher(store.content)))
     }
 
     /// Opens a registry. A failed request to it is repeated for the time `repeat`.
@@ -131,34 +145,59 @@ impl<'a> RepairSources<'a> {
     }
 }
 
-/// Returns the location of the store of a root, of an image layout or of the URL of a store, and
-/// the registry that opens the store. Returns `None` if `from` can be the name of an image.
+/// Splits a source into a store and, after the last `#`, the name of an image in this store, as
+/// `cas copy` does. Every blob of the store can be fetched, and not only those of the image. A root
+/// or an image layout may have a path with a `#`.
+///
+/// # Errors
+/// `InvalidArgument` if nothing is before the `#`.
+fn split(from: &str) -> Result<(&str, Option<&str>)> {
+    match from.rsplit_once('#') {
+        Some(("", _)) => Err(Error::invalid(
+            "expected a root, an image layout or the URL of a store before #",
+        )),
+        Some((store, image)) if !is_root(from) && !is_layout(from) => Ok((store, Some(image))),
+        _ => Ok((from, None)),
+    }
+}
+
+fn is_root(path: &str) -> bool {
+    is_file(&Path::new(path).join("cas.toml"))
+}
+
+fn is_layout(path: &str) -> bool {
+    is_file(&Path::new(path).join("oci-layout"))
+}
+
+/// Returns the location of the store of a root, of an image layout or of the URL of a store.
+/// `has_image` states that the name of an image in the store follows `place`. Returns `None` if
+/// `place` is neither a path nor a URL. It can then be the name of an image in a registry, or if an
+/// image follows, a scheme or the name of a table in `cas.toml`.
 ///
 /// # Errors
 /// `NotFound` for a path at which nothing exists; `InvalidArgument` for a path to something else
 /// than a root or an image layout; errors of [`Root::open`].
-fn locate(from: &str) -> Result<Option<(Location, Registry)>> {
-    let registry = crate::registry();
-    let path = Path::new(from);
-    let location: Location = if from.contains("://") {
-        from.parse()?
-    } else if is_file(&path.join("cas.toml")) {
-        Root::open(path, &registry)?.store(&registry)?
-    } else if is_file(&path.join("oci-layout")) {
-        Location::of_path("fs", &std::path::absolute(path)?)?
-    } else if !from.starts_with(['/', '.']) {
-        return Ok(None);
+fn locate(place: &str, has_image: bool, registry: &Registry) -> Result<Option<Location>> {
+    let path = Path::new(place);
+    let is_path = place.starts_with(['/', '.']) || (has_image && place.contains('/'));
+    if place.contains("://") {
+        place.parse().map(Some)
+    } else if is_root(place) {
+        Root::open(path, registry)?.store(registry).map(Some)
+    } else if is_layout(place) {
+        Location::of_path("fs", &std::path::absolute(path)?).map(Some)
+    } else if !is_path {
+        Ok(None)
     } else if undisturbed(|| path.try_exists())? {
-        return Err(Error::invalid(
+        Err(Error::invalid(
             "neither a root nor an image layout: expected a directory with the file cas.toml or \
              oci-layout; to use an archive as the source, import it into another root first",
-        ));
+        ))
     } else {
-        return Err(Error::not_found(
+        Err(Error::not_found(
             "nothing exists at this path; check the path",
-        ));
-    };
-    Ok(Some((location, registry)))
+        ))
+    }
 }
 
 /// Returns whether two locations are those of one store.

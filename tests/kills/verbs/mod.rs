@@ -39,6 +39,16 @@ pub(crate) struct Verb {
 /// Returns the verbs that suit a store and a snapshotter, and that this machine can run, except
 /// those in [`on_demand`].
 pub(crate) fn of(store: &str, snapshotter: &str) -> Vec<&'static Verb> {
+    let verbs = without_registry(store, snapshotter);
+    #[cfg(feature = "registry")]
+    if crate::common::can(&[crate::common::docker::PROGRAM]) {
+        return verbs.into_iter().chain(registry::VERBS).collect();
+    }
+    verbs
+}
+
+/// Returns the verbs that suit a store and a snapshotter, and that need no registry.
+fn without_registry(store: &str, snapshotter: &str) -> Vec<&'static Verb> {
     let mut groups = vec![
         images::VERBS,
         files::VERBS,
@@ -60,21 +70,19 @@ pub(crate) fn of(store: &str, snapshotter: &str) -> Vec<&'static Verb> {
     groups.push(soci::VERBS);
     #[cfg(feature = "aci")]
     groups.push(aci::VERBS);
-    #[cfg(feature = "registry")]
-    if crate::common::can(&[crate::common::docker::PROGRAM]) {
-        groups.push(registry::VERBS);
-    }
     groups.into_iter().flatten().collect()
 }
 
-/// Returns whether a verb of any store and any snapshotter has this name.
+/// Returns whether a verb of any store and any snapshotter has this name, even if this machine
+/// cannot run the verb.
 pub(crate) fn is_known(name: &str) -> bool {
+    // All verbs that need no registry suit these two.
+    let known = without_registry("fs", "overlay").into_iter();
+    #[cfg(feature = "registry")]
+    let known = known.chain(registry::VERBS);
     #[cfg(feature = "on-demand")]
-    if on_demand::VERBS.iter().any(|verb| verb.name == name) {
-        return true;
-    }
-    // All other verbs suit these two.
-    of("fs", "overlay").iter().any(|verb| verb.name == name)
+    let known = known.chain(on_demand::VERBS);
+    known.map(|verb| verb.name).any(|known| known == name)
 }
 
 fn import(place: &Place) -> Command {

@@ -86,7 +86,7 @@ impl Jobs<'_> {
             command
         };
         vec![
-            Contender::command("cas import, Full", |fresh| {
+            Contender::command("cas import, synced", |fresh| {
                 self.import(fresh, &subject.archive)
             }),
             Contender::command("skopeo copy, not synced", skopeo),
@@ -96,7 +96,7 @@ impl Jobs<'_> {
     /// Returns the contenders that import an archive, and unpack it into snapshots.
     pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         vec![
-            Contender::command("cas import --unpack, Full", |fresh| {
+            Contender::command("cas import --unpack, synced", |fresh| {
                 let mut command = self.import(fresh, &subject.archive);
                 command.arg("--unpack");
                 command

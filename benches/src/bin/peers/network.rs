@@ -33,10 +33,10 @@ impl Jobs<'_> {
             containerd.measure(&pull)
         };
         vec![
-            Contender::command("cas pull --unpack, Full", move |fresh| {
+            Contender::command("cas pull --unpack, synced", move |fresh| {
                 self.pull(fresh, &reference, &["--unpack"])
             }),
-            Contender::command("cas import --unpack, Full", |fresh| {
+            Contender::command("cas import --unpack, synced", |fresh| {
                 let mut command = self.import(fresh, &subject.archive);
                 command.arg("--unpack");
                 command
@@ -50,7 +50,7 @@ impl Jobs<'_> {
         let reference = format!("{host}/bench:1");
         let [synced, unsynced] = [&reference, &reference].map(|one| skopeo(one));
         vec![
-            Contender::command("cas pull, Full", move |fresh| {
+            Contender::command("cas pull, synced", move |fresh| {
                 self.pull(fresh, &reference, &[])
             }),
             Contender::command("skopeo copy to oci:, synced", move |fresh| {

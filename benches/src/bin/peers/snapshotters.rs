@@ -86,7 +86,7 @@ impl Table<'_> {
         job("import and unpack, by snapshotter", &imports, IMPORT)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let removals = jobs.removals(&runtime, subject);
-        job("removal of the snapshots, library", &removals, REMOVAL)?;
+        job("removal of snapshots by the library", &removals, REMOVAL)?;
         for kind in ALL {
             let present = self.present(kind);
             finish(jobs.of(kind, &present).arg("init"))?;

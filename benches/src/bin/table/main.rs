@@ -62,7 +62,10 @@ fn main() -> Result<()> {
     // Without `--on`, the new file system is beside the program, not in memory, because the rows
     // measure the cost of syncs.
     let program = std::env::current_exe()?;
-    let parent = program.parent().context("the program has no directory")?;
+    let parent = program.parent().with_context(|| {
+        let path = program.display();
+        format!("cannot find the directory of this program, whose path is {path}; please report it")
+    })?;
     let scratch = Scratch::new(options.on.as_deref(), parent, SIZE)?;
     let begun = Instant::now();
     let plan = Plan {

@@ -74,10 +74,12 @@ pub struct PrunedImage {
 /// name is removed, the name stays. If the pruning is interrupted, the next collection frees the
 /// content of the removed images.
 ///
-/// One use can be lost: the use by a job that writes no name because the name exists already, and
-/// that finds the name right before it is removed. The pruning then creates the name again, unless
-/// it is killed between the two steps, or the job ends and another collection removes the content
-/// between them.
+/// Right before the pruning removes a name, a job that pulls or imports the image may find that the
+/// name exists. Such a job does not write the name. After the removal, the pruning therefore checks
+/// whether a job has begun to use the image. If so, the pruning creates the name again. The name
+/// stays removed in two cases: the pruning is killed after the removal and before it creates the
+/// name again, or the job ends in this time and another collection removes the content of the
+/// image.
 ///
 /// Images that are mounted, leased or used by a job stay, and so do the names of other owners. If
 /// the store is not opened for an owner, only names without an owner are removed.

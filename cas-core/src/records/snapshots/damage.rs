@@ -22,8 +22,9 @@ const HIGHEST: u64 = u64::MAX - SKIPPED - BLOCK - 1;
 
 impl Snapshots {
     /// Gives the committed snapshot `key` the content of the active snapshot `by`, and removes
-    /// `by`. `content` is the usage of `by`, or a [`SnapshotContent`] that names another directory
-    /// with the content of `by`. Returns the id of the directory that `key` had before.
+    /// `by`. `content` states the usage of this content. If `content` is a [`SnapshotContent`] that
+    /// names a directory, `key` gets that directory, and otherwise the directory of `by`. Returns
+    /// the id of the directory that `key` had before.
     ///
     /// # Errors
     /// `NotFound` if `key` or `by` does not exist; `FailedPrecondition` if `by` is not active;
@@ -98,9 +99,10 @@ impl Snapshots {
     }
 
     /// Returns the keys of the damaged records. A record is damaged if it does not parse, if its id
-    /// is so close to `u64::MAX` that a corrected counter of ids would be too high, if its chain of
-    /// parents is circular, or if a record in this chain is missing or damaged. An empty key in the
-    /// result means that the counter of ids does not parse, or is lost, too low or too high.
+    /// is one of the 65,601 highest values of a `u64` (a corrected counter of ids would not fit
+    /// above it), if its chain of parents is circular, or if a record in this chain is missing or
+    /// damaged. An empty key in the result means that the counter of ids does not parse, or is
+    /// lost, too low or too high.
     ///
     /// If `remove` is set, removes the damaged records, and corrects the counter of ids and the
     /// numbers of children in the other records. A record stays if only its chain of parents is

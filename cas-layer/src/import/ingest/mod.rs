@@ -1,4 +1,4 @@
-//! Ingests blobs with known digests into a store, with or without a name for an image.
+//! Stores blobs whose digests are known. If the caller gives a name, also creates an image.
 //!
 //! The record of each blob is written before its bytes. The records of all blobs whose sizes are
 //! given are written first, in one batch if possible. The bytes are made durable together. At the
@@ -20,10 +20,11 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
-/// the stored blobs for a day, and then for as long as an image, a lease or a label refers to them.
-/// Returns the state of each blob, and the error if there was one. If the future is dropped, the
-/// next garbage collection removes what was stored.
+/// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. When this
+/// function has returned, the store keeps the stored blobs for a day, and then for as long as an
+/// image, a lease or a label refers to them. Returns the state of each blob, and the error if there
+/// was one. If the future is dropped before that, the next garbage collection removes what was
+/// stored.
 ///
 /// The error is `Corrupt` if the bytes of a blob have another digest or size, are a manifest or an
 /// index that does not parse, or are not in a regular file; `NotFound` if the file with the bytes

@@ -200,7 +200,7 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
         let expected = Expected::exactly(digest, 400_000);
         let patience = Duration::from_secs(60);
         let writer = store.begin_or_wait("layer", expected, patience).await;
-        let mut writer = writer.expect("the key must be free after a commit was cancelled");
+        let mut writer = writer.expect("a writer must get the ingest key of a cancelled commit");
         if writer.offset() == 0 {
             writer.write(data.clone()).await.unwrap();
         }
@@ -230,7 +230,7 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     waiting
         .await
         .unwrap()
-        .expect("the key must be free after the first writer ended");
+        .expect("a writer must get the ingest key of a writer that ended");
 }
 
 /// If the batch is in conflict, the bytes must not become a blob. Their ingest must stay, so that a
@@ -267,7 +267,8 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let committed = writer.commit(&batch, Durability::Full).await.unwrap();
     assert!(
         committed.batch,
-        "a store that promises joint commits must report that it committed the batch"
+        "a store with `Capability::Joint` must report that it committed the batch of records \
+         together with the blob"
     );
     assert_has(&*store, &digest, &data).await;
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -306,7 +307,8 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     deletion.delete(Table::Blobs, "record", Expect::Any);
     assert!(
         store.remove_versions(&blobs, &deletion).await.unwrap(),
-        "a store that promises joint commits must report that it committed the batch"
+        "a store with `Capability::Joint` must report that it committed the batch of records \
+         together with the removal"
     );
     assert_absent(&*store, &digest).await;
     store.flush().await.unwrap();

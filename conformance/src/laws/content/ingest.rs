@@ -59,7 +59,7 @@ pub(super) async fn a_second_writer_is_busy(subject: Subject) {
     let again = store
         .begin("layer")
         .await
-        .expect("the key must be free after the first writer ended");
+        .expect("a writer must get the ingest key of a writer that ended");
     assert_eq!(again.offset(), 20);
 }
 

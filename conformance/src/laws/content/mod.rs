@@ -187,7 +187,7 @@ laws! { $
             ["docs/DURABILITY.md, Bytes (Relaxed)"],
         a_second_opening_is_shared_or_busy:
             "Two processes that open the store independently would overwrite each other's pages"
-            ["docs/DURABILITY.md, Order in the store of one file"],
+            ["docs/DURABILITY.md, Order in redb"],
     ]
     durable(needs Resume) [
         an_ingest_outlives_its_store:
@@ -202,7 +202,7 @@ laws! { $
     crash(needs Resume, racy) [
         a_killed_writer_leaves_a_prefix:
             "A resumed download would continue after bytes that are missing, and fail at its end"
-            ["docs/DURABILITY.md, Order in the store of files"],
+            ["docs/DURABILITY.md, Order in the fs store"],
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_blobs:

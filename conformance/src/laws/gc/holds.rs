@@ -248,7 +248,10 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
         1,
         "{found:?}"
     );
-    assert_eq!(found.until, None, "a name does not expire");
+    assert_eq!(
+        found.until, None,
+        "`explain` must report no expiry for a layer that an image name keeps"
+    );
     for name in ["one", "two"] {
         store
             .images

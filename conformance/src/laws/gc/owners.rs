@@ -38,7 +38,7 @@ async fn delete(store: &Store, name: &str) {
 
 /// Returns the blobs that the owner of the view claims.
 async fn claimed(view: &Store) -> Vec<Digest> {
-    let owner = view.owner().expect("a view must have an owner");
+    let owner = view.owner().expect("the store must be opened for an owner");
     let claimed = view.blobs().claimed_by(owner).await.unwrap();
     claimed.into_iter().map(|(digest, _)| digest).collect()
 }
@@ -266,7 +266,10 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
 
 async fn live(view: Store) {
     let sample = Sample::of(1);
-    let name = view.owner().expect("a view must have an owner").to_string();
+    let name = view
+        .owner()
+        .expect("the store must be opened for an owner")
+        .to_string();
     for _ in 0..10 {
         // The other owner may be storing or removing the same blob.
         while let Err(error) = sample.import(&view, &name).await {

@@ -53,7 +53,7 @@ laws! { $
     ]
     change() [
         an_update_replaces_all_but_name_and_creation_time:
-            "Fields that an update leaves out, such as an expiry label, would keep old values"
+            "An update without field paths would not remove old labels, such as an expiry label"
             ["containerd images.Store.Update"],
         field_paths_change_what_they_name:
             "Setting one label would remove other labels"

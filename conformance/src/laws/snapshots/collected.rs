@@ -24,7 +24,7 @@ async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Rem
 
 /// Creates a committed snapshot with the label of an ended lease.
 async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
-    let labels = Labels::from([(LEASE.to_owned(), "of a job that ended".to_owned())]);
+    let labels = Labels::from([(LEASE.to_owned(), "id-of-an-ended-lease".to_owned())]);
     let prepared = store.prepare("making", parent, labels.clone()).await;
     prepared.expect("prepare must succeed");
     let options = Commit {

@@ -70,7 +70,7 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let after = store.usage("child").await.unwrap();
     assert!(
         after.bytes >= before.bytes + MIB,
-        "expected at least 1 MiB more than {before:?}, found {after:?}"
+        "expected the usage of the child to grow by at least 1 MiB from {before:?}, found {after:?}"
     );
     assert_eq!(store.usage("name").await.unwrap(), with_child);
 }

@@ -61,8 +61,9 @@ impl Files {
         }
     }
 
-    /// Counts a request if `faults` contains the fault of the disk. Returns this fault if it hits
-    /// the request, otherwise `None`. Before returning [`Fault::Slow`], waits for [`Fault::DELAY`].
+    /// `faults` lists the faults that can hit a request of this kind. If the disk has one of them,
+    /// counts the request, and returns the fault if it hits the request with this number. Otherwise
+    /// returns `None`. Before returning [`Fault::Slow`], waits for [`Fault::DELAY`].
     fn hit(&self, faults: &[Fault]) -> Option<Fault> {
         let hit = Shared::lock(&self.shared).hit(faults);
         if hit == Some(Fault::Slow) {

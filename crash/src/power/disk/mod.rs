@@ -61,8 +61,9 @@ impl Shared {
         shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request if `faults` contains the fault of the disk. Returns this fault if it hits
-    /// the request, otherwise `None`.
+    /// `faults` lists the faults that can hit a request of this kind. If the disk has one of them,
+    /// counts the request, and returns the fault if it hits the request with this number. Otherwise
+    /// returns `None`.
     fn hit(&mut self, faults: &[Fault]) -> Option<Fault> {
         let faulty = self
             .faulty
@@ -96,7 +97,7 @@ impl Disk {
         config.mount_options = vec![MountOption::FSName("crash".into())];
         config.acl = SessionACL::All;
         let session = fuser::spawn_mount(files, directory, &config)
-            .with_context(|| format!("mount a disk on {}", directory.display()))?;
+            .with_context(|| format!("cannot mount a disk on {}", directory.display()))?;
         Ok(Disk {
             directory: directory.to_owned(),
             shared,
@@ -137,6 +138,8 @@ impl Disk {
 
     /// Unmounts the disk.
     pub(crate) fn unmount(self) -> Result<()> {
-        self.session.umount_and_join().context("unmount the disk")
+        self.session
+            .umount_and_join()
+            .context("cannot unmount the disk")
     }
 }

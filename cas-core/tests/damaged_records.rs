@@ -1,0 +1,177 @@
+//! Damaged records of blobs. A repair replaces each of them in one step, and keeps its labels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use cas_core::check::{CheckOptions, NoSources, Problem, Repair, Report, check};
+use cas_core::gc::{GcOptions, collect};
+use cas_core::image::{Image, UNCOMPRESSED};
+use cas_core::records::{Batch, BlobRecord, Expect, Table};
+use cas_core::testing::fault::{Fault, Plan, Side, faulty};
+use cas_core::{
+    ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Result, Store, limit,
+};
+
+mod support;
+use support::{image, parts, put, store};
+
+async fn repaired(store: &Store) -> Result<Report> {
+    let options = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    check(store, &[], &options).await
+}
+
+/// Returns a store with a named image, and the manifest of the image.
+async fn with_image() -> (Store, Descriptor) {
+    let store = store();
+    let target = image(&store, "linux/amd64").await;
+    let named = Image::new("app:1".parse().unwrap(), target.clone());
+    store.images.create(named).await.unwrap();
+    (store, target)
+}
+
+async fn value_of(store: &Store, blob: &Digest) -> Option<Bytes> {
+    let record = store.records.load(Table::Blobs, &blob.to_string()).await;
+    record.unwrap().map(|record| record.value)
+}
+
+async fn record_of(store: &Store, blob: &Digest) -> BlobRecord {
+    store.blobs().load(blob).await.unwrap().unwrap().0
+}
+
+async fn write(store: &Store, blob: &Digest, value: Bytes) {
+    let mut batch = Batch::new();
+    batch.put(Table::Blobs, blob.to_string(), Expect::Any, value);
+    store.records.commit(&batch).await.unwrap();
+}
+
+fn labels(pairs: &[(&str, String)]) -> Labels {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect()
+}
+
+/// Each step of a repair fails once, before or after its effect, as if the repair was killed there.
+#[tokio::test]
+async fn an_interrupted_repair_keeps_the_labels_of_a_damaged_record() {
+    for side in [Side::Before, Side::After] {
+        for nth in 1.. {
+            let (plain, target) = with_image().await;
+            let kept = put(&plain, MediaType::BYTES, b"only a label keeps this").await;
+            let expected = labels(&[
+                ("team", "blue".to_owned()),
+                (
+                    "containerd.io/gc.ref.content.extra",
+                    kept.digest.to_string(),
+                ),
+            ]);
+            let wrong = labels(&[
+                (
+                    "containerd.io/gc.ref.content.lost",
+                    Digest::sha256(b"lost").to_string(),
+                ),
+                (UNCOMPRESSED, Digest::sha256(b"wrong").to_string()),
+            ]);
+            let label = |record: Option<BlobRecord>| {
+                let mut record = record.expect("every blob has a record");
+                record.labels.extend(expected.clone());
+                record.labels.extend(wrong.clone());
+                Ok(record)
+            };
+            plain.blobs().update(&target.digest, label).await.unwrap();
+            let mut damaged = value_of(&plain, &target.digest).await.unwrap().to_vec();
+            // The last digit of the checksum.
+            let last = damaged.len() - 3;
+            damaged[last] ^= 1;
+            write(&plain, &target.digest, damaged.clone().into()).await;
+
+            let plan = Plan::new();
+            let kind = ErrorKind::Unavailable;
+            plan.fail_nth(nth, Fault { kind, side });
+            let outcome = repaired(&faulty(&plain, &plan)).await;
+            let is_complete = plan.end().is_empty();
+            assert!(outcome.is_ok() || !is_complete, "{outcome:?}");
+            let left = value_of(&plain, &target.digest).await;
+            let left = left.expect("no step deletes the record");
+            if left != damaged {
+                let record = record_of(&plain, &target.digest).await;
+                assert_eq!(record.labels, expected, "{side:?} {nth}");
+            }
+            let report = repaired(&plain).await.unwrap();
+            assert!(report.is_sound(), "{side:?} {nth}: {report:?}");
+            let record = record_of(&plain, &target.digest).await;
+            assert_eq!(record.labels, expected, "{side:?} {nth}");
+            let later = SystemTime::now() + Duration::from_hours(48);
+            let options = GcOptions::default().with_now(later);
+            collect(&plain, &[], &options).await.unwrap();
+            for needed in [&kept, &target, &parts(&plain, &target).await[1]] {
+                let found = plain.content.stat(&needed.digest).await.unwrap();
+                assert!(found.is_some(), "{side:?} {nth}: {}", needed.media_type);
+            }
+            if is_complete {
+                assert!(nth > 3, "the repair had too few steps");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_record_is_complete_and_has_the_labels_that_can_be_read() {
+    let long = format!(r#"{{"labels":{{"k":"{}"}}}}"#, "v".repeat(limit::LABEL));
+    for (value, label) in [
+        ("{", None),
+        ("[1,2]", None),
+        (r#"{"labels":{"k":7}}"#, None),
+        (long.as_str(), None),
+        (r#"{"size":"?","labels":{"k":"v"},"children":7}"#, Some("v")),
+    ] {
+        let (store, target) = with_image().await;
+        let parts = parts(&store, &target).await;
+        let layer = &parts[1];
+        for blob in [&target, layer] {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            write(&store, &blob.digest, value).await;
+        }
+        let report = repaired(&store).await.unwrap();
+        let found = report.findings.iter();
+        let found: Vec<_> = found.map(|one| (one.problem, one.repaired)).collect();
+        assert_eq!(found, [(Problem::RecordDamaged, true); 2], "{report:?}");
+        for blob in [&target, layer] {
+            let record = record_of(&store, &blob.digest).await;
+            let found = record.labels.get("k").map(String::as_str);
+            assert_eq!(found, label, "{value:.50}");
+            assert_eq!(record.size, blob.size);
+            assert_eq!(record.media_type.as_ref(), Some(&blob.media_type));
+        }
+        let children: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
+        assert_eq!(record_of(&store, &target.digest).await.children, children);
+        let report = check(&store, &[], &CheckOptions::default()).await;
+        assert_eq!(report.unwrap().findings, []);
+    }
+}
+
+/// The size of a blob that is not stored is not known.
+#[tokio::test]
+async fn the_damaged_record_of_a_missing_blob_is_removed() {
+    let (store, target) = with_image().await;
+    let layer = parts(&store, &target).await[1].digest;
+    assert!(store.content.remove(&layer).await.unwrap());
+    write(&store, &layer, Bytes::from_static(b"{")).await;
+    let report = repaired(&store).await.unwrap();
+    let found = report.findings.iter();
+    let found: Vec<_> = found.map(|one| (one.problem, one.repaired)).collect();
+    let expected = [
+        (Problem::RecordDamaged, true),
+        (Problem::BlobMissing, false),
+    ];
+    assert_eq!(found, expected, "{report:?}");
+    assert_eq!(value_of(&store, &layer).await, None);
+}
