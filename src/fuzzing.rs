@@ -14,10 +14,11 @@ pub fn cas_toml(text: &str) -> Result<Engines> {
     root::parse(text, Path::new("/root"))
 }
 
-/// Returns the text of `cas.toml` for these engines.
+/// Returns the text of a `cas.toml` with the settings in `engines`: the store, the snapshotter and
+/// others.
 ///
 /// # Errors
-/// `Internal` if the engines cannot be serialized.
+/// `Internal` if `engines` cannot be serialized.
 pub fn cas_toml_text(engines: &Engines) -> Result<String> {
     root::text(engines)
 }

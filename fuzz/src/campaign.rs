@@ -114,8 +114,8 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
     row("in all", sum);
     if sum.findings > 0 {
         println!(
-            "the log {} has findings; runs of the targets with findings fail until the log is \
-             removed",
+            "the log {} counts findings, so every run of these targets fails; correct the faults, \
+             and then remove the log",
             arguments.log.display()
         );
     }

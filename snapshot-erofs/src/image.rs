@@ -333,7 +333,9 @@ fn copy_ready(dirs: &SnapshotDirs, chain: &[u64], ready: &[PathBuf]) -> Result<O
 /// Makes the image of layers. Its record is written last.
 fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let Some(top) = chain.first() else {
-        return Err(Error::internal("an image needs a layer; please report it"));
+        return Err(Error::internal(
+            "cannot make an EROFS image: expected at least one layer, found none; please report it",
+        ));
     };
     let directory = dirs.path(*top);
     let mut layers = Layers::new(&directory);

@@ -188,7 +188,9 @@ pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandByt
     };
     let parsed = serde_json::from_slice(&text);
     parsed.map(Some).map_err(|error| {
-        malformed("not the byte counts of a layer", &error).subject(path.display())
+        malformed("the file does not have the byte counts of a layer", &error)
+            .advice("remove the file, which is written again when the layer is next read on demand")
+            .subject(path.display())
     })
 }
 

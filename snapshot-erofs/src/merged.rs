@@ -59,18 +59,26 @@ fn read_one(record: &Path, metadata: &Path, lengths: &[u64]) -> Result<Vec<u8>> 
     let file = erofs::open_file(record)?;
     file.take(limit::LAYOUT_FILE).read_to_end(&mut text)?;
     let recorded: Merged = serde_json::from_slice(&text)
-        .map_err(|error| malformed("its record does not parse", &error))?;
+        .map_err(|error| malformed("the record of the metadata does not parse", &error))?;
     if recorded.tars != lengths {
-        return Err(Error::corrupt("it was made of tars of other lengths"));
+        return Err(Error::corrupt(
+            "the metadata was made of tars of other lengths",
+        ));
     }
     let mut bytes = Vec::new();
     let file = erofs::open_file(metadata)?;
-    if undisturbed(|| file.metadata())?.len() != recorded.length {
-        return Err(Error::corrupt("it does not have its length"));
+    let (length, expected) = (undisturbed(|| file.metadata())?.len(), recorded.length);
+    if length != expected {
+        return Err(Error::corrupt(format!(
+            "expected {expected} bytes, as the record of the metadata states, found {length}"
+        )));
     }
     file.take(recorded.length).read_to_end(&mut bytes)?;
-    if Digest::sha256(&bytes) != recorded.digest {
-        return Err(Error::corrupt("it does not have its digest"));
+    let (digest, expected) = (Digest::sha256(&bytes), recorded.digest);
+    if digest != expected {
+        return Err(Error::corrupt(format!(
+            "expected the digest {expected}, as the record of the metadata states, found {digest}"
+        )));
     }
     Ok(bytes)
 }
@@ -84,11 +92,12 @@ fn places(directory: &Path, diff_ids: &[Digest]) -> Option<(PathBuf, PathBuf)> {
     Some((named("json"), named("erofs")))
 }
 
-/// Writes the layers of an image to a directory of ready layers: tars with their diff IDs and
-/// lengths, lowest first, and their merged metadata, if the image has no other data files. A file
-/// that has the right bytes already is not changed, because snapshots may refer to it. Each new
-/// file appears under its name when it is complete. A kill leaves complete files, and temporary
-/// files that the next call removes.
+/// Writes the layers of a container image to a directory of ready layers. `tars` are the tars of
+/// the layers with their diff IDs and lengths, lowest first. `metadata` is their merged metadata,
+/// or `None` if it refers to one more file, which has the content of sparse files. A file that has
+/// the right bytes already is not changed, because snapshots may refer to it. Each new file appears
+/// under its name when it is complete. A kill leaves complete files, and temporary files that the
+/// next call removes.
 ///
 /// # Errors
 /// `Corrupt` if a tar does not have its diff ID; errors of the file system.
@@ -137,10 +146,12 @@ fn write(path: &Path, digest: &Digest, fill: impl FnOnce(&File) -> io::Result<()
         let new = NewFile::begin(path)?;
         fill(new.file())?;
         let file = undisturbed(|| File::open(proc_path(new.file())))?;
-        if digest_of(&file, digest.algorithm(), &mut Pace::new(None))? != *digest {
-            return Err(Error::corrupt(
-                "the written file does not have its digest; check the disk, and repeat the command",
-            ));
+        let found = digest_of(&file, digest.algorithm(), &mut Pace::new(None))?;
+        if found != *digest {
+            return Err(Error::corrupt(format!(
+                "expected the written file to have the digest {digest}, found {found}; check the \
+                 disk, and repeat the command"
+            )));
         }
         new.publish()
     };

@@ -144,8 +144,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::remove_blobs`]; `Denied` if [`RemoveOptions::force`] is set and the handle is
-    /// opened for an owner. With `force`, a blob that is in use is not an error. With
-    /// [`RemoveOptions::skip_absent`], an absent blob is not an error.
+    /// opened for an owner. With `force`, a blob that is in use is removed like the others, and is
+    /// not an error. With [`RemoveOptions::skip_absent`], a blob that is not in the store is
+    /// skipped, and is not an error.
     pub async fn remove_blobs_with(
         &self,
         blobs: impl IntoIterator<Item = Digest>,

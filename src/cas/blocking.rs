@@ -69,8 +69,8 @@ macro_rules! verbs {
 }
 
 impl Cas {
-    /// Makes a root with the default engines. Returns the engines. If the preferred snapshotter
-    /// does not work on this machine, also returns the reason.
+    /// Makes a root with the default store and snapshotter. Returns the engines. If the preferred
+    /// snapshotter does not work on this machine, also returns the reason.
     ///
     /// # Errors
     /// As [`Cas::init`](crate::Cas::init).
@@ -92,7 +92,7 @@ impl Cas {
         crate::Cas::init_with(root, engines, registry)
     }
 
-    /// Opens a root. Makes one with the default engines if there is none.
+    /// Opens a root. If there is none, makes one with the default store and snapshotter.
     ///
     /// # Errors
     /// As [`Cas::open`](crate::Cas::open).

@@ -58,14 +58,17 @@ impl CopyOptions {
 }
 
 impl Cas {
-    /// Copies an image from the store of this handle into the store of `to`, with all parts and
-    /// referrers of the image that the source has. Blobs that the store of `to` already has are not
-    /// copied. Returns the image in the store of `to`.
+    /// Copies an image from the store of this handle (the source) into the store of `to`, with the
+    /// referrers of the image that the source has. Leaves out manifests that an index lists and
+    /// that the source has never had completely, for example those of platforms that were not
+    /// pulled, and non-distributable layers that the source does not have. Blobs that the store of
+    /// `to` already has are not copied. Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// `NotFound` if the source does not have the image, has lost a part of the image, or lacks a
-    /// layer that a pull discarded after the layer was unpacked; `Corrupt` for damaged content;
-    /// `InvalidArgument` if `to` has the same store, and the name stays the same; as
+    /// `NotFound` if the source does not have the image, if all manifests of the image are
+    /// incomplete there, if the source has lost a blob that its records state as stored, or if it
+    /// lacks a layer that a pull discarded after the layer was unpacked; `Corrupt` for damaged
+    /// content; `InvalidArgument` if `to` has the same store, and the name stays the same; as
     /// [`transfer::copy`]. The name is written last. On an error, the copied blobs stay until a
     /// garbage collection, and the next attempt does not copy them again.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {

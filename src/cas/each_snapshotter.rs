@@ -13,9 +13,10 @@ use crate::root::parse_snapshotter;
 
 impl Cas {
     /// Returns this handle, and then a handle for each other snapshotter that has files in the
-    /// root, because another handle was opened with it (see
-    /// [`OpenOptions::snapshotter`](super::OpenOptions::snapshotter)). If the store was chosen for
-    /// this handle, returns only this handle. [`Cas::close`] closes all these handles.
+    /// root. A snapshotter has files there if any handle of the root was opened with this
+    /// snapshotter (see [`OpenOptions::snapshotter`](super::OpenOptions::snapshotter)). If the
+    /// store was chosen for this handle, returns only this handle. [`Cas::close`] closes all these
+    /// handles.
     ///
     /// Collections, checks and [`Cas::leftovers`] cover all these snapshotters. [`Cas::unmount`]
     /// finds the mounts of all of them, and [`Cas::unmount_root_dir`] and [`Cas::remove_root_dir`]

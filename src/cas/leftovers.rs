@@ -24,9 +24,11 @@ const ALWAYS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 impl Cas {
     /// Returns everything that killed jobs have left in the root and that no running job uses. The
     /// result includes leftovers that a collection would keep because they are new. If the store is
-    /// in a bucket, the result also includes the parts that other processes are uploading. Ingests
-    /// do not count as leftovers, and neither do snapshots that have records. If the root cannot be
-    /// written, only leftovers in the store and in the snapshotters are found.
+    /// in a bucket, the result also includes the parts that other processes are uploading. Of the
+    /// files of snapshots, the result includes only those of snapshots without a record. A snapshot
+    /// that has a record does not count as a leftover, even if a killed mount has left it, and
+    /// neither does an ingest. If the root cannot be written, only leftovers in the store and in
+    /// the snapshotters are found.
     ///
     /// # Errors
     /// Errors of the store, of the snapshotters and of the file system.

@@ -97,7 +97,7 @@ impl OpenOptions {
 }
 
 impl Cas {
-    /// Makes a root with the default engines. Returns the same as [`Cas::init_with`].
+    /// Makes a root with the default store and snapshotter. Returns the same as [`Cas::init_with`].
     ///
     /// # Errors
     /// As [`Cas::init_with`].
@@ -139,7 +139,7 @@ impl Cas {
         Ok((root.engines, refused))
     }
 
-    /// Opens a root. Makes one with the default engines if there is none.
+    /// Opens a root. If there is none, makes one with the default store and snapshotter.
     ///
     /// # Errors
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` if

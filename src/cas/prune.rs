@@ -21,9 +21,10 @@ impl Cas {
     /// Most verbs that use an image also record the time of this use. `tag`, and verbs that only
     /// show facts about an image, such as `image`, `check` and `manifest`, do not. A recorded time
     /// may be up to [`USE_PRECISION`](cas_core::image::USE_PRECISION), one minute, older than the
-    /// last use. It may be older still if another handle has not written the last use yet. If the
-    /// options set `keep_free` but not `free`, the free space is read from the file system of the
-    /// store.
+    /// last use. It may be older still if another handle has not written the last use yet.
+    ///
+    /// [`PruneOptions::free`] is the number of bytes that are free now. If the options set
+    /// `keep_free`, but not `free`, this number is read from the file system of the store.
     ///
     /// # Errors
     /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is

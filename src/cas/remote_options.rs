@@ -78,13 +78,15 @@ pub struct PullOptions {
     /// How long to wait for the registry, and for how long to repeat failed requests. By default,
     /// the times in `cas.toml`.
     pub timeouts: Option<Timeouts>,
-    /// Limits on concurrent requests, and on blobs that are fetched concurrently. By default, the
-    /// limits in `cas.toml`.
+    /// Limits on concurrent requests and on blobs that are fetched concurrently, and the ranges in
+    /// which a large layer is fetched: their size, and how many are fetched concurrently. By
+    /// default, the limits in `cas.toml`.
     pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default, the settings of `cas.toml`
     /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. In a parallel pull,
-    /// `limits` sets only the ranges in which each layer is fetched. If the size of chunks is set
-    /// ([`PullModes::chunk`](crate::PullModes::chunk)), `limits` has no effect.
+    /// only the ranges of `limits` are used ([`PullLimits::range`] and [`PullLimits::per_layer`]).
+    /// If the size of chunks is set ([`PullModes::chunk`](crate::PullModes::chunk)), `limits` has
+    /// no effect.
     pub parallel: Option<ParallelPull>,
     /// The file of the public key that must verify a cosign signature of the image. By default, the
     /// file that `cas.toml` names. A key requires the Cargo feature `cosign`.

@@ -12,16 +12,17 @@ use super::Context;
 
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS), unless
-    /// hosts.toml or registries.conf sets the scheme
+    /// Use plain HTTP, unless hosts.toml or registries.conf sets the scheme [default: HTTPS, or
+    /// plain HTTP if cas.toml sets plain-http, or if the registry is on this machine and does not
+    /// require TLS]
     #[arg(long)]
     pub(crate) plain_http: bool,
     /// Look for the login in this file before any other file [default: the file in cas.toml, or
     /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
-    /// Let redirects, token services and upload locations of the registry lead to this machine and
-    /// to private networks, even if the registry itself is elsewhere
+    /// Allow the registry to refer to addresses on this machine and in private networks (in
+    /// redirects, token services and upload locations), even if the registry itself is elsewhere
     #[arg(long)]
     pub(crate) private_addresses: bool,
     /// Repeat a request that failed for a temporary reason, for up to this time; with 0s, requests

@@ -29,7 +29,9 @@ With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
 With `--format layers`, FILE is a directory to which the layers of several images can be added. A
 root that was made with `cas init --snapshotter 'erofs://?layers=FILE'` uses the layers in this
-directory without a copy, and does not fetch them if it does not keep their compressed blobs.
+directory without copying them. A pull into such a root does not fetch the layers in this directory
+if the root was made with `cas init --keep-tars`, or if the pull has the option
+--discard-unpacked-layers.
 
 With `--writable`, the program mke2fs makes an empty ext4 file system in a second, sparse file. The
 virtual machine can write to this file system.")]

@@ -21,10 +21,11 @@ const LATEST: Duration = Duration::from_secs(253_402_300_799);
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. The options of a cache remove names of images.
-Images that were not used, created or changed for the time of --older-than lose their names. Then
-the least recently used images lose their names, until --max-size and --keep-free are met. The
-images that --keep-last counts stay, and so do images that are mounted, leased or being pulled.")]
+Safe at any time, even while other commands run. With --older-than, --keep-last, --max-size or
+--keep-free, `cas gc` also removes names of images. Images that were not used, created or changed
+for the time of --older-than lose their names. Then the least recently used images lose their names,
+until --max-size and --keep-free are met. The images that --keep-last counts stay, and so do images
+that are mounted, leased or being pulled.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
@@ -88,9 +89,10 @@ impl Gc {
     }
 }
 
-/// Returns `runs`, which [`sweep`] has removed, and then `removed`, which a collection has removed.
-/// In a dry run, `sweep` removes nothing, so both list the snapshots of killed runs. The result
-/// lists each of these snapshots once.
+/// Returns everything that was removed: first `runs`, which [`sweep`] has removed, and then
+/// `removed`, which the collection after `sweep` has removed. In a dry run, `sweep` removes
+/// nothing, so the collection finds the snapshots of killed runs again, and `runs` and `removed`
+/// both list them. The result lists each of these snapshots once.
 fn after_runs(mut removed: Removed, runs: Removed) -> Removed {
     let is_of_run = |snapshot: &Resource| runs.snapshots.iter().any(|(one, _)| one == snapshot);
     removed.snapshots.retain(|(one, _)| !is_of_run(one));

@@ -21,9 +21,10 @@ use super::{Context, names};
 pub(crate) struct Import {
     /// Archive (plain, gzip, zstd, xz or bzip2), directory, or - for standard input
     source: PathBuf,
-    /// Name for the image. If the source has several tags, give a name without a tag; each image is
-    /// then named REF:TAG, with its tag in the source. Without this option, images have the names
-    /// that the source gives them; an image without a name gets its digest as its name
+    /// Name for the image. If the source contains several names, REF must not have a tag: the image
+    /// of each name is then named REF:TAG, where TAG is the tag in that name. Without this option,
+    /// images have the names that the source gives them; an image without a name gets its digest as
+    /// its name
     #[arg(long, value_name = "REF")]
     name: Option<String>,
     /// Import only this platform, as in linux/arm64

@@ -20,7 +20,7 @@ pub(crate) enum Ingests {
     #[command(after_help = "Example:
   cas ingest rm sha256:2c26b46b68ff
 
-The next pull of the blob begins at its first byte. `cas gc` removes an ingest
+If the ingest of a blob is removed, the next pull fetches the whole blob. `cas gc` removes an ingest
 that has not grown for a day, unless a job or a lease keeps it.")]
     Rm {
         /// Keys of ingests; if a key is a digest, its first digits are enough

@@ -48,9 +48,9 @@ pub(crate) enum Lazy {
 Commands that mount an image start this command in the background if it is not running and the root
 has layers that are read on demand. This command has two processes. The first process mounts the
 file system. The second process fetches the data. If the second process ends unexpectedly, the first
-process starts it again. The processes end if the root is removed. Processes that another command
-has started also end if the root has had no such layers for a minute, and no mounted image uses
-them.")]
+process starts it again. Both processes end when the root was removed and no mounted image uses the
+file system. If another command has started them, they also end when no mounted image uses the file
+system and, for a minute, the root has had no layers that are read on demand.")]
 pub(crate) struct Serve {
     /// Serve the FUSE session whose device is the standard input (used by the process that holds
     /// the session)

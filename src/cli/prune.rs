@@ -52,11 +52,12 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "--max-size or --keep-free is not met: {} more would have to be removed, but these \
-             stay: {} in use, images that --keep-last keeps, and other files; unmount images, end \
-             leases, lower --keep-last or free other space, and try again",
+            "--max-size or --keep-free is not met: {} more must be freed, but `cas gc` does not \
+             remove images that are in use ({} found), images that --keep-last keeps, or files of \
+             other programs; unmount images, end leases, lower --keep-last or remove other files, \
+             and try again",
             size(pruned.missing),
-            count(pruned.in_use.len() as u64, "image")
+            pruned.in_use.len()
         ));
     }
     Ok(())

@@ -45,8 +45,8 @@ pub(crate) struct Pull {
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
-    /// Also pull everything that refers to the image, such as signatures; if --policy takes the
-    /// image from the store, warn that referrers are not pulled
+    /// Also pull everything that refers to the image, such as signatures. With --policy missing or
+    /// --policy never, cas prints a warning and pulls no referrers if the store has the whole image
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry

@@ -104,8 +104,9 @@ async fn content(cas: &Cas, digest: &str) -> Result<Resource> {
     Ok(Resource::Content(blob.digest))
 }
 
-/// Returns the snapshot `SNAPSHOTTER/KEY`. If `KEY` is a digest, its first digits are enough if
-/// [`Cas::with_each_snapshotter`] finds the snapshotter.
+/// Returns the snapshot `SNAPSHOTTER/KEY`. A `KEY` that is a digest may be shortened to its first
+/// digits if one of the handles of [`Cas::with_each_snapshotter`] has the snapshotter. For any
+/// other snapshotter, `KEY` must be whole.
 async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
     let unchanged = || format!("snapshots/{typed}").parse();
     let Some((name, key)) = typed.split_once('/') else {

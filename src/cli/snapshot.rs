@@ -35,11 +35,13 @@ pub(crate) enum Snapshot {
     #[command(after_help = "Example:
   cas snapshot mounts work
 
-To each line, add the directory to mount at. The snapshotter erofs prints lines of EROFS images, and
-unless a single image is the whole snapshot, an overlay as the last line. First mount the images, in
-the given order, at the directories in `lowerdir` of the overlay; with --json, `shared` of an image
-is its directory. Mount images with mount(2): some versions of mount(8), such as that of util-linux
-2.38, put an image on a loop device, and the mount then fails.")]
+To each line, add the directory to mount at. For a snapshot with layers, the snapshotter erofs
+prints one line for each EROFS image, and then one line for an overlay of these images. For a view
+of a single EROFS image, it prints no overlay. Mount the images before the overlay, each at its own
+directory: `lowerdir` of the overlay lists these directories, in the order of the lines. With
+--json, the field `shared` of an image is the directory to mount this image at. Mount images with
+mount(2): some versions of mount(8), such as that of util-linux 2.38, put an image on a loop device,
+and the mount then fails.")]
     Mounts(Key),
     /// Commit a writable snapshot under a new key
     #[command(after_help = "Example:\n  cas snapshot commit layer work")]

@@ -183,8 +183,8 @@ fn grow<'a>(
     })
 }
 
-/// Marks the layers of a manifest that are read on demand. A manifest whose configuration cannot be
-/// read, or that is not one of an image, has none.
+/// Marks the layers of a manifest that are read on demand. Marks no layers if the manifest is not
+/// the manifest of an image, or if its configuration cannot be read.
 async fn mark_on_demand(store: &Store, node: &mut Node) {
     if !node.descriptor.media_type.is_manifest() || !node.children.iter().any(Node::is_absent) {
         return;

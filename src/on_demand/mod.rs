@@ -59,8 +59,8 @@ impl Held {
 }
 
 impl OnDemand {
-    /// Opens the layers of the root at `root`, without opening its store. Makes a root with the
-    /// default engines if there is none.
+    /// Opens the layers of the root at `root`, without opening its store. If `root` is absent or
+    /// empty, makes a root with the default store and snapshotter.
     ///
     /// # Errors
     /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter;
@@ -134,11 +134,11 @@ impl OnDemand {
         })
     }
 
-    /// Serves a session until its file system is unmounted. This call itself unmounts the file
-    /// system when no mounted image uses it, and the root was removed. If another root is at the
-    /// path, images of that root are not mounted with this session. `is_resumed` states whether
-    /// another process has served the session before. If `is_resumed` is true, this call also
-    /// answers the requests that the other process has left unanswered.
+    /// Serves a session until its file system is unmounted. After the root was removed, this call
+    /// itself unmounts the file system once no mounted image uses it. No further image can then be
+    /// mounted with this session, even if a new root is at the path of the removed root.
+    /// `is_resumed` states whether another process has served the session before. If `is_resumed`
+    /// is true, this call also answers the requests that the other process has left unanswered.
     ///
     /// # Errors
     /// `Unsupported` if `is_resumed` is true, and the kernel is older than Linux 6.9 and so cannot

@@ -39,8 +39,8 @@ pub struct Engines {
     /// by a table instead of a URL.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
-    /// The tables `[registries."HOST[:PORT]"]`, by the host and port that references of images
-    /// name.
+    /// The tables `[registries."HOST[:PORT]"]`. The key of each table is the host and port of a
+    /// registry, as they are written in the names of images.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryTable>,
     /// How all registries are reached: the table `[remote]`.

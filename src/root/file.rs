@@ -110,7 +110,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Engines> {
     Ok(engines)
 }
 
-/// Returns the text of the file for these engines.
+/// Returns the text of a `cas.toml` with the settings in `engines`.
 pub(crate) fn text(engines: &Engines) -> Result<String> {
     toml::to_string(engines).map_err(|error| {
         Error::internal("cas.toml could not be serialized; please report it").source(error)

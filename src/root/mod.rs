@@ -72,8 +72,8 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens a root. Makes a root with the default engines if there is none. If only `cas.toml` is
-    /// lost, makes it again with the engines whose files are in the root.
+    /// Opens a root. If there is none, makes one with the default store and snapshotter. If only
+    /// `cas.toml` is lost, makes it again with the engines whose files are in the root.
     ///
     /// # Errors
     /// `Corrupt` if `cas.toml` does not parse, if something else is in its place, or if it is lost

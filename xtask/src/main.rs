@@ -107,8 +107,8 @@ const WORKSPACE: &[&str] = &[
 const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
 /// Cargo's options for the tool with RocksDB.
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
-/// Cargo's options for the tests of the tool that run on every local store. Leaves out the rooms of
-/// `fsck` that are about folders and buckets.
+/// Cargo's options for the tests of the tool that run on every local store. Leaves out the modules
+/// `directory` and `bucket` of the test `fsck`, which test only the stores `dir` and `s3`.
 const ENGINES: &[&str] = &[
     "--test",
     "engines",

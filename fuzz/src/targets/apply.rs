@@ -95,8 +95,15 @@ impl Cage {
         fs::create_dir(&tree)?;
         let result = work(&tree);
         assert_eq!(self.state()?, self.before, "the canary was changed");
-        let names = fs::read_dir(self.directory.path())?.count();
-        assert_eq!(names, 2, "expected only `outside` and `tree` in the cage");
+        let parent = self.directory.path();
+        let names = fs::read_dir(parent)?.count();
+        assert_eq!(
+            names,
+            2,
+            "something was made next to the directory of the layer: expected only `outside` and \
+             `tree` in {}",
+            parent.display()
+        );
         cas_host::remove_all(&tree, true)?;
         Ok(result)
     }
@@ -114,11 +121,12 @@ fn caged<T>(work: impl FnOnce(&Path) -> T) -> T {
             Some(made) => Ok(made),
             None => Cage::new(),
         };
-        let made = made.unwrap_or_else(|error| panic!("cannot make the cage: {error}"));
+        let made =
+            made.unwrap_or_else(|error| panic!("cannot make a directory for layers: {error}"));
         let result = made.run(work);
         // After a panic, the next input gets a new cage.
         *cage = Some(made);
-        result.unwrap_or_else(|error| panic!("cannot use the cage: {error}"))
+        result.unwrap_or_else(|error| panic!("cannot use the directory for layers: {error}"))
     })
 }
 

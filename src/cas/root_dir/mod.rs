@@ -8,12 +8,12 @@
 //!   image-name          0600; the full name of the image
 //! ```
 //! A job (a preparation, an unmount or a removal) keeps PATH locked while it changes anything in
-//! PATH. Labels of the snapshot record where `rootfs` is, and whether the mount is complete. If a
-//! job is killed while it mounts the snapshot or removes the root directory, a later garbage
-//! collection removes the snapshot and the directory, unless something is mounted on `rootfs`. If a
-//! job is killed before it has made the snapshot, or after it has removed the snapshot, an empty
-//! directory stays. A complete root directory stays, even if the machine is restarted, until it is
-//! removed or prepared again.
+//! PATH. The snapshot has a label with the path of `rootfs`, and a label with the state of the
+//! mount (mounting, mounted, unmounting or ended). If a job is killed while it mounts the snapshot
+//! or removes the root directory, a later garbage collection removes the snapshot and the
+//! directory, unless something is mounted on `rootfs`. If a job is killed before it has made the
+//! snapshot, or after it has removed the snapshot, an empty directory stays. A complete root
+//! directory stays, even if the machine is restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;
@@ -84,9 +84,10 @@ impl Cas {
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is
-    /// unmounted and removed first, with everything that others have put into it, and with its
-    /// snapshot, which a handle with another snapshotter may have made. A snapshot that
-    /// [`Cas::create_snapshot`] made under this key is removed, too, if it is not mounted.
+    /// unmounted and removed first, with all files in it, including those that others have put
+    /// there. Its snapshot is removed, too, even if a handle with another snapshotter made the
+    /// snapshot. A snapshot that [`Cas::create_snapshot`] made under the same key is removed, too,
+    /// if it is not mounted.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
@@ -225,9 +226,10 @@ impl Cas {
     /// # Errors
     /// `Busy` while the mount is in use or is only in another mount namespace, or if something else
     /// is mounted in the directory; nothing is removed in these cases. `Busy` if something is
-    /// mounted at the directory itself; the directory then stays, but is empty.
-    /// `FailedPrecondition` if the directory is not a root directory; `InvalidArgument` as for
-    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
+    /// mounted at the directory itself: the snapshot and everything in the directory are then
+    /// removed, but the directory itself stays. `FailedPrecondition` if the directory is not a root
+    /// directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without the right to
+    /// unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;

@@ -213,8 +213,9 @@ impl RootDir {
         match used {
             None => Ok(()),
             Some(last) => Err(Error::already_exists(format!(
-                "the snapshot with the name of this directory belongs to {}; remove the root \
-                 directory or unmount the snapshot there, or choose another name",
+                "the snapshot with the name of this directory belongs to {}; unmount the snapshot \
+                 at that path, remove the root directory that contains that path, or choose \
+                 another name",
                 last.display()
             ))),
         }
@@ -297,8 +298,8 @@ impl RootDir {
     /// Removes the directory and everything in it. Nothing must be mounted in it.
     ///
     /// # Errors
-    /// `Busy` if something is mounted at the directory itself. The directory then stays, but is
-    /// empty. Errors of the file system.
+    /// `Busy` if something is mounted at the directory itself: everything in it is then removed,
+    /// but the directory itself stays. Errors of the file system.
     pub(super) async fn remove_directory(&self, locked: &DirLock) -> Result<()> {
         empty(locked).await?;
         match undisturbed(|| fs::remove_dir(&self.path)) {

@@ -73,7 +73,9 @@ fn run_service(program: PathBuf) -> String {
         let mut printed = server.stdout.take().map(BufReader::new).expect("a pipe");
         let mut port = String::new();
         printed.read_line(&mut port).expect("moto prints its port");
-        sender.send(port).expect("the first call waits");
+        sender
+            .send(port)
+            .expect("the caller of `service` waits for the port");
         server.wait()
     });
     let port = receiver.recv().unwrap_or_default();
