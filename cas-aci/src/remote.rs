@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 
-/// A URL that an ACI was fetched from.
+/// The URL of an ACI, and what is known from fetching it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Remote {

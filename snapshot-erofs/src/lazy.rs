@@ -1,6 +1,6 @@
-//! Layers that are read on demand. In the snapshot of such a layer, the tree contains a table of
-//! contents instead of a tar. When all bytes of the layer have arrived, the tar of the layer is
-//! made beside the tree.
+//! Layers that are read on demand. The directory `fs/` of the snapshot of such a layer contains the
+//! layer's table of contents. When all bytes of the layer have arrived, the layer's tar is made
+//! beside the directory `fs/`. The snapshot of any other layer has its tar in `fs/`.
 
 use std::fs;
 use std::io::{self, Read};
@@ -77,7 +77,7 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
         let found = undisturbed(|| fs::symlink_metadata(directory.join(name)));
         if found.is_ok_and(|found| !found.is_file()) {
             return Ok(Condition::Damaged(format!(
-                "something else is in the place of the file {name}"
+                "{name} is not a regular file; it is made again when the layer is next served"
             )));
         }
     }
@@ -188,9 +188,12 @@ pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandByt
     };
     let parsed = serde_json::from_slice(&text);
     parsed.map(Some).map_err(|error| {
-        malformed("the file does not have the byte counts of a layer", &error)
-            .advice("remove the file, which is written again when the layer is next read on demand")
-            .subject(path.display())
+        malformed(
+            "the file does not state how many bytes of the layer have arrived",
+            &error,
+        )
+        .advice("remove the file, which is written again when the layer is next read on demand")
+        .subject(path.display())
     })
 }
 
@@ -332,7 +335,9 @@ mod tests {
                 Condition::Damaged(what) => what,
                 found => panic!("{found:?}"),
             };
-            let expected = format!("something else is in the place of the file {name}");
+            let expected = format!(
+                "{name} is not a regular file; it is made again when the layer is next served"
+            );
             std::os::unix::fs::symlink(temp.path().join("absent"), &path).unwrap();
             assert_eq!(found(Depth::Files), expected);
             fs::remove_file(&path).unwrap();

@@ -103,7 +103,8 @@ pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Resu
     }
     if found.iter().any(|image| image.target.digest != target) {
         let why = "spellings of this name refer to different images";
-        let one = "the digest of one of them, or the name in full if it is listed";
+        let one = "the digest of one of these images (the full name is accepted only if this list \
+                   has it)";
         return Err(ambiguous(why, found.iter(), one));
     }
     Ok(found)

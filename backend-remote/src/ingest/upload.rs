@@ -179,7 +179,7 @@ impl Upload {
     fn send(&mut self, blobs: &Blobs, part: Bytes) -> Result<()> {
         if self.parts >= limit::PARTS {
             return Err(Error::out_of_range(format!(
-                "the blob is too large: expected at most {} bytes; use a store of another kind",
+                "the blob is too large: expected at most {} bytes; use an `fs` store",
                 limit::PARTS * PART_SIZE as u64
             )));
         }

@@ -68,8 +68,8 @@ impl AciStore {
     /// # Errors
     /// `FailedPrecondition` if the format of the catalogue is newer than this version of `cas` can
     /// read, or if the catalogue must be migrated but the store cannot be written; `Busy` while
-    /// another process migrates the catalogue, and after a migration was killed, until its lease
-    /// has expired; `Corrupt` if the number of the format does not parse; errors of the store.
+    /// another process migrates the catalogue; `Busy`, too, if a process was killed during a
+    /// migration, until the lease of this process has expired; `Corrupt` if the number of the format does not parse; errors of the store.
     pub async fn open(store: Store) -> Result<Self> {
         Self::open_with(store, OpenOptions::default()).await
     }
@@ -107,8 +107,8 @@ impl AciStore {
         &self.catalogue
     }
 
-    /// Writes to the store the times of reads that [`AciStore::read_stream`] and
-    /// [`AciStore::to_image`] keep in memory. Every import, removal and update through this type
+    /// [`AciStore::read_stream`] and [`AciStore::to_image`] keep in memory when an ACI was last
+    /// used. This function writes these times to the store. Every import, removal and update through this type
     /// also writes these times, and does not fail if they cannot be written. If the store is
     /// read-only or full, the times stay in memory, and this call does not fail.
     ///

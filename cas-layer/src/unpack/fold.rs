@@ -22,8 +22,9 @@ use crate::flow::{self, Accept, Confine};
 /// have been read, as one item with the name `item`.
 ///
 /// # Errors
-/// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged layer,
-/// for a layer whose tar was lost, or if the manifest and the configuration do not match;
+/// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged layer, if
+/// a snapshotter should keep the tar of a layer but has lost it, or if the manifest and the
+/// configuration do not match;
 /// `OutOfRange` if the configuration is too large to be read; `Unsupported` for an artifact, or for
 /// a layer that is not a tar; errors of [`flow::stream`], of `read` and of the store.
 pub async fn fold_layers<'a, T, F>(
