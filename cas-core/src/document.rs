@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest};
@@ -289,8 +289,12 @@ pub fn check_json(data: &[u8]) -> Result<()> {
 /// indexes of old versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
     let mut index: Index = match decode(data) {
-        Err(error) => match left_out(data) {
-            Some(what) => without_unknown(data, what)?,
+        Err(error) => match without_unknown(data) {
+            Some((index, what)) if index.manifests.is_empty() => {
+                let advice = "build the image again with one of these algorithms";
+                return Err(Error::unsupported(what).advice(advice));
+            }
+            Some((index, _)) => index,
             None => return Err(error),
         },
         decoded => decoded?,
@@ -303,45 +307,63 @@ fn index(data: &[u8]) -> Result<Index> {
     Ok(index)
 }
 
-/// Parses an index without the entries that [`left_out`] describes in the words `what`.
-fn without_unknown(data: &[u8], what: String) -> Result<Index> {
-    let mut index: Value = decode(data)?;
-    let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
-    if let Some(entries) = entries {
-        entries.retain(|entry| !has_unknown_algorithm(entry["digest"].as_str().unwrap_or("")));
-    }
-    let index: Index =
-        serde_json::from_value(index).map_err(|error| malformed("not a valid document", &error))?;
-    if index.manifests.is_empty() {
-        let advice = "build the image again with one of these algorithms";
-        return Err(Error::unsupported(what).advice(advice));
-    }
-    Ok(index)
-}
-
 /// Describes the entries of an index whose digests have another algorithm than those of
 /// [`Algorithm`]. [`Document::parse`] leaves out these entries, because their content cannot be
-/// verified. Returns `None` if there are none, or if `data` is not an index.
+/// verified. Returns `None` if there are none, or if `data` is not a valid index.
 pub fn left_out(data: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Listed {
-        #[serde(default, deserialize_with = "null_is_default")]
-        manifests: Vec<Entry>,
+    without_unknown(data).map(|(_, what)| what)
+}
+
+/// Parses an index without the entries that [`left_out`] describes. Returns the index and the
+/// description.
+fn without_unknown(data: &[u8]) -> Option<(Index, String)> {
+    let Listed {
+        manifests,
+        mut index,
+    } = serde_json::from_slice(data).ok()?;
+    let mut unknown = Vec::new();
+    for entry in manifests {
+        match entry {
+            Entry::Known(entry) => index.manifests.push(*entry),
+            Entry::Unknown { digest } => unknown.push(digest),
+        }
     }
-    #[derive(Deserialize)]
-    struct Entry {
-        digest: String,
-    }
-    let listed: Listed = serde_json::from_slice(data).ok()?;
-    let digests = listed.manifests.iter().map(|entry| entry.digest.as_str());
-    let unknown: Vec<&str> = digests.filter(|one| has_unknown_algorithm(one)).collect();
-    let first = unknown.first()?;
-    Some(format!(
+    let what = format!(
         "expected sha256 or sha512 in the digests of the entries, found \"{}\" (number of such \
          entries: {})",
-        excerpt(first),
+        excerpt(unknown.first()?),
         unknown.len()
-    ))
+    );
+    Some((index, what))
+}
+
+/// An index whose entries may have digests of unknown algorithms. As in other documents, no member
+/// may be stated twice, so this is not parsed through [`serde_json::Value`].
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(default, deserialize_with = "null_is_default")]
+    manifests: Vec<Entry>,
+    /// All other members.
+    #[serde(flatten)]
+    index: Index,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Known(Box<Descriptor>),
+    Unknown {
+        #[serde(deserialize_with = "of_unknown_algorithm")]
+        digest: String,
+    },
+}
+
+fn of_unknown_algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let digest = String::deserialize(deserializer)?;
+    match has_unknown_algorithm(&digest) {
+        true => Ok(digest),
+        false => Err(D::Error::custom("not a digest of an unknown algorithm")),
+    }
 }
 
 /// Returns whether a text begins with the name of an algorithm as in a digest, but with another
@@ -427,12 +449,15 @@ mod tests {
         assert_eq!(left_out(only_known.as_bytes()), None);
         let refused = |text: &str| parse(text).unwrap_err().kind();
         assert_eq!(refused(&index(&[other])), ErrorKind::Unsupported);
-        // A damaged digest does not have another algorithm, and a digest must be stated once.
+        // A damaged digest does not have another algorithm, and nothing may be stated twice.
         let damaged = other.replace("sha384", "sha256");
         let twice = other.replace("{", &format!(r#"{{"digest":"{}","#, Digest::sha256(b"")));
-        for bad in [damaged, twice] {
+        let size_twice = known.replace("{", r#"{"size":1,"#);
+        for bad in [damaged, twice, size_twice] {
             assert_eq!(refused(&index(&[other, &known, &bad])), ErrorKind::Corrupt);
         }
+        let twice = both.replace("]}", r#"],"annotations":{},"annotations":{}}"#);
+        assert_eq!(refused(&twice), ErrorKind::Corrupt);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use cas_core::{
 };
 
 mod support;
-use support::{image, parts, put, store};
+use support::{image, parts, put, store, strict};
 
 async fn repaired(store: &Store) -> Result<Report> {
     let options = CheckOptions {
@@ -155,6 +155,24 @@ async fn a_replaced_record_is_complete_and_has_the_labels_that_can_be_read() {
         assert_eq!(record_of(&store, &target.digest).await.children, children);
         let report = check(&store, &[], &CheckOptions::default()).await;
         assert_eq!(report.unwrap().findings, []);
+    }
+}
+
+/// A repair can make a record while the stored bytes of the blob are truncated.
+#[tokio::test]
+async fn a_blob_that_is_stored_again_has_its_own_size_in_its_record() {
+    for store in [store(), strict()] {
+        let blob = Descriptor::of(MediaType::BYTES, b"all bytes");
+        let label = |_: Option<BlobRecord>| {
+            let mut record = BlobRecord::new(3, None);
+            record.labels = labels(&[("team", "blue".to_owned())]);
+            Ok(record)
+        };
+        store.blobs().update(&blob.digest, label).await.unwrap();
+        put(&store, MediaType::BYTES, b"all bytes").await;
+        let record = record_of(&store, &blob.digest).await;
+        assert_eq!(record.size, blob.size);
+        assert_eq!(record.labels["team"], "blue");
     }
 }
 

@@ -151,6 +151,23 @@ async fn damaged_content_is_skipped_if_something_else_matches() {
     }
 }
 
+/// Another program has stored the index. Its digests have an algorithm that `cas` does not know.
+#[tokio::test]
+async fn a_nested_index_that_cannot_be_verified_is_skipped_if_something_else_matches() {
+    let store = store();
+    let amd64 = named(&store, "linux/amd64").await;
+    let text = br#"{"schemaVersion":2,"manifests":[{"digest":"sha384:00","size":2}]}"#;
+    let stored = put(&store, MediaType::BYTES, text).await;
+    let nested = Descriptor::new(MediaType::OCI_INDEX, stored.digest, stored.size);
+    let root = index(&store, &[nested.clone(), amd64.clone()]).await;
+    assert_eq!(resolve(&store, &root, "linux/amd64").await, amd64);
+    for root in [root, nested] {
+        let error = unresolved(&store, &root, "linux/arm64").await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("sha384:00"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn platforms_are_listed_without_attestations() {
     let store = store();

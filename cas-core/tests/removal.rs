@@ -2,18 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use cas_core::gc::{GcOptions, RemoveOptions, collect, remove};
-use cas_core::image::RecordImages;
 use cas_core::lease::{BlobRef, LEASE_TTL, LeaseGuard, UNLEASED_TTL, add_to_lease, change_labels};
 use cas_core::records::{Lease, Resource};
-use cas_core::testing::strict::StrictStore;
 use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Result, Store};
 
 mod support;
-use support::{named, parts, put, store};
+use support::{named, parts, put, store, strict};
 
 async fn plain(store: &Store, text: &str) -> Digest {
     let media_type = MediaType::from("text/plain");
@@ -239,16 +236,6 @@ async fn a_label_without_a_meaning_is_refused() {
     label(&store, &blob, "containerd.io/gc.flat", "")
         .await
         .unwrap();
-}
-
-/// A store that yields at every step.
-fn strict() -> Store {
-    let strict = StrictStore::new();
-    Store {
-        content: Arc::new(strict.clone()),
-        records: Arc::new(strict.clone()),
-        images: Arc::new(RecordImages::new(Arc::new(strict))),
-    }
 }
 
 /// A pull that leaves a layer out has pinned the layer. So the layer has a record without bytes.

@@ -81,7 +81,7 @@ pub(crate) struct Inner {
     pub(crate) distrusts_ranges: AtomicBool,
     /// Whether the registry lacks the API of referrers, so that a tag lists them.
     pub(crate) lacks_referrers: AtomicBool,
-    /// The warnings that the registry has sent.
+    /// The warnings that the registry has sent, and warnings about its answers.
     pub(crate) warnings: Warnings,
 }
 
@@ -149,17 +149,17 @@ impl Client {
 
     /// Returns the warnings so far, each once. The first warnings are about credential helpers and
     /// files of logins that were skipped. The other warnings were sent by the registry, or by the
-    /// mirror that this client reads: at most [`limit::WARNINGS`](cas_core::limit::WARNINGS). Each
-    /// warning that was sent begins with the host in the name of the image, or with the host of the
-    /// mirror, and its text is escaped.
+    /// mirror that this client reads, or are about their answers: at most
+    /// [`limit::WARNINGS`](cas_core::limit::WARNINGS). Each of these begins with the host in the
+    /// name of the image, or with the host of the mirror, and its text is escaped.
     pub fn warnings(&self) -> Vec<String> {
         let host = match &self.0.namespace {
             Some(_) => origin::authority(&self.0.base),
             None => self.0.reference.host().to_owned(),
         };
         let own = self.0.auth.warnings().iter().cloned();
-        let sent = self.0.warnings.all().into_iter();
-        own.chain(sent.map(|text| format!("{host} says: {text}")))
+        let others = self.0.warnings.all().into_iter();
+        own.chain(others.map(|text| format!("{host} {text}")))
             .collect()
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use cas_core::document::left_out;
 use cas_core::transfer::{ReferrerPages, Referrers};
-use cas_core::{Descriptor, Digest, Document, MediaType, Result, limit};
+use cas_core::{Descriptor, Digest, Document, ErrorKind, MediaType, Result, limit};
 use futures_util::{StreamExt, stream};
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
@@ -48,9 +49,10 @@ impl Inner {
         wanted: Option<String>,
     ) -> Result<ReferrerPages> {
         if let Some(first) = self.referrers_by_api(subject, wanted.as_deref()).await? {
-            let page = entries(&first, wanted.as_deref())?;
+            let page = self.entries(&first, wanted.as_deref())?;
             let next = self.next(&first)?;
-            let read = move |page: &Whole| entries(page, wanted.as_deref());
+            let inner = Arc::clone(&self);
+            let read = move |page: &Whole| inner.entries(page, wanted.as_deref());
             let rest = pages::after(self, LISTING, next, 1, read);
             return Ok(stream::once(async { Ok(page) }).chain(rest).boxed());
         }
@@ -91,13 +93,24 @@ impl Inner {
         }
         Ok(Some(page).filter(|_| is_list))
     }
-}
 
-/// Returns those entries of a page that have the wanted type.
-fn entries(page: &Whole, wanted: Option<&str>) -> Result<Vec<Descriptor>> {
-    let document = Document::parse(&MediaType::OCI_INDEX, &page.data);
-    let document = document.map_err(|error| error.backend(REGISTRY))?;
-    Ok(suiting(document.children().cloned().collect(), wanted))
+    /// Returns those entries of a page that have the wanted type. Leaves out the entries that
+    /// [`left_out`] describes, with a warning.
+    fn entries(&self, page: &Whole, wanted: Option<&str>) -> Result<Vec<Descriptor>> {
+        let listed = match Document::parse(&MediaType::OCI_INDEX, &page.data) {
+            // All entries are left out.
+            Err(error) if error.kind() == ErrorKind::Unsupported => Vec::new(),
+            document => {
+                let document = document.map_err(|error| error.backend(REGISTRY))?;
+                document.children().cloned().collect()
+            }
+        };
+        if let Some(what) = left_out(&page.data) {
+            let text = format!("lists referrers that cannot be verified and are left out: {what}");
+            self.warnings.keep(text);
+        }
+        Ok(suiting(listed, wanted))
+    }
 }
 
 /// Returns the descriptors of the wanted type. A registry need not apply the filter, so

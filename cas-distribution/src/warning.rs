@@ -1,4 +1,4 @@
-//! Warnings that a registry sends with its answers.
+//! Warnings that a registry sends with its answers, and warnings about these answers.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,8 @@ use reqwest::header::{HeaderMap, WARNING};
 /// Maximum number of characters of a warning that are shown.
 const SHOWN: usize = 300;
 
-/// The different warnings of a registry so far, escaped, in their order. No more than
+/// The different warnings about a registry so far, escaped, in their order. Each one continues a
+/// sentence that begins with the host, as in `says: this tag is old`. No more than
 /// [`limit::WARNINGS`] are kept.
 #[derive(Default)]
 pub(crate) struct Warnings(Mutex<Vec<String>>);
@@ -29,10 +30,15 @@ impl Warnings {
             let Some(text) = text(&String::from_utf8_lossy(bytes)) else {
                 continue;
             };
-            let mut kept = lock(&self.0);
-            if kept.len() < limit::WARNINGS && !kept.contains(&text) {
-                kept.push(text);
-            }
+            self.keep(format!("says: {text}"));
+        }
+    }
+
+    /// Keeps a warning, unless it is known or too many are kept.
+    pub(crate) fn keep(&self, text: String) {
+        let mut kept = lock(&self.0);
+        if kept.len() < limit::WARNINGS && !kept.contains(&text) {
+            kept.push(text);
         }
     }
 
@@ -111,7 +117,7 @@ mod tests {
         for _ in 0..2 {
             warnings.note(&headers(&["a".into(), "b".into(), "a".into()]));
         }
-        assert_eq!(warnings.all(), ["a", "b"]);
+        assert_eq!(warnings.all(), ["says: a", "says: b"]);
         for number in 0..100 {
             warnings.note(&headers(&[number.to_string()]));
         }

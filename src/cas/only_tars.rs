@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cas_core::gc::Reason;
 use cas_core::labels::VERIFIED_LAYER;
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
@@ -104,13 +103,8 @@ impl Cas {
             snapshotter: snapshotter.name().to_owned(),
             key: seen.key.clone(),
         };
-        let paths = self.explain(&resource).await?.paths;
-        let users = paths.iter().filter(|path| path.steps.len() > 1);
-        let named = users.filter_map(|path| match (&path.reason, path.steps.first()) {
-            (Reason::Name | Reason::Unnamed, Some(first)) => Some(first.to_string()),
-            _ => None,
-        });
-        match named.collect::<Vec<_>>().first() {
+        let path = self.explain(&resource).await?.image;
+        match path.and_then(|path| path.steps.into_iter().next()) {
             None => Ok(()),
             Some(first) => Err(Error::busy(format!(
                 "the tar of the snapshot may be the only copy of a layer of {first}; remove the \

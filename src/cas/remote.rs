@@ -289,6 +289,7 @@ impl Cas {
 
     /// Returns the image of this name, if the store has all content of the image for `platforms`.
     async fn find_whole(&self, name: &FullName, platforms: &Platforms) -> Result<Option<Image>> {
+        use ErrorKind::{NotFound, Unsupported};
         let store = self.opened()?;
         let found = lookup::by_name(store, name, &name.to_string()).await?;
         let Some(image) = found.into_iter().next() else {
@@ -299,7 +300,9 @@ impl Cas {
             one => {
                 let content = &*store.content;
                 match image::manifest_for(content, &image.target, one).await {
-                    Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                    Err(error) if matches!(error.kind(), NotFound | Unsupported) => {
+                        return Ok(None);
+                    }
                     resolved => resolved?.descriptor,
                 }
             }
@@ -473,6 +476,7 @@ async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeede
 /// Returns whether the store has everything that `root` reaches, except layers that registries do
 /// not distribute, and layers that the snapshotter keeps as tars.
 async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
+    use ErrorKind::{Corrupt, NotFound, Unsupported};
     let handler = handler_fn(|descriptor: Descriptor| async move {
         let stored = descriptor.data.is_some() || store.present(&descriptor).await?;
         if !stored && !descriptor.media_type.is_non_distributable() {
@@ -488,7 +492,8 @@ async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
     });
     match walk(&handler, std::slice::from_ref(root)).await {
         Ok(()) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(false),
+        // An index is unsupported if all digests that it lists have unknown algorithms.
+        Err(error) if matches!(error.kind(), NotFound | Corrupt | Unsupported) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -156,6 +156,10 @@ fn grow<'a>(
         };
         match dispatch::children(&*store.content, &node.descriptor).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => node.damage = Some(wrong()),
+            // No digest in the index can be verified.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                node.damage = Some(error.without_advice());
+            }
             children => {
                 let record = store.blobs().load(&node.descriptor.digest).await?;
                 for child in children? {

@@ -16,6 +16,7 @@ pub(crate) mod gate;
 pub(crate) use testkit::layout;
 pub(crate) mod shop;
 pub(crate) mod tree;
+pub(crate) mod unkept;
 pub(crate) mod usage;
 
 use std::iter;

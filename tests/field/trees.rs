@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::common::{fails, ok};
-use crate::scene::{CONFIG, Files, LAYER, MANIFEST, Place, config, hello, host};
+use crate::scene::{CONFIG, Files, INDEX, LAYER, MANIFEST, Place, config, hello, host};
 
 fn base64(data: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -123,4 +123,27 @@ fn a_blob_of_the_wrong_size_is_damaged() {
     fs::write(&file, bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
     let said = fails(place.cas().args(["tree", "app:1"]), 4);
     assert!(said.contains(&digests[2]), "{said}");
+}
+
+/// An import leaves the nested index out, but another program can store it.
+#[test]
+fn an_index_whose_digests_cannot_be_verified_is_damaged() {
+    let place = Place::new();
+    let mut files = Files::layout();
+    let entries = json!([{"digest": "sha384:00", "size": 2}]);
+    let text = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+    let nested = files.blob(INDEX, &text);
+    let manifest = files.image(&host(), &hello());
+    let index = json!({"schemaVersion": 2, "manifests": [nested, manifest]});
+    let index = files.document(INDEX, &index);
+    files.lists(&index);
+    place.import(&files.write(&place.path("source")), "app:1");
+    fs::write(blob(&place, nested["digest"].as_str().unwrap()), text).unwrap();
+    let out = place.cas().args(["tree", "app:1"]).output().unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    let mut lines = said.lines();
+    let damaged = lines.find(|line| line.contains("DAMAGED")).unwrap();
+    assert!(damaged.contains("sha384:00"), "{said}");
+    assert!(lines.any(|line| line.contains("layer")), "{said}");
 }

@@ -4,9 +4,16 @@
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use cas::GcOptions;
+use cas::backend::pool::wait;
+use cas::blocking::Cas;
+use cas::records::{Lease, Resource};
 
 use crate::common::mounting_snapshotters;
-use crate::scene::{Scene, files};
+use crate::common::unkept::lose_labels;
+use crate::scene::{Scene, files, has};
 
 fn flip(path: &Path, offset: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
@@ -111,6 +118,44 @@ fn an_import_replaces_a_damaged_tar_that_is_the_only_copy() {
     }
 }
 
+/// Returns the key of the topmost snapshot.
+fn top(open: &Cas) -> String {
+    let committed = open.snapshots().unwrap();
+    let parents: Vec<_> = committed
+        .iter()
+        .filter_map(|info| info.parent.clone())
+        .collect();
+    let mut keys = committed.into_iter().map(|info| info.key);
+    keys.find(|key| !parents.contains(key)).unwrap()
+}
+
+/// There are as many leases as paths that `cas why` shows, and their paths are shorter than the
+/// path from the name.
+#[test]
+fn a_tar_that_is_the_only_copy_is_not_removed_however_many_leases_keep_it() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    let open = Cas::open(&scene.root).unwrap();
+    let key = top(&open);
+    let resource = Resource::Snapshot {
+        snapshotter: "erofs".to_owned(),
+        key: key.clone(),
+    };
+    for number in 0..100 {
+        let mut lease = Lease::new("test", None);
+        lease.resources.insert(resource.clone());
+        let leases = open.store().leases();
+        wait(leases.create(&format!("lease-{number}"), &lease)).unwrap();
+    }
+    let why = open.explain(&resource).unwrap();
+    assert!(why.paths.iter().all(|path| path.steps.len() == 1));
+    let refused = open.remove_snapshot(&key).unwrap_err();
+    assert_eq!(refused.kind(), cas::ErrorKind::Busy, "{refused}");
+    assert!(refused.to_string().contains("app:1"), "{refused}");
+}
+
 /// The record of the manifest says that the snapshotter has the layer.
 #[test]
 fn a_lost_tar_that_is_the_only_copy_is_found_and_its_layer_is_stored_again() {
@@ -118,20 +163,11 @@ fn a_lost_tar_that_is_the_only_copy_is_found_and_its_layer_is_stored_again() {
         return;
     }
     let scene = Scene::of_tars();
-    let open = cas::blocking::Cas::open(&scene.root).unwrap();
-    let committed = open.snapshots().unwrap();
-    let parents: Vec<_> = committed
-        .iter()
-        .filter_map(|info| info.parent.clone())
-        .collect();
-    let top = committed
-        .iter()
-        .find(|info| !parents.contains(&info.key))
-        .unwrap();
-    let refused = open.remove_snapshot(&top.key).unwrap_err();
+    let open = Cas::open(&scene.root).unwrap();
+    let key = top(&open);
+    let refused = open.remove_snapshot(&key).unwrap_err();
     assert_eq!(refused.kind(), cas::ErrorKind::Busy, "{refused}");
-    let snapshotter = std::sync::Arc::clone(open.inner().snapshotter().unwrap());
-    cas::backend::pool::wait(snapshotter.remove(&top.key)).unwrap();
+    wait(open.snapshotter().unwrap().remove(&key)).unwrap();
     drop(open);
     let lost = scene.manifest.layers.last().unwrap().digest;
     scene.heals("blob-missing", lost.to_string());
@@ -168,4 +204,29 @@ fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
     crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
     scene.works();
+}
+
+/// In a root of an earlier release, only a label in this record keeps the tars.
+#[test]
+fn a_repair_keeps_tars_if_the_record_of_the_configuration_is_damaged_or_lost() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    for record in [Some("{"), None] {
+        let scene = Scene::of_tars();
+        lose_labels(&scene.root, "app:1", record);
+        assert_eq!(scene.fsck(&[]).0, 4);
+        let (code, found) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "no source is needed: {found:#?}");
+        for layer in &scene.manifest.layers {
+            let layer = layer.digest.to_string();
+            assert!(has(&found, "blob-missing", layer), "{found:#?}");
+        }
+        let open = Cas::open(&scene.root).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(40 * 24 * 3600);
+        open.gc_with(GcOptions::default().with_now(later)).unwrap();
+        open.close().unwrap();
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        scene.works();
+    }
 }

@@ -14,6 +14,7 @@ use testkit::archive::{Header, Tar};
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;
 use crate::common::tree::differences;
+use crate::common::unkept::lose_labels;
 use crate::common::{fails, ok};
 
 /// A directory for roots that use overlay. They use no other directory of this machine.
@@ -263,6 +264,28 @@ fn discarded_layers_stay_if_the_records_of_the_store_are_lost() {
         let left = ok(place.cas(&root).args(["snapshot", "ls", "--json"]));
         assert_eq!(left, "", "{root}");
     }
+}
+
+/// In a root of an earlier release, only a label in this record keeps the layers.
+#[test]
+fn discarded_layers_stay_if_the_record_of_the_configuration_was_lost_and_repaired() {
+    let Some(place) = Place::open() else {
+        return;
+    };
+    let sample = Sample::of_archives(archives());
+    let registry = serves(&sample);
+    let image = registry.image();
+    let plain = place.plain(&image);
+    let flags = ["--parallel", "--discard-unpacked-layers"];
+    ok(&mut place.pull("root", &image, &flags));
+    lose_labels(&place.at("root"), &image, None);
+    let seen = registry.seen().len();
+    ok(place.cas("root").args(["fsck", "--repair"]));
+    ok(place.cas("root").arg("gc"));
+    let found = place.differences("root", &image, &plain);
+    assert!(found.is_empty(), "{found:?}");
+    ok(place.cas("root").arg("fsck"));
+    assert_eq!(registry.seen().len(), seen);
 }
 
 /// The store has the layers, and the registry is not asked for them.

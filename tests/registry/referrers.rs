@@ -297,6 +297,37 @@ async fn answers_that_break_the_rules_are_typed_errors() {
     }
 }
 
+/// Other entries may be on the same page or on a later one.
+#[tokio::test]
+async fn referrers_with_digests_of_other_algorithms_are_left_out() {
+    let known = json!(Descriptor::of(MediaType::OCI_MANIFEST, b"x"));
+    let other = json!({"digest": "sha384:00", "size": 2});
+    for (pages, found) in [
+        ([json!([other]), json!([])], 0),
+        ([json!([other]), json!([known])], 1),
+        ([json!([known]), json!([other])], 1),
+        ([json!([other, known]), json!([])], 1),
+    ] {
+        let registry = Fake::start(move |request| {
+            let is_last = request.path.contains("last=1");
+            let entries = &pages[usize::from(is_last)];
+            let page = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+            let answer = Answer::new(200).with("Content-Type", INDEX);
+            let answer = answer.body(page.as_bytes());
+            match is_last {
+                true => answer,
+                false => answer.with("Link", "<?last=1>; rel=next"),
+            }
+        });
+        let client = client(&registry, quick()).await;
+        let subject = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
+        let listed = ArtifactClient::new(&client).all_referrers(&subject).await;
+        assert_eq!(listed.unwrap().len(), found);
+        let said = client.warnings();
+        assert!(said.len() == 1 && said[0].contains("sha384:00"), "{said:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_registry_without_the_api_and_the_tag_has_no_referrers() {
     let html = || {

@@ -110,12 +110,11 @@ impl HttpTransport for Transport {
         let mut attempt = self.silence.begin(request.uri().to_string());
         let sending = Sending::begin(request.body().len() as u64, self.patience);
         let request = sending.wrap(request);
-        match sending.watch(self.exchange(request)).await {
+        let answer = sending.watch(self.exchange(request)).await;
+        attempt.since = sending.last();
+        match answer {
             Ok(answer) => self.bounded(answer, most, attempt),
-            Err(error) => {
-                attempt.since = sending.last();
-                Err(attempt.failed(error))
-            }
+            Err(error) => Err(attempt.failed(error)),
         }
     }
 }
@@ -216,6 +215,7 @@ mod tests {
     use std::time::Instant;
 
     use cas_core::pool::wait;
+    use http::header::CONTENT_LENGTH;
 
     use super::*;
     use crate::runtime;
@@ -239,17 +239,22 @@ mod tests {
         thread::spawn(move || {
             for mut client in listener.incoming().map_while(std::result::Result::ok) {
                 thread::spawn(move || {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        let mut byte = [0];
-                        client.read_exact(&mut byte).unwrap();
-                        head.extend(byte);
-                    }
+                    read_head(&mut client);
                     answer(client);
                 });
             }
         });
         format!("http://{host}/")
+    }
+
+    fn read_head(client: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        String::from_utf8(head).unwrap()
     }
 
     /// Sends a request with a body of `length` bytes. Returns the length of the answer.
@@ -362,10 +367,16 @@ mod tests {
         assert_eq!(send(&transport(SHORT).unwrap(), &url, 64 << 20).unwrap(), 0);
     }
 
-    /// Both transfers take longer than failed requests are repeated.
+    /// All transfers take longer than failed requests are repeated.
     #[test]
     fn a_transfer_that_breaks_after_progress_is_repeated() {
         let upload = service(|mut client| read_slowly(&mut client, 12));
+        let answer = service(|mut client| {
+            read_slowly(&mut client, 12);
+            client.read_exact(&mut vec![0; 52 << 20]).unwrap();
+            let head = "HTTP/1.1 503 Busy\r\nContent-Length: 2000\r\n\r\n";
+            client.write_all(head.as_bytes()).unwrap();
+        });
         let download = service(|mut client| {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n";
             client.write_all(head.as_bytes()).unwrap();
@@ -374,11 +385,34 @@ mod tests {
                 thread::sleep(Duration::from_millis(100));
             }
         });
-        for (url, length) in [(upload, 64 << 20), (download, 0)] {
+        for (url, length) in [(upload, 64 << 20), (answer, 64 << 20), (download, 0)] {
             let began = Instant::now();
             let error = send(&transport(SHORT).unwrap(), &url, length).unwrap_err();
             assert!(began.elapsed() > SHORT.repeat, "{error}");
             assert!(error.is_temporary(), "{error}");
+        }
+    }
+
+    /// S3 refuses an upload that does not state its length, even if it is empty.
+    #[test]
+    fn an_upload_states_its_length() {
+        for length in [0, 5] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let served = thread::spawn(move || {
+                let (mut client, _) = listener.accept().unwrap();
+                let head = read_head(&mut client);
+                client.read_exact(&mut vec![0; length]).unwrap();
+                succeed(client);
+                head
+            });
+            let request = Request::put(url).header(CONTENT_LENGTH, length);
+            let request = request.body(Buffer::from(vec![7; length])).unwrap();
+            assert_eq!(ask(&transport(SHORT).unwrap(), request).unwrap(), 0);
+            let head = served.join().unwrap();
+            let stated = format!("content-length: {length}\r\n");
+            assert_eq!(head.matches(&stated).count(), 1, "{head}");
+            assert!(!head.contains("transfer-encoding"), "{head}");
         }
     }
 

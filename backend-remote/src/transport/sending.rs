@@ -18,9 +18,6 @@ use super::{Patience, temporary};
 /// Maximum number of bytes that are passed on at once. The HTTP library gathers 16 pieces and
 /// writes them all before it takes the next piece. So progress is noticed every 64 KiB.
 const PIECE: usize = 4 << 10;
-/// Number of bytes that buffers, such as those of the kernel, may still hold when the last byte of
-/// a body was passed on.
-const BUFFERED: u64 = 1 << 20;
 
 /// A body that is being sent.
 pub(super) struct Sending {
@@ -112,9 +109,9 @@ impl Sending {
         if seen.sent < self.length {
             return self.patience.upload;
         }
-        // On a slow line, the service receives the bytes in the buffers as slowly as those before.
-        let parts = u32::try_from(self.length / BUFFERED).unwrap_or(u32::MAX);
-        self.patience.upload + (seen.last - self.began) / parts.max(1)
+        // Buffers, such as those of the kernel, may still hold half of a part of a blob. On a slow
+        // line, the service receives this half as slowly as the half before.
+        self.patience.upload + (seen.last - self.began)
     }
 
     fn stalled(&self, seen: Progress, allowed: Duration) -> opendal::Error {
@@ -141,8 +138,8 @@ impl Sending {
 mod tests {
     use super::*;
 
-    /// Buffers hold an eighth of the body, so the service may receive this part as slowly as the
-    /// rest.
+    /// Buffers may hold half of the body, so the service may take as long to receive this half as
+    /// it took to receive the other.
     #[test]
     fn the_end_of_a_slow_upload_has_more_time() {
         let patience = Patience::DEFAULT;
@@ -154,7 +151,7 @@ mod tests {
         };
         assert_eq!(allowed(length - 1, 512), patience.upload);
         assert_eq!(allowed(length, 0), patience.upload);
-        let more = Duration::from_secs(64);
+        let more = Duration::from_secs(512);
         assert_eq!(allowed(length, 512), patience.upload + more);
     }
 }

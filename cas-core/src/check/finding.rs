@@ -34,8 +34,9 @@ pub enum Problem {
     ChildrenWrong,
     /// An image or a lease needs a blob that the store does not have. An image does not need the
     /// blob of a layer if a snapshotter keeps the tar of the layer, or if the layer was unpacked
-    /// and not stored. But if the record of the manifest does not state this, the blob is reported,
-    /// and a repair corrects the record.
+    /// and not stored. But if the record of the manifest does not state this, or the record of the
+    /// configuration does not keep the snapshot of the layer, the blob is reported, and a repair
+    /// corrects the record.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.

@@ -37,8 +37,7 @@ impl<'a> Checker<'a> {
             if !record.is_tar(&layer) || self.store.content.stat(&layer).await?.is_some() {
                 continue;
             }
-            let found = stat(snapshotter, &chain_id).await?;
-            if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
+            if stat(snapshotter, &chain_id).await?.is_none() {
                 lost.insert(layer);
             }
         }
@@ -54,12 +53,14 @@ impl<'a> Checker<'a> {
         Ok(lost)
     }
 
-    /// Finds layers that a snapshotter has and the store does not need, although the record of the
-    /// manifest no longer states this because records were lost: layers whose tars the snapshotter
-    /// keeps, and layers that were unpacked and not stored. A repair adds the layers to the record
-    /// again, and gives the configuration a label that keeps the snapshots. `children` are the
-    /// blobs that the manifest lists. Returns the new record, or `None` if there are no such
-    /// layers. A check that does not repair returns the record that a repair would write.
+    /// Finds layers that a snapshotter has and the store does not need, if records of the image
+    /// were lost. These are layers whose tars the snapshotter keeps, and layers that were unpacked
+    /// and not stored. Either the record of the manifest no longer lists them as absent, or the
+    /// record of the configuration no longer has the label that keeps their snapshots. A repair
+    /// adds the layers to the record of the manifest again, and sets the label again. `children`
+    /// are the blobs that the manifest lists. Returns the new record of the manifest, or `None` if
+    /// there are no such layers. A check that does not repair returns the record that a repair
+    /// would write.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -76,25 +77,42 @@ impl<'a> Checker<'a> {
         };
         let keeps_tars = snapshotter.keeps_tars();
         // A record that was not lost lists as absent what was not stored. Another blob is missing.
-        if !keeps_tars && record.is_some_and(|record| !record.children.is_empty()) {
+        let may_be_unlisted = keeps_tars || record.is_none_or(|record| record.children.is_empty());
+        if !may_be_unlisted && record.is_some_and(|record| record.absent.is_empty()) {
             return Ok(None);
         }
         let layers = self.layers(own).await?;
+        let (Some(config), Some((_, top))) = (children.first(), layers.last()) else {
+            return Ok(None);
+        };
+        let of_config = self.store.blobs().load_sound(&config.digest).await?;
+        let refers = of_config
+            .as_ref()
+            .is_some_and(|record| refers_to(record, snapshotter));
+        // A label that refers to a lost snapshot would keep nothing.
+        let may_be_unkept = !refers && stat(snapshotter, top).await?.is_some();
+        let is_listed = |layer: &Digest| record.is_some_and(|record| record.absent.contains(layer));
         let mut found = BTreeSet::new();
         for (layer, chain_id) in &layers {
-            let is_absent = record.is_some_and(|record| record.absent.contains(layer));
-            if is_absent || self.store.content.stat(layer).await?.is_some() {
+            let may_be_found = match is_listed(layer) {
+                true => may_be_unkept,
+                false => may_be_unlisted,
+            };
+            if !may_be_found || self.store.content.stat(layer).await?.is_some() {
                 continue;
             }
-            let info = stat(snapshotter, chain_id).await?;
-            let label = info.and_then(|mut info| info.labels.remove(VERIFIED_LAYER));
-            if label == Some(layer.to_string()) {
+            let Some(mut info) = stat(snapshotter, chain_id).await? else {
+                continue;
+            };
+            // The label may name another blob that was packed from the same tar.
+            let is_tar = record.is_some_and(|record| record.is_tar(layer));
+            if is_tar || info.labels.remove(VERIFIED_LAYER) == Some(layer.to_string()) {
                 found.insert(*layer);
             }
         }
-        let Some((_, top)) = layers.last().filter(|_| !found.is_empty()) else {
+        if found.is_empty() {
             return Ok(None);
-        };
+        }
         let repairs = self.guard.is_some();
         for layer in &found {
             let outcome = match repairs {
@@ -105,8 +123,11 @@ impl<'a> Checker<'a> {
                 true => "the snapshotter has the tar of this layer",
                 false => "this layer was unpacked and not stored",
             };
-            let detail =
-                format!("{what}, but the record of the manifest does not state this; {outcome}");
+            let wrong = match is_listed(layer) {
+                true => "the record of the configuration does not keep its snapshot",
+                false => "the record of the manifest does not state this",
+            };
+            let detail = format!("{what}, but {wrong}; {outcome}");
             self.add(Problem::BlobMissing, layer, detail, repairs);
         }
         let noted = |old: Option<BlobRecord>| {
@@ -115,9 +136,10 @@ impl<'a> Checker<'a> {
             if record.children.is_empty() {
                 record.children = children.iter().map(|child| child.digest).collect();
             }
-            record.absent.extend(&found);
+            let new: Vec<Digest> = found.difference(&record.absent).copied().collect();
+            record.absent.extend(&new);
             if keeps_tars {
-                let tars = found.iter().map(|layer| (*layer, Packing::Unknown));
+                let tars = new.into_iter().map(|layer| (layer, Packing::Unknown));
                 record.tars.extend(tars);
             }
             Ok(record)
@@ -125,10 +147,11 @@ impl<'a> Checker<'a> {
         if !repairs {
             return noted(record.cloned()).map(Some);
         }
-        let label = Labels::from([(gc_ref_snapshot(snapshotter.name()), top.to_string())]);
-        if let Document::Manifest(listed) = dispatch::document(&*self.store.content, own).await? {
-            lease::set_labels(self.store, &listed.config, &label).await?;
+        if of_config.is_none() {
+            self.made.insert(config.digest);
         }
+        let label = Labels::from([(gc_ref_snapshot(snapshotter.name()), top.to_string())]);
+        lease::set_labels(self.store, config, &label).await?;
         let record = self.store.blobs().update(&own.digest, noted).await?;
         Ok(Some(record))
     }
@@ -164,11 +187,20 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Returns the record of a layer's snapshot, or `None` if it is absent or damaged. The check of the
-/// snapshots reports a damaged record, and removes it if the check repairs.
+/// Returns the record of a layer's committed snapshot, or `None` if it is absent or damaged. The
+/// check of the snapshots reports a damaged record, and removes it if the check repairs.
 async fn stat(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<Option<Info>> {
     match snapshotter.stat(&chain_id.to_string()).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
-        found => found,
+        found => Ok(found?.filter(|info| info.kind == SnapshotKind::Committed)),
     }
+}
+
+/// Returns whether a record has a label that refers to a snapshot of `snapshotter`. The keys of the
+/// labels for layers that are read on demand are longer, after a `/`.
+fn refers_to(record: &BlobRecord, snapshotter: &dyn Snapshotter) -> bool {
+    let key = gc_ref_snapshot(snapshotter.name());
+    let keys = record.labels.keys();
+    let mut rests = keys.filter_map(|one| one.strip_prefix(&*key));
+    rests.any(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -32,6 +32,9 @@ pub struct Explanation {
     /// the whole store removes it. Two kinds of resources stay even then: blobs without a record,
     /// and resources that come into use before the collection.
     pub paths: Vec<RootPath>,
+    /// The shortest path from an image, with or without a name, or `None` if no image keeps the
+    /// resource. `paths` may lack this path, because it has at most 100 paths.
+    pub image: Option<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name
     /// has the label [`GC_EXPIRE`](crate::labels::GC_EXPIRE).
@@ -54,12 +57,14 @@ pub async fn explain(
         let search = Search::new(&scan.graph, id, |_| true);
         return Ok(Explanation {
             paths: search.paths(),
+            image: search.image(),
             until: search.until(),
         });
     }
     match resource {
         Resource::Content(digest) if scan.tombstoned.contains(digest) => Ok(Explanation {
             paths: Vec::new(),
+            image: None,
             until: None,
         }),
         _ => Err(Error::not_found(
@@ -155,21 +160,26 @@ impl<'a> Search<'a> {
     /// Returns the paths from the nearest [`MAX_PATHS`] roots.
     fn paths(&self) -> Vec<RootPath> {
         let found = self.found.iter().take(MAX_PATHS);
-        let paths = found.map(|(root, first)| RootPath {
-            reason: root.reason.clone(),
-            steps: self.steps(*first),
-        });
-        paths.collect()
+        found.map(|found| self.path(found)).collect()
     }
 
-    /// Returns the resources from the visit `first` to the target.
-    fn steps(&self, first: usize) -> Vec<Resource> {
-        let visits = iter::successors(Some(&self.visits[first]), |visit| {
+    /// Returns the path from the nearest image, or `None` if no image keeps the resource.
+    fn image(&self) -> Option<RootPath> {
+        let is_image = |root: &Root| matches!(root.reason, Reason::Name | Reason::Unnamed);
+        let found = self.found.iter().find(|(root, _)| is_image(root));
+        found.map(|found| self.path(found))
+    }
+
+    /// Returns the path from a root, which begins at the visit `first`.
+    fn path(&self, (root, first): &(&Root, usize)) -> RootPath {
+        let visits = iter::successors(Some(&self.visits[*first]), |visit| {
             Some(&self.visits[visit.next?])
         });
-        visits
-            .map(|visit| self.graph.node(visit.id).clone())
-            .collect()
+        let steps = visits.map(|visit| self.graph.node(visit.id).clone());
+        RootPath {
+            reason: root.reason.clone(),
+            steps: steps.collect(),
+        }
     }
 
     /// Returns when the last root that keeps the resource expires. Returns `None` if no root keeps
@@ -233,6 +243,26 @@ mod tests {
 
         add(&mut graph, 2 * MAX_PATHS, Reason::Name);
         assert_eq!(search(&graph, &target).until(), None);
+    }
+
+    #[test]
+    fn an_image_is_found_behind_any_number_of_other_roots() {
+        let mut graph = Graph::default();
+        let [name, target] = ["name", "target"].map(image);
+        for _ in 0..MAX_PATHS {
+            root(&mut graph, &target, Reach::Full, Reason::Label);
+        }
+        assert_eq!(search(&graph, &target).image(), None);
+        refer(&mut graph, &name, &target);
+        root(&mut graph, &name, Reach::Full, Reason::Name);
+        let found = search(&graph, &target);
+        let paths = found.paths();
+        assert!(paths.iter().all(|path| path.reason == Reason::Label));
+        let expected = RootPath {
+            reason: Reason::Name,
+            steps: vec![name, target],
+        };
+        assert_eq!(found.image(), Some(expected));
     }
 
     /// A ladder of 30 diamonds, through which 2^30 ways lead.

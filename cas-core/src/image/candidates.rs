@@ -21,7 +21,8 @@ pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,
     /// The nested indexes that may list such manifests and are not in the store.
     pub(super) missing: Vec<Descriptor>,
-    /// The error for the first nested index that may list such manifests and is damaged.
+    /// The error for the first nested index that may list such manifests, but is damaged or has
+    /// only entries that [`left_out`](crate::document::left_out) describes.
     pub(super) damaged: Option<Error>,
     /// For each manifest and each nested index, the first index that lists it.
     listed_by: HashMap<Digest, Descriptor>,
@@ -29,8 +30,8 @@ pub(super) struct Candidates {
 
 impl Candidates {
     /// Walks the index `image` and its nested indexes, except nested indexes for other platforms.
-    /// Skips nested indexes that are damaged or not in the store. Warns of those that are not in
-    /// the store.
+    /// Skips nested indexes that are damaged, have only entries that cannot be verified, or are not
+    /// in the store. Warns of those that are not in the store.
     ///
     /// # Errors
     /// `NotFound` if `image` is not in the store; `Corrupt` if `image` is damaged; `OutOfRange` if
@@ -81,7 +82,7 @@ impl Handler for Collector<'_> {
                 lock(&self.found).missing.push(index.clone());
                 return Ok(Next::NONE);
             }
-            Err(error) if error.kind() == ErrorKind::Corrupt && index != self.root => {
+            Err(error) if is_of_index(&error) && index != self.root => {
                 lock(&self.found).damaged.get_or_insert(error);
                 return Ok(Next::NONE);
             }
@@ -102,4 +103,10 @@ impl Handler for Collector<'_> {
         found.manifests.extend(manifests);
         Ok(Next::Children(indexes))
     }
+}
+
+/// Returns whether an error states that an index is damaged or has only entries that cannot be
+/// verified.
+fn is_of_index(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }

@@ -30,8 +30,9 @@ pub struct Resolved {
 /// If `image` is a manifest, it is returned, whatever its platform. Manifests whose descriptors
 /// state no platform are tried last, by the platforms that their configurations state. A
 /// configuration that states no platform matches, too. A match or a nested index that is not in the
-/// store is skipped with a warning, and the best match among the others is used. A damaged nested
-/// index is skipped in the same way, and so is a manifest that states no platform if the manifest
+/// store is skipped with a warning, and the best match among the others is used. A nested index is
+/// skipped in the same way if it is damaged, or if all of its entries are
+/// [left out](crate::document::left_out). So is a manifest that states no platform, if the manifest
 /// or its configuration is damaged, because it may be for another platform.
 ///
 /// # Errors
@@ -39,7 +40,8 @@ pub struct Resolved {
 /// `Corrupt` if `image` or the best match is damaged, or if nothing matches and a damaged document
 /// was skipped; `OutOfRange` if a document is too large to be read, or if the indexes exceed a
 /// bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither a manifest nor
-/// an index; errors of the store.
+/// an index, if all of its entries are left out, or if nothing matches and an index was skipped
+/// because all of its entries are left out; errors of the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,

@@ -11,7 +11,7 @@ use crate::content::{
 };
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
+use crate::records::{ATTEMPTS, Batch, BlobRecord, Blobs, Expect};
 use crate::store::Store;
 
 /// Publishes what `writer` has written, together with the record of the blob, pinned under `lease`.
@@ -42,7 +42,7 @@ async fn publish_jointly(
     let digest = &blob.digest;
     for _ in 0..ATTEMPTS {
         let mut batch = Batch::new();
-        let (record, expect) = match plan(store, lease, blob).await? {
+        let (mut record, expect) = match plan(store, lease, blob).await? {
             Plan::Nothing => return Err(without_size()),
             Plan::Swap(record, expect) => (record, expect),
             Plan::Revive(record, tombstone, revision) => {
@@ -52,6 +52,8 @@ async fn publish_jointly(
                 (record, Expect::Revision(revision))
             }
         };
+        // The record may be wrong (see `correct_size`).
+        record.size = size;
         Blobs::put(&mut batch, digest, &record, expect)?;
         match writer.commit(&batch, durability).await {
             Ok(committed) if committed.batch => return Ok(committed),
@@ -90,11 +92,25 @@ async fn publish_apart(
     pinned.ok_or_else(without_size)?;
     let committed = writer.commit(&Batch::new(), durability).await?;
     let found = store.blobs().load(&blob.digest).await?;
-    if found.is_none_or(|(record, _)| record.tombstone.is_some()) {
+    match found.filter(|(record, _)| record.tombstone.is_none()) {
+        Some((record, _)) if record.size == committed.size => {}
+        Some(_) => correct_size(store, &committed).await?,
         // The lease had expired, and a collection has dropped the record.
-        pin(store, lease, blob).await?;
+        None => pin(store, lease, blob).await.map(drop)?,
     }
     check_stored(store, &blob.digest).await.map(|()| committed)
+}
+
+/// Corrects the size in the record of a blob that was just published. A repair may have made this
+/// record while the store had other bytes, which were damaged.
+async fn correct_size(store: &Store, committed: &Committed) -> Result<()> {
+    let correct = |found: Option<BlobRecord>| {
+        let mut record = found.ok_or_else(|| lost(&committed.digest))?;
+        record.size = committed.size;
+        Ok(record)
+    };
+    let corrected = store.blobs().update(&committed.digest, correct).await;
+    corrected.map(drop)
 }
 
 /// Checks that nothing has removed the blob since it was published.

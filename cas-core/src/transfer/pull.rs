@@ -39,19 +39,20 @@ use crate::sync::lock;
 /// An index is stored unchanged. Manifests for platforms that were not chosen, non-distributable
 /// layers, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or [`Want::Nothing`] are
 /// [recorded as absent](crate::records::BlobRecord::absent), unless an earlier job stored them.
-/// Entries of an index that [`left_out`] describes are left out with a warning. Content that is
-/// intact in the store is not fetched. With [`PullOptions::referrers`], the referrers of each
-/// manifest and index that was pulled are stored, and garbage collections keep them for as long as
-/// their subject. If the pull fails, the content that it fetched stays in the store until a garbage
-/// collection removes it. Until then, another attempt does not fetch this content again.
+/// Entries of an index that [`left_out`] describes are left out with a warning, and so is a nested
+/// index that has no other entries. Content that is intact in the store is not fetched. With
+/// [`PullOptions::referrers`], the referrers of each manifest and index that was pulled are stored,
+/// and garbage collections keep them for as long as their subject. If the pull fails, the content
+/// that it fetched stays in the store until a garbage collection removes it. Until then, another
+/// attempt does not fetch this content again.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or a part of the image; `Corrupt`
 /// for content that does not match its descriptor, or for a referrer that does not name the subject
 /// for which it is listed; `OutOfRange` if a document, the image or its referrers exceed a bound of
-/// [`limit`](crate::limit); `Unsupported` for an index from which all entries are left out; `Busy`
-/// if another job still writes a blob of the image after a wait of ten minutes; errors of the
-/// remote, the store and the unpacker.
+/// [`limit`](crate::limit); `Unsupported` if all entries of an index are left out, and there is
+/// nothing else to pull; `Busy` if another job still writes a blob of the image after a wait of ten
+/// minutes; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -98,12 +99,11 @@ async fn pull_content(
         required,
         chooser: Mutex::new(Chooser::new(wanted.as_ref())),
         manifests: AtomicUsize::new(0),
+        unverifiable: Mutex::new(None),
         wants: Wants::new(store),
         documents: Documents::default(),
     };
-    let limiter = Semaphore::new(options.limits.blobs());
-    let fetched = dispatch(&pull, Some(&limiter), std::slice::from_ref(&root)).await;
-    fetched.map_err(|error| error.within(name))?;
+    pull.run().await.map_err(|error| error.within(name))?;
     if let Some(platform) = &wanted {
         pull.check_found(platform).during("pull", name)?;
     }
@@ -135,11 +135,11 @@ impl Carrier for Fetch<'_> {
             required: None,
             chooser: Mutex::new(Chooser::new(None)),
             manifests: AtomicUsize::new(0),
+            unverifiable: Mutex::new(None),
             wants: Wants::new(self.store),
             documents: Documents::default(),
         };
-        let limiter = Semaphore::new(self.limits.blobs());
-        dispatch(&pull, Some(&limiter), std::slice::from_ref(referrer)).await?;
+        pull.run().await?;
         self.store.content.flush().await?;
         Ok(pull.documents.children_first(referrer.digest))
     }
@@ -158,6 +158,8 @@ struct Pull<'a> {
     chooser: Mutex<Chooser>,
     /// Number of manifests that were found.
     manifests: AtomicUsize,
+    /// The error for the first nested index that was left out.
+    unverifiable: Mutex<Option<Error>>,
     wants: Wants<'a>,
     documents: Documents,
 }
@@ -174,12 +176,32 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
+    /// Fetches everything, except what is left out.
+    async fn run(&self) -> Result<()> {
+        let limiter = Semaphore::new(self.fetch.limits.blobs());
+        dispatch(self, Some(&limiter), std::slice::from_ref(self.root)).await?;
+        let unverifiable = lock(&self.unverifiable).take();
+        match unverifiable {
+            Some(error) if self.manifests.load(Ordering::Relaxed) == 0 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the records of the children that will be stored, and then stores the document. The
     /// record of the document gets its children when all of them are stored. Returns the children
-    /// to visit.
+    /// to visit. Leaves out a nested index that lists nothing whose digest can be verified.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
-        let document = dispatch::parse(descriptor, &data)?;
+        let document = match dispatch::parse(descriptor, &data) {
+            Err(error) if error.kind() == ErrorKind::Unsupported && descriptor != self.root => {
+                let why = error.without_advice();
+                let progress = self.fetch.progress;
+                progress.warn(&format!("{why}; the index is not pulled"));
+                lock(&self.unverifiable).get_or_insert(error);
+                return Ok(Vec::new());
+            }
+            document => document?,
+        };
         if descriptor.media_type.is_index()
             && let Some(what) = left_out(&data)
         {

@@ -3,27 +3,17 @@
 use std::sync::{Arc, Mutex};
 
 use cas_core::gc::{GcOptions, collect};
-use cas_core::image::{RecordImages, check};
+use cas_core::image::check;
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platforms};
 use cas_core::progress::{Event, Phase};
 use cas_core::records::{BlobRecord, Expect, Notes};
-use cas_core::testing::strict::StrictStore;
 use cas_core::transfer::fetch;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fake::{FakeRemote, of, pulled};
-use crate::support::{self, image, index, named, parts, put, store};
-
-fn strict() -> Store {
-    let store = Arc::new(StrictStore::new());
-    Store {
-        content: store.clone(),
-        records: store.clone(),
-        images: Arc::new(RecordImages::new(store)),
-    }
-}
+use crate::support::{self, image, index, named, parts, put, store, strict};
 
 pub(crate) async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
     let only = Only::new(&platform.parse::<Platform>().unwrap());
@@ -105,8 +95,12 @@ async fn manifests_with_digests_of_other_algorithms_are_left_out() {
     let (from, to) = (store(), store());
     let amd64 = named(&from, "linux/amd64").await;
     let other = json!({ "digest": "sha384:00", "size": 2 });
-    let document = json!({ "schemaVersion": 2, "manifests": [other, amd64] }).to_string();
-    let root = put(&from, MediaType::OCI_INDEX, document.as_bytes()).await;
+    let put = async |entries: Value| {
+        let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+        put(&from, MediaType::OCI_INDEX, index.as_bytes()).await
+    };
+    let useless = put(json!([other])).await;
+    let root = put(json!([useless, other, amd64])).await;
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&said);
     let options = of(Platforms::All).with_progress(Arc::new(move |event: Event<'_>| {
@@ -119,8 +113,21 @@ async fn manifests_with_digests_of_other_algorithms_are_left_out() {
     assert!(is_whole(&to, &root, "linux/amd64").await);
     assert_absent_is_what_was_never_pulled(&to, &root).await;
     let said = said.lock().unwrap().clone();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains(&root.digest.to_string()) && said[0].contains("sha384:00"));
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (text, index) in said.iter().zip([&root, &useless]) {
+        assert!(text.contains(&index.digest.to_string()), "{text}");
+        assert!(text.contains("sha384:00"), "{text}");
+    }
+    assert!(!to.present(&useless).await.unwrap());
+
+    let alone = put(json!([useless])).await;
+    let arm64 = of(Platforms::One("linux/arm64".parse().unwrap()));
+    for (root, options) in [(&useless, &options), (&alone, &options), (&root, &arm64)] {
+        let remote = FakeRemote::new(&from, root);
+        let error = pulled(&store(), &remote, options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("sha384:00"), "{error}");
+    }
 }
 
 /// An earlier release recorded manifests as stored, and then failed to pull them.

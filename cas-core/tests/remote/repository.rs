@@ -9,7 +9,6 @@ use cas_core::lease::UNLEASED_TTL;
 use cas_core::platform::Platforms;
 use cas_core::pool;
 use cas_core::records::BlobRecord;
-use cas_core::testing::strict::StrictStore;
 use cas_core::transfer::{
     Content, DocumentName, Fetcher, PullOptions, PushOptions, Pusher, StoreRepository, pull, push,
 };
@@ -17,18 +16,9 @@ use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStoreExt, MediaType, O
 use futures_util::stream;
 
 use super::pull::is_whole;
-use crate::support::{index, named, parts, store};
+use crate::support::{index, named, parts, store, strict};
 
 const PLATFORM: &str = "linux/amd64";
-
-fn strict() -> Store {
-    let store = Arc::new(StrictStore::new());
-    Store {
-        content: store.clone(),
-        records: store.clone(),
-        images: Arc::new(cas_core::image::RecordImages::new(store)),
-    }
-}
 
 async fn named_index(store: &Store, name: &str) -> Descriptor {
     let manifest = named(store, PLATFORM).await;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
+use cas_core::testing::strict::StrictStore;
 use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Store};
 
 /// Returns an empty store.
@@ -18,6 +19,16 @@ pub(crate) fn store() -> Store {
         content: memory.clone(),
         records: memory.clone(),
         images: Arc::new(RecordImages::new(memory)),
+    }
+}
+
+/// Returns an empty store that yields at every step, and promises no more than it must.
+pub(crate) fn strict() -> Store {
+    let strict = Arc::new(StrictStore::new());
+    Store {
+        content: strict.clone(),
+        records: strict.clone(),
+        images: Arc::new(RecordImages::new(strict)),
     }
 }
 

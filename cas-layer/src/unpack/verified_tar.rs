@@ -63,14 +63,17 @@ pub(super) async fn has_verified_tar(snapshotter: &dyn Snapshotter, key: &str) -
 /// # Errors
 /// `Corrupt` if the tar was lost, or the ready layer in its place; errors of the snapshotter.
 pub(crate) async fn check_without_tar(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
-    match snapshotter.check(key, Depth::Files).await {
-        Ok(Condition::Damaged(why)) => Err(Error::corrupt(why)
-            .advice("run `cas fsck --repair`, or pull or import the image again")
-            .operation("read layer")
-            .subject(key)),
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    let why = match snapshotter.check(key, Depth::Files).await {
+        Ok(Condition::Sound) => return Ok(()),
+        Ok(Condition::Missing) => "the directory of the snapshot is missing".to_owned(),
+        Ok(Condition::Damaged(why)) => why,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    Err(Error::corrupt(why)
+        .advice("run `cas fsck --repair`, or pull or import the image again")
+        .operation("read layer")
+        .subject(key))
 }
 
 impl LayersFrom<'_> {

@@ -73,7 +73,7 @@ impl Snapshotter for Tars {
         Err(unused())
     }
     async fn check(&self, _: &str, _: Depth) -> Result<Condition> {
-        Err(unused())
+        Ok(Condition::Missing)
     }
     async fn replace(&self, _: &str, _: &str) -> Result<()> {
         Err(unused())
@@ -247,6 +247,29 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
         restorer.restore(&image, &Platforms::All).await.unwrap(),
         image
     );
+    restorer.finish_with(Ok(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tar_whose_snapshot_has_lost_its_directory_is_lost() {
+    let mut files = Files::layout();
+    let image = files.image(1, "amd64");
+    files.entries(&[(Some("image"), &image)]);
+    let store = store();
+    let source = in_stream(&files.tar());
+    import(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
+    let layer = dispatch::children(&*store.content, &image).await.unwrap();
+    let layer = &layer[1];
+    keep_tars(&store, &image, &[(layer, Packing::Plain)]).await;
+    assert!(store.content.remove(&layer.digest).await.unwrap());
+    let snapshotter = Tars(BTreeMap::new());
+    let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
+    let error = restorer.restore(&image, &Platforms::All).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("directory of the snapshot"));
     restorer.finish_with(Ok(())).await.unwrap();
 }
 

@@ -39,17 +39,17 @@ const DAMAGES: [Damage; 12] = [
     ("lazy.pieces", |snapshot| {
         change(&snapshot.join("lazy.pieces"));
     }),
-    ("in the place of the file lazy.data", |snapshot| {
+    ("lazy.data is not a regular file", |snapshot| {
         replace(&snapshot.join("lazy.data"), |path| {
             symlink(path.with_file_name("outside"), path).unwrap();
         });
     }),
-    ("in the place of the file lazy.data", |snapshot| {
+    ("lazy.data is not a regular file", |snapshot| {
         replace(&snapshot.join("lazy.data"), |path| {
             mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
         });
     }),
-    ("in the place of the file lazy.pieces", |snapshot| {
+    ("lazy.pieces is not a regular file", |snapshot| {
         replace(&snapshot.join("lazy.pieces"), |path| {
             fs::create_dir(path).unwrap();
         });
