@@ -7,12 +7,16 @@ use super::scene::{Scene, convert, import_tars, is_usable};
 use crate::common::chunked::{self, Chunked};
 use crate::common::{cas, ok, real_image};
 
-/// The directories in `target/images`.
-const IMAGES: [&str; 4] = [
-    "small",
-    "debian-platforms",
-    "debian-multi",
-    "debian-multi-zstd",
+/// The images: directories in `target/images`, and tags in them.
+const IMAGES: [(&str, &str); 8] = [
+    ("small", "latest"),
+    ("debian-platforms", "amd64"),
+    ("debian-platforms", "arm64"),
+    ("debian-platforms", "armhf"),
+    ("debian-platforms", "s390x"),
+    ("debian-multi", "latest"),
+    ("debian-multi", "strict"),
+    ("debian-multi-zstd", "latest"),
 ];
 
 /// Writes a tar as a layer in a format.
@@ -25,14 +29,14 @@ const FORMATS: [(&str, Format); 3] = [
     ("zstd:chunked", chunked::zstd_chunked),
 ];
 
-/// Returns the decompressed layers of the image in a layout that is for this machine.
-fn tars(layout: &Path) -> Vec<Vec<u8>> {
+/// Returns the decompressed layers of an image in a layout.
+fn tars(layout: &Path, tag: &str) -> Vec<Vec<u8>> {
     let root = tempfile::tempdir().unwrap();
     ok(cas(root.path())
         .args(["-q", "import", "--name", "app"])
         .arg(layout));
     let cas = cas::blocking::Cas::open(root.path()).unwrap();
-    let manifest = cas.manifest("app").unwrap().manifest;
+    let manifest = cas.manifest(&format!("app:{tag}")).unwrap().manifest;
     let tars = manifest.layers.iter().map(|layer| {
         let digest = layer.digest.to_string();
         let blob = root
@@ -60,8 +64,11 @@ fn real_images_are_the_plain_trees_in_all_formats() {
     if !is_usable() {
         return;
     }
-    for layout in IMAGES.iter().filter_map(|name| real_image(name)) {
-        let tars = tars(&layout);
+    for (layout, tag) in IMAGES {
+        let Some(layout) = real_image(layout) else {
+            continue;
+        };
+        let tars = tars(&layout, tag);
         for (number, (format, write)) in FORMATS.into_iter().enumerate() {
             let scene = Scene::with(false, |whole, reference| match number {
                 0 => {
@@ -71,7 +78,11 @@ fn real_images_are_the_plain_trees_in_all_formats() {
                 _ => import_tars(whole, reference, &tars, write),
             });
             scene.assert_shows_before_and_after_completion(tars.len());
-            eprintln!("{}: {} layers, {format}", layout.display(), tars.len());
+            eprintln!(
+                "{}:{tag}: {} layers, {format}",
+                layout.display(),
+                tars.len()
+            );
         }
     }
 }
