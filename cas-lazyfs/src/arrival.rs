@@ -154,13 +154,13 @@ pub(crate) fn open_data(place: &Place, table: &LazyLayer) -> Result<(File, File,
     let pieces = place.open_file(StoredTable::PIECES_FILE)?;
     let count = table.pieces().len();
     let mut recorded = vec![0; count * StoredTable::PIECE_RECORD];
-    if data.metadata()?.len() >= table.length() {
+    if data.metadata()?.len() >= table.stored_length() {
         fill(&pieces, &mut recorded, 0)?;
     } else {
         // The file is new, or something has changed it.
         pieces.set_len(0)?;
         data.set_len(0)?;
-        data.set_len(table.length())?;
+        data.set_len(table.stored_length())?;
     }
     let sums = StoredTable::piece_sums(&recorded, count).into_iter();
     Ok((data, pieces, sums.map(Arrival::of).collect()))

@@ -138,7 +138,10 @@ impl Layer {
         self.requested.fetch_add(end - offset, Ordering::Relaxed);
         self.check_headers(fetch, offset..end)?;
         self.want(fetch, self.table.pieces_in(offset..end))?;
-        self.data.read_exact_at(buffer, offset)?;
+        let stored = self.table.stored_length().clamp(offset, end);
+        let (content, padding) = buffer.split_at_mut((stored - offset) as usize);
+        self.data.read_exact_at(content, offset)?;
+        padding.fill(0);
         Ok(buffer.len())
     }
 

@@ -72,6 +72,16 @@ impl LazyLayer {
         self.length
     }
 
+    /// Returns the minimum length in bytes of the bytes to store. Zeros follow them to
+    /// [`length`](Self::length): a tar may end within the last block of a file. The last piece may
+    /// have more bytes.
+    pub fn stored_length(&self) -> u64 {
+        match &self.source {
+            Source::Ztoc(ztoc) => ztoc.decompressed_size,
+            Source::Toc { .. } => self.length,
+        }
+    }
+
     /// Returns the pieces in the order of their bytes in the data file.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
