@@ -183,7 +183,7 @@ fn a_damaged_manifest_of_another_platform_does_not_disturb_an_export() {
         fails(&mut export(&["--platform", "linux/s390x"]), 3);
         let said = fails(&mut export(&[]), 4);
         assert!(said.contains(damaged), "{said}");
-        assert!(said.contains("`cas fsck --repair`"), "{said}");
+        assert!(said.contains("`cas fsck --read-data --repair`"), "{said}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::error::REPAIR_BYTES;
 use cas_core::{BlobReader, Digest, Error, ErrorKind, Result};
 
 use crate::blob::{Blobs, Pointer};
@@ -43,9 +44,8 @@ impl BlobReader for RemoteReader {
 /// Returns the error for a blob whose cell still points to a part that is missing. `error` is the
 /// error of reading this part.
 fn part_lost(error: Error) -> Error {
-    Error::corrupt(
-        "the stored blob is damaged: one of its parts is missing; pull or import the image again",
-    )
-    .operation("read")
-    .source(error)
+    Error::corrupt("the stored blob is damaged: one of its parts is missing")
+        .advice(REPAIR_BYTES)
+        .operation("read")
+        .source(error)
 }

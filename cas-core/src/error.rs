@@ -385,6 +385,15 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// What to do about a stored blob with wrong bytes. Only a check that reads all data finds changed
+/// bytes.
+pub const REPAIR_BYTES: &str =
+    "run `cas fsck --read-data --repair`, or pull or import the image again";
+
+/// What to do about a blob that the store has lost.
+pub const FETCH_AGAIN: &str =
+    "pull or import the image again, or run `cas fsck --repair --from SOURCE`";
+
 /// Maximum number of characters of an input text that a message repeats.
 const EXCERPT: usize = 100;
 

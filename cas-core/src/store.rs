@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::content::{ContentStore, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, REPAIR_BYTES, Result};
 use crate::image::ImageStore;
 use crate::owner::Owner;
 use crate::records::{Blobs, Leases, Records};
@@ -63,10 +63,10 @@ impl Store {
             None => Ok(false),
             Some(Stat { size, .. }) if size == descriptor.size => Ok(true),
             Some(Stat { size, .. }) => Err(Error::corrupt(format!(
-                "the stored blob is damaged: expected {} bytes, found {size}; run `cas fsck \
-                 --repair`, or pull or import the image again",
+                "the stored blob is damaged: expected {} bytes, found {size}",
                 descriptor.size
             ))
+            .advice(REPAIR_BYTES)
             .operation("stat")
             .subject(descriptor.digest)),
         }

@@ -127,6 +127,19 @@ async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {
     }
 }
 
+/// A fetch of a repair that fails leaves such an ingest.
+#[tokio::test]
+async fn a_new_ingest_without_bytes_is_discarded_and_not_reported() {
+    let store = store();
+    let key = Digest::sha256(b"blob").to_string();
+    let begun = Writer::begin(&*store.content, &key, Expected::ANY).await;
+    drop(begun.unwrap());
+    assert_eq!(store.content.ingests().await.unwrap().len(), 1);
+    let report = repaired(&store).await.unwrap();
+    assert!(report.findings.is_empty(), "{report:?}");
+    assert!(store.content.ingests().await.unwrap().is_empty());
+}
+
 /// A pull that was interrupted leaves an ingest whose key is the digest of the blob.
 #[tokio::test]
 async fn an_ingest_that_a_pull_continues_is_not_damage() {

@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use cas_core::complete::completeness;
-use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::gc::{GcOptions, collect};
+use cas_core::lease::{BlobRef, LeaseGuard, UNLEASED_TTL, set_labels};
 use cas_core::records::{Batch, BlobRecord, Expect, Packing, Table};
-use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Store};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Image, Labels, MediaType, Store};
 
 mod support;
-use support::{image, index, parts, store};
+use support::{image, index, parts, put, store};
 
 /// The parts of a manifest with one layer.
 const CONFIG: usize = 0;
@@ -35,6 +36,7 @@ impl Scene {
         for (number, blob) in parts(&from, &part).await.into_iter().enumerate() {
             blobs.extend((!lost.contains(&number)).then_some(blob));
         }
+        let children = vec![whole.digest, part.digest];
         blobs.extend([root.clone(), whole, part.clone()]);
         for blob in &blobs {
             let data = from.content.fetch(blob).await.unwrap();
@@ -46,6 +48,11 @@ impl Scene {
             part,
         };
         let guard = LeaseGuard::begin(&scene.store, "name").await.unwrap();
+        let listed = BlobRef {
+            absent: scene.only_part(),
+            ..BlobRef::of(&scene.root, children)
+        };
+        assert!(guard.pin(listed).await.unwrap());
         guard.pin_tree_found(&scene.root).await.unwrap();
         let part = BlobRef::of(&scene.part, Vec::new());
         assert!(guard.pin(part).await.unwrap());
@@ -136,6 +143,39 @@ async fn a_job_that_pins_an_incomplete_manifest_leaves_it_incomplete() {
             let kept = parts(&scene.store, &scene.part).await.remove(there);
             assert_eq!(scene.record(&kept).await.leases.len(), 2, "{lost:?}");
         }
+    }
+}
+
+/// The record of the manifest is lost. It may have stated that a snapshotter keeps the layer. A
+/// label refers back to the manifest, as the label of such a snapshot does.
+#[tokio::test]
+async fn an_index_keeps_an_incomplete_manifest_whose_record_may_be_lost() {
+    for (lost, is_pinned) in [(CONFIG, false), (LAYER, false), (LAYER, true)] {
+        let scene = Scene::after_a_failed_pull(&[lost]).await;
+        let (store, blobs) = (&scene.store, scene.store.blobs());
+        let kept = put(store, MediaType::from("text/plain"), b"kept").await;
+        let part = scene.part.digest.to_string();
+        let label = Labels::from([("containerd.io/gc.bref.content".to_owned(), part)]);
+        set_labels(store, &kept, &label).await.unwrap();
+        for document in [&scene.root, &scene.part] {
+            assert!(blobs.remove(&document.digest).await.unwrap());
+        }
+        if is_pinned {
+            let guard = LeaseGuard::begin(store, "export").await.unwrap();
+            guard.pin_tree(&scene.part).await.unwrap();
+            guard.finish().await.unwrap();
+        }
+        let guard = LeaseGuard::begin(store, "name").await.unwrap();
+        guard.pin_tree(&scene.root).await.unwrap();
+        let name = "app".parse().unwrap();
+        let image = Image::new(name, scene.root.clone());
+        guard.name_new(image).await.unwrap();
+        assert_eq!(scene.record(&scene.root).await.children, [], "{lost}");
+        assert_eq!(scene.left_out().await, scene.only_part(), "{lost}");
+        let later = std::time::SystemTime::now() + 2 * UNLEASED_TTL;
+        let options = GcOptions::default().with_now(later);
+        let removed = collect(store, &[], &options).await.unwrap();
+        assert_eq!(removed.blobs, [], "{lost}");
     }
 }
 

@@ -10,7 +10,8 @@ use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{Descriptor, ErrorKind, Image, Manifest, MediaType, Platforms, Result, Store};
 
 mod support;
-use support::{config, index, named, parts, put, store};
+use support::wrapped::{Flaw, Wrapped};
+use support::{config, image, index, named, parts, put, store};
 
 /// What a copy reports: the phase, the item or the text of a warning, and the bytes.
 type Events = Arc<Mutex<Vec<(Phase, String, u64)>>>;
@@ -160,6 +161,85 @@ async fn one_platform_is_copied_and_the_others_later() {
     }
     let record = to.blobs().load(&target.digest).await.unwrap().unwrap().0;
     assert!(record.absent.is_empty());
+}
+
+/// Returns a store with an index, the index, the manifests for two platforms that it lists, and a
+/// nested index that states no platform.
+async fn nested() -> (Store, Descriptor, [Descriptor; 3]) {
+    let from = store();
+    let own = named(&from, "linux/amd64").await;
+    let other = named(&from, "linux/arm64").await;
+    let inner = index(&from, &[named(&from, "linux/s390x").await]).await;
+    let target = index(&from, &[own.clone(), other.clone(), inner.clone()]).await;
+    let guard = LeaseGuard::begin(&from, "test").await.unwrap();
+    guard.pin_tree(&target).await.unwrap();
+    guard.finish().await.unwrap();
+    (from, target, [own, other, inner])
+}
+
+#[tokio::test]
+async fn a_copy_for_one_platform_needs_no_other_platform() {
+    for lost in [true, false] {
+        for at in 0..3 {
+            let (from, target, [own, other, inner]) = nested().await;
+            let bad = match at {
+                0 => other.clone(),
+                1 => parts(&from, &other).await.remove(0),
+                _ => inner.clone(),
+            };
+            let from = match lost {
+                true => {
+                    cas_core::ContentExt::remove(&*from.content, &bad.digest)
+                        .await
+                        .unwrap();
+                    from
+                }
+                false => {
+                    let mut wrapped = Wrapped::new(&from);
+                    wrapped.damaged = Some((bad.digest, Flaw::First));
+                    wrapped.of(&from)
+                }
+            };
+            let to = store();
+            let image = copy_for(&from, &to, &target, "linux/amd64").await.unwrap();
+            assert_eq!(image.target, target);
+            assert!(has(&to, &own).await && !has(&to, &other).await);
+            let record = to.blobs().load(&target.digest).await.unwrap().unwrap().0;
+            assert!(record.absent.contains(&other.digest));
+            assert_eq!(has(&to, &inner).await, at != 2);
+            // What is damaged or lost is not copied.
+            let expected = match lost {
+                true => ErrorKind::NotFound,
+                false => ErrorKind::Corrupt,
+            };
+            let to = store();
+            let platform = if at == 2 {
+                "linux/s390x"
+            } else {
+                "linux/arm64"
+            };
+            let error = copy_for(&from, &to, &target, platform).await.unwrap_err();
+            assert_eq!(error.kind(), expected, "{lost} {at}: {error}");
+            assert!(!has(&to, &target).await);
+        }
+    }
+}
+
+/// A stored blob may have another size than its descriptor states.
+#[tokio::test]
+async fn a_copy_for_one_platform_needs_no_right_size_of_another() {
+    let from = store();
+    let own = named(&from, "linux/amd64").await;
+    let mut other = named(&from, "linux/arm64").await;
+    other.size += 1;
+    let mut unnamed = image(&from, "linux/s390x").await;
+    unnamed.size += 1;
+    let target = index(&from, &[own.clone(), other, unnamed]).await;
+    let to = store();
+    copy_for(&from, &to, &target, "linux/amd64").await.unwrap();
+    assert!(has(&to, &own).await && has(&to, &target).await);
+    let error = copy_for(&from, &store(), &target, "linux/arm64").await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]

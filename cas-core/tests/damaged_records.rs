@@ -1,13 +1,16 @@
-//! Damaged records of blobs. A repair replaces each of them in one step, and keeps its labels.
+//! Damaged records of blobs. A repair replaces each of them in one step, and keeps the labels that
+//! can be read. Also damaged records of images.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use cas_core::check::{CheckOptions, NoSources, Problem, Repair, Report, check};
+use cas_core::check::{
+    CheckOptions, Finding, NoSources, Problem, RECOVERED, Repair, Report, check,
+};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, UNCOMPRESSED};
-use cas_core::records::{Batch, BlobRecord, Expect, Table};
+use cas_core::records::{Batch, BlobRecord, Expect, Resource, Table};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::{
     ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Result, Store, limit,
@@ -155,6 +158,99 @@ async fn a_replaced_record_is_complete_and_has_the_labels_that_can_be_read() {
         assert_eq!(record_of(&store, &target.digest).await.children, children);
         let report = check(&store, &[], &CheckOptions::default()).await;
         assert_eq!(report.unwrap().findings, []);
+    }
+}
+
+/// Returns whether a lease keeps the blob after a repair, and ends the lease.
+async fn was_recovered(store: &Store, blob: Digest) -> bool {
+    let leases = store.leases();
+    let lease = leases.load(RECOVERED).await.unwrap();
+    let ended = leases.delete(RECOVERED, "fsck", SystemTime::now()).await;
+    assert_eq!(ended.unwrap(), lease.is_some());
+    lease.is_some_and(|(lease, _)| lease.resources.contains(&Resource::Content(blob)))
+}
+
+#[tokio::test]
+async fn after_any_changed_bit_the_labels_are_there_or_a_lease_keeps_the_blob() {
+    let store = store();
+    let target = put(&store, MediaType::BYTES, b"only a label keeps this").await;
+    let blob = put(&store, MediaType::BYTES, b"labelled").await.digest;
+    let reference = ("containerd.io/gc.ref.content.x", target.digest.to_string());
+    let expected = labels(&[reference, ("containerd.io/gc.root", "yes".to_owned())]);
+    let label = |record: Option<BlobRecord>| {
+        let mut record = record.expect("every blob has a record");
+        record.labels.clone_from(&expected);
+        Ok(record)
+    };
+    store.blobs().update(&blob, label).await.unwrap();
+    let sound = value_of(&store, &blob).await.unwrap();
+    let text = std::str::from_utf8(&sound).unwrap();
+    let (start, end) = (text.find("\"containerd.io"), text.find("},"));
+    let of_labels = start.unwrap()..end.unwrap();
+    for bit in 0..sound.len() * 8 {
+        let mut damaged = sound.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        write(&store, &blob, damaged.into()).await;
+        let report = repaired(&store).await.unwrap();
+        assert!(report.is_sound(), "{bit}: {report:?}");
+        let is_kept = was_recovered(&store, blob).await;
+        let says_so = |one: &Finding| one.detail.contains("the lease `recovered` keeps the blob");
+        assert_eq!(report.findings.iter().any(says_so), is_kept, "{bit}");
+        let found = record_of(&store, &blob).await.labels;
+        assert!(found == expected || is_kept, "{bit}: {found:?}");
+        // Damage outside the labels costs no label.
+        assert!(
+            found == expected || of_labels.contains(&(bit / 8)),
+            "{bit}: {found:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_lease_keeps_a_blob_whose_damaged_record_states_that_it_has_no_labels() {
+    let store = store();
+    let blob = put(&store, MediaType::BYTES, b"plain").await.digest;
+    let sound = value_of(&store, &blob).await.unwrap();
+    // The last digit of the checksum, and a letter of the key `media_type`.
+    for (at, is_doubtful) in [(sound.len() - 3, false), (15, true)] {
+        let mut damaged = sound.to_vec();
+        damaged[at] ^= 1;
+        write(&store, &blob, damaged.into()).await;
+        let report = repaired(&store).await.unwrap();
+        assert_eq!(report.findings.len(), 1, "{report:?}");
+        assert_eq!(was_recovered(&store, blob).await, is_doubtful);
+    }
+}
+
+#[tokio::test]
+async fn a_name_stays_if_its_damaged_record_still_states_it_and_its_target() {
+    // What is changed, and whether the name stays.
+    for (text, stays) in [
+        ("{\"name\"", true),
+        ("\"created_at\"", true),
+        ("\"sum\":\"", true),
+        ("app:1", false),
+        ("sha256:", false),
+    ] {
+        let (store, target) = with_image().await;
+        let record = store.records.load(Table::Images, "app:1").await.unwrap();
+        let mut damaged = record.unwrap().value.to_vec();
+        let mut places = damaged.windows(text.len());
+        let at = places.position(|place| place == text.as_bytes()).unwrap();
+        // A digit of the checksum, or the first letter of the text.
+        let at = match text.ends_with(":\"") {
+            true => at + text.len(),
+            false => at,
+        };
+        damaged[at] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(Table::Images, "app:1", Expect::Any, damaged.into());
+        store.records.commit(&batch).await.unwrap();
+        let report = repaired(&store).await.unwrap();
+        assert_eq!(report.is_sound(), stays, "{text}: {report:?}");
+        let found = store.images.get(&"app:1".parse().unwrap()).await.unwrap();
+        let found = found.map(|image| image.target);
+        assert_eq!(found, stays.then_some(target), "{text}");
     }
 }
 

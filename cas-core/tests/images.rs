@@ -12,7 +12,7 @@ use cas_core::image::{RecordImages, Reference, encode_image, fieldpath};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::transfer::{Fetcher, StoreRepository};
-use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStore, MediaType};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Image, ImageStore, MediaType};
 
 mod support;
 use support::store;
@@ -249,4 +249,32 @@ async fn a_record_with_a_changed_key_is_set_aside_and_the_content_kept() {
     let options = GcOptions::default().with_now(later);
     let removed = collect(&store, &[], &options).await.unwrap();
     assert_eq!(removed.blobs, []);
+}
+
+/// Neither a name nor a record of the image is left.
+#[tokio::test]
+async fn a_repair_checks_an_image_without_a_name_in_the_run_that_keeps_it() {
+    let store = store();
+    let target = support::image(&store, "linux/amd64").await;
+    let lost = support::parts(&store, &target).await.pop().unwrap().digest;
+    assert!(store.content.remove(&lost).await.unwrap());
+    assert!(store.blobs().remove(&target.digest).await.unwrap());
+    let repair = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    let report = check(&store, &[], &repair).await.unwrap();
+    let found = report.findings.iter().map(|one| one.problem);
+    let expected = [
+        Problem::RecordMissing,
+        Problem::NameMissing,
+        Problem::BlobMissing,
+    ];
+    assert_eq!(found.collect::<Vec<_>>(), expected, "{report:?}");
+    let missing = report.findings.last().unwrap();
+    assert_eq!(missing.subject, lost.to_string());
+    assert!(!missing.repaired);
 }

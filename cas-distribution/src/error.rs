@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cas_core::error::excerpt;
+use cas_core::error::{REPAIR_BYTES, excerpt};
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::{HeaderValue, RETRY_AFTER};
@@ -119,7 +119,7 @@ pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) ->
             Error::unavailable(format!("{answered}; try again {wait}"))
         }
         _ if code == "DIGEST_INVALID" => Error::corrupt(format!(
-            "{answered}; the bytes in the store may be damaged: run `cas fsck`"
+            "{answered}; the bytes in the store may be damaged: {REPAIR_BYTES}"
         )),
         _ => Error::new(
             ErrorKind::Denied,

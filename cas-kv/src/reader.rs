@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::error::REPAIR_BYTES;
 use cas_core::{BlobReader, Context, Digest, Error, Result, pool};
 
 use crate::kv::Kv;
@@ -58,9 +59,8 @@ fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Re
     }
     let found = kv.read(|view| view.find_blob(digest))?;
     if found.is_some_and(|found| found.number == number) {
-        return Err(Error::corrupt(
-            "the stored blob is damaged: bytes are missing; pull or import the image again",
-        ));
+        let why = "the stored blob is damaged: bytes are missing";
+        return Err(Error::corrupt(why).advice(REPAIR_BYTES));
     }
     Err(Error::not_found(
         "the blob was removed while it was read; pull or import the image again",

@@ -196,7 +196,8 @@ pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
         Condition::Sound => return Ok(()),
         Condition::Missing => {
             return Err(Error::not_found(
-                "the directory of a layer is missing; pull or import the image again",
+                "the directory of a layer is missing; run `cas fsck --repair`, or pull or import \
+                 the image again",
             )
             .subject(dirs.path(id).display()));
         }

@@ -253,8 +253,8 @@ pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
     mounts.iter().try_for_each(check_served)?;
     if mounts.iter().any(|mount| lacks_files(mount, mounts)) {
         return Err(Error::not_found(
-            "files of the snapshot or of a layer below it are missing; pull or import the image \
-             again, or find out with `cas fsck` what is lost",
+            "files of the snapshot or of a layer below it are missing; run `cas fsck --repair`, or \
+             pull or import the image again",
         )
         .operation("mount"));
     }

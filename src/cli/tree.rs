@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 
+use cas::error::REPAIR_BYTES;
 use cas::image::familiar;
 use cas::layer::unpack;
 use cas::{
@@ -80,12 +81,10 @@ impl Tree {
         })?;
         match root.damaged() {
             None => Ok(()),
-            Some(digest) => Err(Error::corrupt(
-                "part of the image is damaged; pull or import the image again, or use `cas fsck \
-                 --repair`",
-            )
-            .operation("tree")
-            .subject(digest)),
+            Some(digest) => Err(Error::corrupt("part of the image is damaged")
+                .advice(REPAIR_BYTES)
+                .operation("tree")
+                .subject(digest)),
         }
     }
 }

@@ -120,20 +120,34 @@ impl Writer {
         begin
     }
 
-    /// Writes the members of a tar. Returns the offset in the tar at which the last member ends.
+    /// Writes the members of a tar, except those that [`is_stated`] does not allow. Returns the
+    /// offset in the tar at which the last member ends.
     fn members(&mut self, tar: &[u8]) -> usize {
         let mut reader = Reader::new(Cursor::new(tar));
         let mut end = 0;
         while let Some(entry) = reader.next_entry().unwrap() {
             let begin = reader.get_ref().position() as usize;
+            if !is_stated(&entry) {
+                self.padding(tar, end);
+                end = (begin + stored_size(&entry)).next_multiple_of(512);
+                continue;
+            }
             self.stream(&tar[end..begin]);
             let data = &tar[begin..begin + entry.size as usize];
             self.member(&entry, data);
             end = begin + data.len();
         }
+        self.padding(tar, end)
+    }
+
+    /// Writes the padding after a member that ends at `end`. A tar may end without it. Returns where
+    /// it ends in the tar.
+    fn padding(&mut self, tar: &[u8], end: usize) -> usize {
         let padded = end.next_multiple_of(512);
-        self.stream(&tar[end..padded]);
-        padded
+        let mut padding = tar[end..padded.min(tar.len())].to_vec();
+        padding.resize(padded - end, 0);
+        self.stream(&padding);
+        padded.min(tar.len())
     }
 
     fn member(&mut self, entry: &Entry, data: &[u8]) {
@@ -188,6 +202,27 @@ impl Writer {
             annotations,
         }
     }
+}
+
+/// Returns whether these tables can state a member: they have neither names that are not UTF-8 nor
+/// sparse files. [`humantime`] does not write times before 1970.
+fn is_stated(entry: &Entry) -> bool {
+    let is_stated =
+        str::from_utf8(&entry.path).is_ok() && entry.regions.is_none() && entry.mtime.seconds >= 0;
+    if !is_stated {
+        let path = String::from_utf8_lossy(&entry.path);
+        eprintln!("left out of tables in JSON: {path}");
+    }
+    is_stated
+}
+
+/// Returns the number of bytes of a member in its tar, without headers and padding.
+fn stored_size(entry: &Entry) -> usize {
+    let regions = entry.regions.as_ref();
+    let size = regions.map_or(entry.size, |regions| {
+        regions.iter().map(|region| region.length).sum()
+    });
+    size as usize
 }
 
 fn time(entry: &Entry) -> std::time::SystemTime {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cas::Digest;
 use cas::backend::pool::wait;
 use cas::blocking::Cas;
 use cas::labels::{GC_BACK_REF, Labels};
@@ -23,11 +24,23 @@ pub(crate) fn lose_labels(root: &Path, image: &str, record: Option<&'static str>
     }
     assert!(removed > 0);
     let config = open.manifest(image).unwrap().manifest.config.digest;
-    let (mut batch, key) = (Batch::new(), config.to_string());
+    replace_record(&open, &config, record);
+    open.close().unwrap();
+}
+
+/// Deletes the record of a blob.
+pub(crate) fn lose_record(root: &Path, blob: &Digest) {
+    let open = Cas::open(root).unwrap();
+    replace_record(&open, blob, None);
+    open.close().unwrap();
+}
+
+/// Replaces the record of a blob by `record`, or deletes it.
+fn replace_record(open: &Cas, blob: &Digest, record: Option<&'static str>) {
+    let (mut batch, key) = (Batch::new(), blob.to_string());
     match record {
         Some(record) => batch.put(Table::Blobs, key, Expect::Any, record.into()),
         None => batch.delete(Table::Blobs, key, Expect::Any),
     }
     wait(open.store().records.commit(&batch)).unwrap();
-    open.close().unwrap();
 }

@@ -9,9 +9,7 @@ use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
 use cas::{ContentExt, Digest, Store};
 
-#[cfg(feature = "remote")]
-use crate::common::fails;
-use crate::common::{ENGINES, can, cas, mounting_snapshotters, ok};
+use crate::common::{ENGINES, can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has, overwrite, without_leftovers};
 
 #[test]
@@ -403,6 +401,35 @@ fn lost_snapshot_directories_are_made_again_by_what_needs_them() {
             assert!(found.is_empty(), "{snapshotter} {lost:?}: {found:#?}");
         }
     }
+}
+
+/// Only a check that reads all data finds bytes that were changed, so every command names it.
+#[test]
+fn damaged_bytes_are_reported_with_the_repair_that_finds_them() {
+    let repair = "run `cas fsck --read-data --repair`, or pull or import the image again";
+    let scene = Scene::new("fs");
+    let [tree, archive, other] = ["tree", "app.tar", "other"].map(|name| {
+        let place = scene.scratch.path().join(name);
+        place.to_str().unwrap().to_owned()
+    });
+    ok(cas(Path::new(&other)).arg("init"));
+    let copy = format!("{other}#app:1");
+    let (layer, config) = (scene.layer(), scene.manifest.config.digest);
+    let commands: [(&Digest, &[&str]); 4] = [
+        (&layer, &["unpack", "app:1", &tree]),
+        (&layer, &["export", "app:1", "-o", &archive]),
+        (&layer, &["copy", "app:1", &copy]),
+        (&config, &["inspect", "app:1"]),
+    ];
+    for (digest, command) in commands {
+        scene.flip(digest);
+        let said = fails(cas(&scene.root).args(command), 4);
+        for text in [repair, &*digest.to_string()] {
+            assert!(said.contains(text), "{command:?}: {said}");
+        }
+        assert_eq!(scene.repair_from_source().0, 0, "{command:?}");
+    }
+    scene.works();
 }
 
 /// Removes the directories of some of the three snapshots, in the order in which they were made.

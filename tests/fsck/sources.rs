@@ -79,6 +79,8 @@ fn a_path_that_is_not_a_source_is_explained() {
     for (from, code, expected) in [
         (&*absent, 3, "the store does not have this image"),
         ("nowhere#app:1", 2, "compiled in"),
+        ("docker://app:1", 2, "leave out the scheme"),
+        ("https://x.test/app:1", 2, "leave out the scheme"),
     ] {
         let said = fails(
             cas(&scene.root).args(["fsck", "--repair", "--from", from]),

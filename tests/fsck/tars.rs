@@ -6,10 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use cas::GcOptions;
+use bytes::Bytes;
 use cas::backend::pool::wait;
 use cas::blocking::Cas;
+use cas::content::Durability;
+use cas::lease::LeaseGuard;
 use cas::records::{Lease, Resource};
+use cas::{Descriptor, GcOptions, Image, MediaType, Platform};
+use serde_json::json;
 
 use crate::common::mounting_snapshotters;
 use crate::common::unkept::lose_labels;
@@ -183,6 +187,15 @@ fn a_lost_tar_that_is_the_only_copy_is_found_and_its_layer_is_stored_again() {
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
 }
 
+/// Deletes all records of the store.
+fn lose_records(scene: &Scene) {
+    for name in ["records.db", "records.db-wal", "records.db-shm"] {
+        let lost = scene.root.join("store/.cas").join(name);
+        let removed = fs::remove_file(&lost);
+        assert!(removed.is_ok() || name != "records.db", "{removed:?}");
+    }
+}
+
 /// Without the records, nothing in the store says that the snapshotter has the layers.
 #[test]
 fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
@@ -190,11 +203,7 @@ fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
         return;
     }
     let scene = Scene::of_tars();
-    for name in ["records.db", "records.db-wal", "records.db-shm"] {
-        let lost = scene.root.join("store/.cas").join(name);
-        let removed = fs::remove_file(&lost);
-        assert!(removed.is_ok() || name != "records.db", "{removed:?}");
-    }
+    lose_records(&scene);
     crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
     let (code, found) = scene.fsck(&["--repair"]);
     assert_eq!(code, 0, "no source is needed: {found:#?}");
@@ -204,6 +213,83 @@ fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
     crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
     scene.works();
+}
+
+/// Names an index of the image and of another platform, which is stored but not unpacked.
+fn name_index(scene: &Scene) {
+    let layer = Descriptor::of(MediaType::OCI_LAYER, b"layer");
+    let config = json!({
+        "os": "linux",
+        "architecture": "s390x",
+        "rootfs": { "type": "layers", "diff_ids": [layer.digest.to_string()] },
+    })
+    .to_string();
+    let of_config = Descriptor::of(MediaType::OCI_CONFIG, config.as_bytes());
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::OCI_MANIFEST.as_str(),
+        "config": of_config,
+        "layers": [layer],
+    })
+    .to_string();
+    let other = Descriptor::of(MediaType::OCI_MANIFEST, manifest.as_bytes());
+    let other = other.with_platform("linux/s390x".parse().unwrap());
+    let size = scene.bytes(&scene.manifest_digest).len() as u64;
+    let own = Descriptor::new(MediaType::OCI_MANIFEST, scene.manifest_digest, size);
+    let own = own.with_platform(Platform::host());
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::OCI_INDEX.as_str(),
+        "manifests": [own, other],
+    })
+    .to_string();
+    let target = Descriptor::of(MediaType::OCI_INDEX, index.as_bytes());
+    let blobs = [
+        (layer, "layer".to_owned()),
+        (of_config, config),
+        (other, manifest),
+        (target.clone(), index),
+    ];
+    scene.open(async |store| {
+        let guard = LeaseGuard::begin(store, "test").await.unwrap();
+        for (blob, data) in blobs {
+            let (data, level) = (Bytes::from(data), Durability::Full);
+            guard.put(&blob, data, level).await.unwrap();
+        }
+        guard.pin_tree_found(&target).await.unwrap();
+        let image = Image::new("app:1".parse().unwrap(), target);
+        guard.name_one(image, &["target"]).await.unwrap();
+    });
+}
+
+/// These commands make the record of the index again.
+#[test]
+fn no_command_lets_a_collection_free_tars_whose_records_were_lost() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    for command in [&["tag", "app:1", "second:1"][..], &["export", "app:1"]] {
+        let scene = Scene::of_tars();
+        name_index(&scene);
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        lose_records(&scene);
+        let mut tool = crate::common::cas(&scene.root);
+        tool.args(command);
+        if command[0] == "export" {
+            tool.arg("-o").arg(scene.scratch.path().join("out.tar"));
+        }
+        crate::common::ok(&mut tool);
+        crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+        let (code, found) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "no source is needed after {command:?}: {found:#?}");
+        for layer in &scene.manifest.layers {
+            let layer = layer.digest.to_string();
+            assert!(has(&found, "blob-missing", layer), "{found:#?}");
+        }
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{command:?}");
+        crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+        scene.works();
+    }
 }
 
 /// In a root of an earlier release, only a label in this record keeps the tars.

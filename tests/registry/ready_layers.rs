@@ -6,8 +6,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
-use cas::Digest;
+use cas::blocking::Cas;
+use cas::{Digest, GcOptions};
 use flate2::{Compression, write::GzEncoder};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
@@ -16,6 +18,7 @@ use testkit::archive::{Header, Tar};
 use super::fake::Fake;
 use super::sample::Sample;
 use crate::common::tree::{Tree, differences, scan};
+use crate::common::unkept::{lose_labels, lose_record};
 use crate::common::{can, fails, killed_at, mounting_snapshotters, ok, text};
 
 /// What `cas` says about a ready layer that it passes over.
@@ -130,7 +133,28 @@ impl Scene {
         assert_eq!(found, Vec::<String>::new(), "{root}");
     }
 
-    /// Returns the paths of files with this name among the snapshots of a root.
+    /// Checks that a collection in a far future keeps the snapshots, and that the image can be
+    /// unpacked after it.
+    fn stays(&self, root: &str) {
+        assert_eq!(self.collect_later(root), self.diff_ids.len(), "{root}");
+        let tree = self.at(&format!("{root}-tree"));
+        let image = self.registry.image();
+        ok(self.cas(root).args(["-q", "unpack", &image]).arg(&tree));
+        let found = differences(&self.at("plain"), &tree);
+        assert_eq!(found, Vec::<String>::new(), "{root}");
+    }
+
+    /// Runs a collection in a far future. Returns the number of snapshots that are left.
+    fn collect_later(&self, root: &str) -> usize {
+        let later = SystemTime::now() + Duration::from_secs(40 * 24 * 3600);
+        let open = Cas::open(self.at(root)).unwrap();
+        open.gc_with(GcOptions::default().with_now(later)).unwrap();
+        open.close().unwrap();
+        let left = ok(self.cas(root).args(["--json", "snapshot", "ls"]));
+        left.lines().count()
+    }
+
+    /// Returns the number of files with this name among the snapshots of a root.
     fn files(&self, root: &str, name: &str) -> usize {
         let snapshots = self.at(root).join("snapshots");
         let found = ok(Command::new("find").arg(snapshots).args(["-name", name]));
@@ -202,6 +226,51 @@ fn ready_layers_are_not_fetched_and_not_copied() {
         ok(scene.cas(root).arg("gc"));
     }
     assert_eq!(scene.ready(), before, "nothing wrote to the directory");
+}
+
+#[test]
+fn snapshots_of_ready_layers_stay_if_a_record_is_lost_and_go_with_the_image() {
+    let Some(scene) = Scene::new() else {
+        return;
+    };
+    let image = scene.registry.image();
+    let root_document = &scene.sample.root;
+    let manifest: Value = serde_json::from_slice(scene.sample.data(root_document)).unwrap();
+    let config: Digest = manifest["config"]["digest"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let discard = &["--parallel", "--discard-unpacked-layers"][..];
+    for (kind, init, flags) in [
+        ("tars", &["--keep-tars"][..], &[][..]),
+        ("discard", &[], discard),
+    ] {
+        for (lost, blob) in [("config", &config), ("manifest", &root_document.digest)] {
+            let root = format!("{kind}-{lost}");
+            scene.init(&root, init);
+            scene.said(&root, flags);
+            lose_record(&scene.at(&root), blob);
+            assert_eq!(scene.collect_later(&root), 2, "{root}");
+            let repair = || ok(scene.cas(&root).args(["fsck", "--repair"]));
+            assert_eq!(scene.fetched_by(repair), [0, 0], "{root}");
+            scene.stays(&root);
+            ok(scene.cas(&root).args(["fsck", "--read-data"]));
+            ok(scene.cas(&root).args(["rmi", &image]));
+            assert_eq!(scene.collect_later(&root), 0, "{root}");
+        }
+        // In a root of an earlier release, only a label in the lost record keeps the snapshots.
+        for (lost, record) in [("damaged", Some("{")), ("unkept", None)] {
+            let root = format!("{kind}-{lost}");
+            scene.init(&root, init);
+            scene.said(&root, flags);
+            lose_labels(&scene.at(&root), &image, record);
+            let repair = || ok(scene.cas(&root).args(["fsck", "--repair"]));
+            assert_eq!(scene.fetched_by(repair), [0, 0], "{root}");
+            scene.stays(&root);
+            ok(scene.cas(&root).args(["fsck", "--read-data"]));
+        }
+    }
 }
 
 /// An export needs the bytes of the layers, and reads them where they are.

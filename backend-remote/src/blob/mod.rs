@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cas_core::content::{Stat, Version};
+use cas_core::error::REPAIR_BYTES;
 use cas_core::records::{Expect, Revision};
 use cas_core::{Digest, Error, ErrorKind, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -285,9 +286,9 @@ impl Blobs {
         let found = data.len() as u64;
         if found != expected {
             return Err(Error::corrupt(format!(
-                "the stored blob is damaged: expected {expected} bytes of this part, found \
-                 {found}; pull or import the image again"
+                "the stored blob is damaged: expected {expected} bytes of this part, found {found}"
             ))
+            .advice(REPAIR_BYTES)
             .operation("read")
             .subject(path));
         }

@@ -1,8 +1,9 @@
 //! Recording that the stored bytes of a blob are damaged.
 
 use crate::content::{ContentExt, VerifiedReader};
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, REPAIR_BYTES, Result};
 use crate::records::BlobRecord;
 use crate::store::Store;
 
@@ -35,4 +36,27 @@ pub async fn read_verified(store: &Store, digest: &Digest) -> Result<Option<Veri
     let (store, digest) = (store.clone(), *digest);
     let note = async move { note_damaged(&store, &digest).await };
     Ok(reader.map(|reader| reader.on_damage(note)))
+}
+
+/// Returns `outcome`, the outcome of a job that has read `blobs`. If it is the error `Corrupt`, and
+/// the stored bytes of one of the blobs are damaged, the returned error names this blob instead.
+///
+/// # Errors
+/// The error of `outcome`, or the one that names the damaged blob.
+pub async fn name_damaged<T>(store: &Store, blobs: &[Descriptor], outcome: Result<T>) -> Result<T> {
+    let error = match outcome {
+        Err(error) if error.kind() == ErrorKind::Corrupt => error,
+        outcome => return outcome,
+    };
+    for Descriptor { digest, .. } in blobs {
+        // A blob that is missing or that cannot be read does not show what went wrong.
+        if let Ok(Some(found)) = store.content.hash(digest).await
+            && found != *digest
+        {
+            let why = format!("the stored blob is damaged: its bytes hash to {found}");
+            let damaged = Error::corrupt(why).advice(REPAIR_BYTES).source(error);
+            return Err(damaged.operation("read").subject(digest));
+        }
+    }
+    Err(error)
 }

@@ -15,7 +15,7 @@ mod referrers;
 mod sniff;
 
 pub(crate) use damaged::note_damaged;
-pub use damaged::read_verified;
+pub use damaged::{name_damaged, read_verified};
 pub use describe::{children, describe, document};
 pub use info::{BlobInfo, info};
 pub use list::{BlobList, BlobProblem, list};

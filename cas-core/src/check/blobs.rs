@@ -152,14 +152,15 @@ impl Checker<'_> {
     }
 
     /// Reports each document of `unnamed` that no other document of `unnamed` lists and that no
-    /// earlier repair has kept. A repair keeps the reported documents under a lease.
+    /// earlier repair has kept. A repair keeps the reported documents under a lease, and then
+    /// checks the blobs that they need.
     async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
         let listed: BTreeSet<Digest> = unnamed
             .iter()
             .flat_map(|document| document.children.iter().copied())
             .collect();
         let tops = unnamed.iter().map(|document| document.digest);
-        let kept = self.recovered().await?;
+        let kept = &self.recovered().await? - &self.doubtful;
         let is_new = |digest: &Digest| !listed.contains(digest) && !kept.contains(digest);
         let tops: Vec<Digest> = tops.filter(is_new).collect();
         let repairs = self.options.repair.is_some();
@@ -176,12 +177,16 @@ impl Checker<'_> {
                 false => "no name reaches the image; a repair keeps it under a lease".to_owned(),
             };
             self.add(Problem::NameMissing, digest, detail, repairs);
+            if repairs && let Some(descriptor) = self.known(&digest).await? {
+                let image = None;
+                self.check_tree(Use { descriptor, image }).await?;
+            }
         }
         Ok(())
     }
 
-    /// Returns the documents that an earlier repair has kept.
-    async fn recovered(&self) -> Result<BTreeSet<Digest>> {
+    /// Returns the blobs that the lease [`RECOVERED`] keeps.
+    pub(super) async fn recovered(&self) -> Result<BTreeSet<Digest>> {
         let lease = self.store.leases().load(RECOVERED).await?;
         let resources = lease.into_iter().flat_map(|(lease, _)| lease.resources);
         Ok(resources

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::reader::{MISSING, damage};
-use super::{Checker, Problem, Use};
+use super::{Checker, Problem, RECOVERED, Use};
 use crate::complete::is_of_document;
 use crate::content::ContentExt;
 use crate::descriptor::Descriptor;
@@ -111,8 +111,8 @@ impl Checker<'_> {
     }
 
     /// Returns the blobs that leases keep, except those of expired leases and of flat leases
-    /// ([`GC_FLAT`]). A blob of which the store has neither the bytes nor a record is reported
-    /// instead. Returns nothing if a lease does not parse.
+    /// ([`GC_FLAT`]), and the doubtful blobs of this repair. A blob of which the store has neither
+    /// the bytes nor a record is reported instead. Returns nothing if a lease does not parse.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a damaged lease.
@@ -128,6 +128,9 @@ impl Checker<'_> {
                 let Resource::Content(digest) = resource else {
                     continue;
                 };
+                if id == RECOVERED && self.doubtful.contains(&digest) {
+                    continue;
+                }
                 if let Some(descriptor) = self.known(&digest).await? {
                     leased.push(Use {
                         descriptor,

@@ -3,8 +3,8 @@
 //! A check has these steps, in this order, so that each repair can rely on the repairs before it:
 //!
 //! 1. Records of blobs, images and leases: each one must parse. A repair sets a damaged record
-//!    aside. In its place, a stored blob gets a record with the same labels, in one write. Step 3
-//!    completes this record.
+//!    aside. In its place, a stored blob gets a record with the labels that can be read, in one
+//!    write. Step 3 completes this record.
 //! 2. Images: the store must have every blob and every referrer that a name or a lease needs, with
 //!    the right size. Documents are hashed, and the record of a document must list the same blobs
 //!    as the document.
@@ -24,8 +24,8 @@
 //! A repair fetches a missing or damaged blob from a source. If the fetch fails, damaged bytes that
 //! can be read are set aside in quarantine: they are stored under their own digest, and the lease
 //! [`QUARANTINE`] keeps them. The blob itself is then missing, and each check reports it until the
-//! store has it again. A repair also keeps documents that no name reaches, under the lease
-//! [`RECOVERED`].
+//! store has it again. A repair also keeps documents that no name reaches, and blobs whose labels
+//! may be lost, under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;
@@ -55,7 +55,8 @@ use crate::store::Store;
 
 /// The id of the lease that keeps damaged bytes.
 pub const QUARANTINE: &str = "quarantine";
-/// The id of the lease that keeps documents that no name reaches.
+/// The id of the lease that keeps documents that no name reaches, and blobs whose labels may be
+/// lost.
 pub const RECOVERED: &str = "recovered";
 
 /// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was
@@ -85,6 +86,7 @@ pub async fn check(
         names_lost: options.names_lost,
         hashed: BTreeSet::new(),
         made: BTreeSet::new(),
+        doubtful: BTreeSet::new(),
     };
     let outcome = checker.run().await;
     let report = std::mem::take(&mut checker.report);
@@ -114,6 +116,10 @@ struct Checker<'a> {
     hashed: BTreeSet<Digest>,
     /// The blobs whose records were missing or damaged. A repair makes these records again.
     made: BTreeSet<Digest>,
+    /// The blobs that this repair has added to the lease [`RECOVERED`] because their labels may be
+    /// lost. For the rest of the repair, the lease does not count as a use of them. So a document
+    /// without a name is still reported, and a referrer is still linked to its subject.
+    doubtful: BTreeSet<Digest>,
 }
 
 /// How an image or a lease uses a blob. `image` is `None` for a lease, and for an image without a

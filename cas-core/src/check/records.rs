@@ -4,17 +4,21 @@
 //! A repair copies a damaged record into a note, so that a user can still read the data: perhaps
 //! only one letter is wrong. A table that contains a damaged record cannot be listed. So the repair
 //! then deletes the record or, if it is the record of a stored blob, replaces it. The replacement
-//! has the labels of the damaged record from the beginning. So even if the repair is killed,
-//! collections keep what the labels refer to.
+//! has the labels that can be read from the beginning. So even if the repair is killed,
+//! collections keep what these labels refer to. If labels may be lost or wrong, a lease keeps the
+//! blob. The record of an image is replaced, too, if its name and its target can still be read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Checker, Problem};
+use super::heal::keep;
+use super::{Checker, Problem, RECOVERED};
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, UNCOMPRESSED, decode_image};
+use crate::image::{Image, Reference, UNCOMPRESSED, decode_image, encode_image};
 use crate::labels::{GC_REF_CONTENT, Labels, check_labels};
 use crate::limit;
 use crate::records::{
@@ -26,6 +30,8 @@ use crate::records::{
 const ROOM: &str = "damaged-records";
 /// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
+/// What is before the labels in the record of a blob.
+const LABELS: &[u8] = b"\"labels\":{";
 
 /// What a repair takes over from the damaged record of a blob.
 #[derive(Default, Deserialize)]
@@ -39,7 +45,8 @@ impl Checker<'_> {
     /// those that are. Also reports the names that were lost in this way, now or in an earlier
     /// repair.
     pub(super) async fn check_records(&mut self) -> Result<()> {
-        for table in [Table::Blobs, Table::Images, Table::Leases] {
+        // A repair that replaces records of blobs needs a lease that parses.
+        for table in [Table::Leases, Table::Blobs, Table::Images] {
             let mut damaged = Vec::new();
             each(&*self.store.records, table, "", |record| {
                 if let Err(why) = examine(table, record) {
@@ -48,6 +55,10 @@ impl Checker<'_> {
                 Ok(())
             })
             .await?;
+            if table == Table::Blobs && self.options.repair.is_some() {
+                let records = damaged.iter().map(|(record, _)| record);
+                self.keep_doubtful(records.collect()).await?;
+            }
             for (record, why) in damaged {
                 self.set_aside(table, &record, &why).await?;
             }
@@ -55,9 +66,32 @@ impl Checker<'_> {
         self.report_lost_names().await
     }
 
+    /// Keeps the stored blobs of damaged records under a lease, except those whose records state
+    /// that they have no labels. This comes before the records are replaced: the next repair does
+    /// not know which labels a replaced record may have lost.
+    async fn keep_doubtful(&mut self, damaged: Vec<&Record>) -> Result<()> {
+        let kept = self.recovered().await?;
+        let mut doubtful = BTreeSet::new();
+        for record in damaged {
+            let digest: Option<Digest> = record.key.parse().ok();
+            let Some(digest) = digest.filter(|_| !states_no_labels(&record.value)) else {
+                continue;
+            };
+            if !kept.contains(&digest) && self.store.content.stat(&digest).await?.is_some() {
+                doubtful.insert(digest);
+            }
+        }
+        if !doubtful.is_empty() {
+            let blobs: Vec<Digest> = doubtful.iter().copied().collect();
+            keep(self.store, RECOVERED, &blobs).await?;
+        }
+        self.doubtful = doubtful;
+        Ok(())
+    }
+
     async fn set_aside(&mut self, table: Table, record: &Record, why: &str) -> Result<()> {
         let repairs = self.options.repair.is_some();
-        let mut is_replaced = false;
+        let (mut replaced, mut is_named) = (None, false);
         if repairs {
             let notes = self.damaged_records()?;
             let key = format!("{}/{}", table.name(), record.key);
@@ -72,22 +106,33 @@ impl Checker<'_> {
             match self.replacement(table, record).await? {
                 Some((digest, new)) => {
                     Blobs::put(&mut batch, &digest, &new, expect)?;
-                    is_replaced = true;
+                    replaced = Some(new.labels);
                 }
-                None => batch.delete(table, record.key.as_str(), expect),
+                None => match self.readable_image(table, record).await? {
+                    Some(image) => {
+                        let value = encode_image(&image)?;
+                        batch.put(table, record.key.as_str(), expect, value);
+                        is_named = true;
+                    }
+                    None => batch.delete(table, record.key.as_str(), expect),
+                },
             }
             self.store.records.commit(&batch).await?;
         }
-        let detail = match table {
-            Table::Images => {
+        let detail = match (table, replaced) {
+            (Table::Images, _) if is_named => format!(
+                "the record is damaged: {why}; it was set aside, and made again with the target \
+                 that could be read; the labels of the name are lost"
+            ),
+            (Table::Images, _) => {
                 format!(
                     "the record is damaged: {why}; the labels and the owner of the name are lost; \
                      pull, import or tag the image again after a repair"
                 )
             }
-            _ if is_replaced => format!(
-                "the record is damaged: {why}; it was set aside, and made again with the labels \
-                 that could be read"
+            (_, Some(labels)) => format!(
+                "the record is damaged: {why}; it was set aside, and made again {}",
+                outcome(&record.value, &labels)
             ),
             _ if repairs => format!("the record is damaged: {why}; it was set aside"),
             _ => format!("the record is damaged: {why}; a repair sets it aside"),
@@ -119,13 +164,16 @@ impl Checker<'_> {
         Ok(Some((digest, record)))
     }
 
-    /// Returns the labels of the damaged record of a blob, or no labels if they cannot be read.
-    /// Leaves out the diff ID: a wrong one would not be noticed, and the next unpack computes it
-    /// again. Also leaves out references to blobs that the store does not know. A repair could not
-    /// fetch these blobs, because their sizes are not known.
+    /// Returns the labels that can be read in the damaged record of a blob. Leaves out the diff ID:
+    /// a wrong one would not be noticed, and the next unpack computes it again. Also leaves out
+    /// references to blobs that the store does not know. A repair could not fetch these blobs,
+    /// because their sizes are not known.
     async fn readable_labels(&self, value: &[u8]) -> Result<Labels> {
         let readable: Readable = serde_json::from_slice(value).unwrap_or_default();
         let mut labels = readable.labels;
+        if labels.is_empty() {
+            labels = salvage(value);
+        }
         if check_labels(&labels).is_err() {
             return Ok(Labels::new());
         }
@@ -142,6 +190,35 @@ impl Checker<'_> {
             }
         }
         Ok(kept)
+    }
+
+    /// Returns the image of a damaged record, without its labels and its owner, if the text of the
+    /// record states the name in the key, and the digest of a document that is stored intact.
+    /// Returns `None` if the text states an owner, because nobody else may get the name, and the
+    /// stated owner may be wrong.
+    async fn readable_image(&self, table: Table, damaged: &Record) -> Result<Option<Image>> {
+        let text = String::from_utf8_lossy(&damaged.value);
+        let states_key = text.contains(&format!("\"name\":\"{}\"", damaged.key));
+        if table != Table::Images || !states_key || text.contains("\"owner\":") {
+            return Ok(None);
+        }
+        let target = text.split_once("\"target\":{").map(|(_, target)| target);
+        let digest = target.and_then(|target| target.split_once("\"digest\":\""));
+        let digest: Option<Digest> =
+            digest.and_then(|(_, digest)| digest.split('"').next()?.parse().ok());
+        let name: Option<Reference> = damaged.key.parse().ok();
+        let (Some(name), Some(digest)) = (name, digest) else {
+            return Ok(None);
+        };
+        let Some(stat) = self.store.content.stat(&digest).await? else {
+            return Ok(None);
+        };
+        let media_type = self.recognise(&stat).await?;
+        let media_type = media_type.filter(|one| one.is_document() && name.allows(&digest));
+        Ok(media_type.map(|media_type| {
+            let target = Descriptor::new(media_type, digest, stat.size);
+            Image::new(name, target)
+        }))
     }
 
     /// Reports the names whose records were set aside and that are still missing. A repair deletes
@@ -172,6 +249,54 @@ impl Checker<'_> {
     fn damaged_records(&self) -> Result<Notes> {
         Notes::new(Arc::clone(&self.store.records), ROOM)
     }
+}
+
+/// Returns whether the damaged record of a blob states that the blob has no labels. Then the record
+/// parses, and has no other member, which might be the labels under a changed key.
+fn states_no_labels(value: &[u8]) -> bool {
+    serde_json::from_slice(value).is_ok_and(|record: BlobRecord| {
+        let encoded = codec::encode(&record, "the record of a blob");
+        record.labels.is_empty() && encoded.is_ok_and(|bytes| bytes.len() == value.len())
+    })
+}
+
+/// Says which labels the new record of a blob has.
+fn outcome(damaged: &[u8], labels: &Labels) -> String {
+    if states_no_labels(damaged) {
+        return "without labels, because it had none".to_owned();
+    }
+    let read = match labels.is_empty() {
+        true => "without labels, because none could be read",
+        false => "with the labels that could be read",
+    };
+    format!("{read}; a label may be lost or wrong, so the lease `{RECOVERED}` keeps the blob")
+}
+
+/// Returns the labels in the text of a damaged record, up to the first one that cannot be read.
+/// One byte of the text before the labels may be wrong, and one bit of the byte after a string.
+fn salvage(value: &[u8]) -> Labels {
+    let is_before = |text: &[u8]| text.iter().zip(LABELS).filter(|(a, b)| a != b).count() <= 1;
+    let starts = value.windows(LABELS.len()).position(is_before);
+    let text = starts.and_then(|at| value.get(at + LABELS.len()..));
+    let mut rest = text.unwrap_or_default();
+    let mut labels = Labels::new();
+    while let Some((key, after)) = split_string(rest, b":")
+        && let Some((label, after)) = split_string(after, b",}")
+    {
+        labels.insert(key, label);
+        rest = after;
+    }
+    labels
+}
+
+/// Splits a JSON string and the byte after it from `text`. At most one bit of this byte may differ
+/// from one of `ends`.
+fn split_string<'a>(text: &'a [u8], ends: &[u8]) -> Option<(String, &'a [u8])> {
+    let mut strings = serde_json::Deserializer::from_slice(text).into_iter::<String>();
+    let string = strings.next()?.ok()?;
+    let (found, rest) = text.get(strings.byte_offset()..)?.split_first()?;
+    let is_end = ends.iter().any(|end| (found ^ end).count_ones() <= 1);
+    is_end.then_some((string, rest))
 }
 
 /// Checks that a record parses and does not have a wrong checksum, and that an image has the key of

@@ -11,13 +11,14 @@ use crate::records::UNLEASED_TTL;
 
 impl Checker<'_> {
     /// Reports the ingests that no writer has open and no later job continues. A repair discards
-    /// them. If the check does not repair, it does not report new ingests without bytes. Lists the
-    /// ingests that a later pull can continue.
+    /// them. New ingests without bytes are not reported: a fetch of the repair itself may have left
+    /// them. Lists the ingests that a later pull can continue.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
         let content = &*self.store.content;
         let now = SystemTime::now();
         for ingest in content.ingests().await? {
-            if self.options.repair.is_none() && is_of_failed_job(&ingest, now) {
+            let is_of_failed_job = is_of_failed_job(&ingest, now);
+            if self.options.repair.is_none() && is_of_failed_job {
                 continue;
             }
             let is_open = match content.begin(&ingest.key).await {
@@ -46,7 +47,7 @@ impl Checker<'_> {
             let mut repaired = false;
             if self.options.repair.is_some() {
                 repaired = discard_unless_open(content, &ingest.key).await?;
-                if !repaired {
+                if !repaired || is_of_failed_job {
                     continue;
                 }
             }

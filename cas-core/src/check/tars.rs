@@ -54,13 +54,13 @@ impl<'a> Checker<'a> {
     }
 
     /// Finds layers that a snapshotter has and the store does not need, if records of the image
-    /// were lost. These are layers whose tars the snapshotter keeps, and layers that were unpacked
-    /// and not stored. Either the record of the manifest no longer lists them as absent, or the
-    /// record of the configuration no longer has the label that keeps their snapshots. A repair
-    /// adds the layers to the record of the manifest again, and sets the label again. `children`
-    /// are the blobs that the manifest lists. Returns the new record of the manifest, or `None` if
-    /// there are no such layers. A check that does not repair returns the record that a repair
-    /// would write.
+    /// were lost. These are layers whose tars the snapshotter keeps, layers that were unpacked and
+    /// not stored, and ready layers that were not fetched. Either the record of the manifest no
+    /// longer lists them as absent, or the record of the configuration no longer has the label that
+    /// keeps their snapshots. A repair adds the layers to the record of the manifest again, and
+    /// sets the label again. `children` are the blobs that the manifest lists. Returns the new
+    /// record of the manifest, or `None` if there are no such layers. A check that does not repair
+    /// returns the record that a repair would write.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -77,7 +77,8 @@ impl<'a> Checker<'a> {
         };
         let keeps_tars = snapshotter.keeps_tars();
         // A record that was not lost lists as absent what was not stored. Another blob is missing.
-        let may_be_unlisted = keeps_tars || record.is_none_or(|record| record.children.is_empty());
+        let is_lost = record.is_none_or(|record| record.children.is_empty());
+        let may_be_unlisted = keeps_tars || is_lost;
         if !may_be_unlisted && record.is_some_and(|record| record.absent.is_empty()) {
             return Ok(None);
         }
@@ -106,7 +107,10 @@ impl<'a> Checker<'a> {
             };
             // The label may name another blob that was packed from the same tar.
             let is_tar = record.is_some_and(|record| record.is_tar(layer));
-            if is_tar || info.labels.remove(VERIFIED_LAYER) == Some(layer.to_string()) {
+            let is_kept = is_tar || info.labels.remove(VERIFIED_LAYER) == Some(layer.to_string());
+            // The snapshot of a ready layer has no such label, even if the blob was not fetched.
+            let may_be_ready = is_lost || is_listed(layer);
+            if is_kept || (may_be_ready && snapshotter.has_ready_layer(&info.key).await?) {
                 found.insert(*layer);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::completeness;
+use super::{Completeness, Unreadable, completeness, find};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -35,17 +35,29 @@ impl<'a> Available<'a> {
     ) -> Result<Self> {
         let mut incomplete = BTreeSet::new();
         for root in roots.iter().filter(|root| root.media_type.is_index()) {
-            let found = completeness(store, root).await?;
-            if let Some(missing) = found.missing.filter(|missing| *missing != root.digest) {
-                return Err(Error::not_found(format!(
-                    "no manifest of the index is complete in the store: {missing} is missing; \
-                     pull or import the image again"
-                ))
-                .operation("read")
-                .subject(root.digest));
-            }
-            incomplete.extend(found.left_out);
+            incomplete.extend(left_out(completeness(store, root).await?, root)?);
         }
+        Ok(Available {
+            store,
+            progress,
+            incomplete,
+        })
+    }
+
+    /// As [`Available::below`] for one root, but what is damaged below `root` is neither an error
+    /// nor left out. A caller that needs such a part finds the damage when it reads the part.
+    ///
+    /// # Errors
+    /// As [`Available::below`], but `Corrupt` only if `root` is damaged.
+    pub(crate) async fn or_damaged(
+        store: &'a Store,
+        root: &Descriptor,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let incomplete = match root.media_type.is_index() {
+            true => left_out(find(store, root, Unreadable::Complete).await?, root)?,
+            false => BTreeSet::new(),
+        };
         Ok(Available {
             store,
             progress,
@@ -139,4 +151,20 @@ impl<'a> Available<'a> {
             of.unwrap_or_default()
         ));
     }
+}
+
+/// Returns the incomplete children of the index `root`, and of the indexes below it.
+///
+/// # Errors
+/// `NotFound` if the store has `root`, but nothing that it lists is complete.
+fn left_out(found: Completeness, root: &Descriptor) -> Result<BTreeSet<Digest>> {
+    if let Some(missing) = found.missing.filter(|missing| *missing != root.digest) {
+        return Err(Error::not_found(format!(
+            "no manifest of the index is complete in the store: {missing} is missing; pull or \
+             import the image again"
+        ))
+        .operation("read")
+        .subject(root.digest));
+    }
+    Ok(found.left_out)
 }

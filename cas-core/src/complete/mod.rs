@@ -57,8 +57,14 @@ pub struct Completeness {
 /// `OutOfRange` for a document that is too large to be read, or if the image exceeds a bound of
 /// [`walk`](crate::dispatch::walk()); errors of the store.
 pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
+    find(store, root, Unreadable::Fail).await
+}
+
+async fn find(store: &Store, root: &Descriptor, unreadable: Unreadable) -> Result<Completeness> {
     let finder = Finder {
         store,
+        root: root.digest,
+        unreadable,
         parts: Mutex::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
@@ -68,6 +74,15 @@ pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completene
         parts.unwrap_or_else(PoisonError::into_inner),
         root.digest,
     ))
+}
+
+/// How damaged content below the root is treated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    /// It is an error.
+    Fail,
+    /// It counts as complete.
+    Complete,
 }
 
 /// A blob of an image.
@@ -101,13 +116,20 @@ impl Listed {
 /// Finds the parts of an image.
 struct Finder<'a> {
     store: &'a Store,
+    root: Digest,
+    unreadable: Unreadable,
     parts: Mutex<HashMap<Digest, Part>>,
 }
 
 #[async_trait]
 impl Handler for Finder<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        let (part, children) = self.find(descriptor).await?;
+        let may_be_damaged =
+            self.unreadable == Unreadable::Complete && descriptor.digest != self.root;
+        let (part, children) = match self.find(descriptor).await {
+            Err(error) if may_be_damaged && is_of_document(&error) => (Part::Leaf, Vec::new()),
+            found => found?,
+        };
         lock(&self.parts).insert(descriptor.digest, part);
         Ok(Next::Children(children))
     }

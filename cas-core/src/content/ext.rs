@@ -15,7 +15,7 @@ use super::{
 };
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest, DigestPrefix};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, FETCH_AGAIN, REPAIR_BYTES, Result};
 use crate::limit;
 use crate::records::Batch;
 
@@ -296,23 +296,18 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     let expected = descriptor.size;
     limit::check_document(expected)?;
     let reader = store.open(&descriptor.digest).await?;
-    let reader = reader.ok_or_else(|| {
-        Error::not_found("no such blob in the store; pull or import the image again")
-    })?;
+    let reader =
+        reader.ok_or_else(|| Error::not_found("no such blob in the store").advice(FETCH_AGAIN))?;
     if reader.size() != expected {
         let found = reader.size();
-        return Err(Error::corrupt(format!(
-            "expected {expected} bytes, found {found}; run `cas fsck --repair`, or pull or import \
-             the image again"
-        )));
+        let why = format!("expected {expected} bytes, found {found}");
+        return Err(Error::corrupt(why).advice(REPAIR_BYTES));
     }
     let data = read_whole(reader.as_ref()).await?;
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
-        return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; run `cas fsck --repair`, or \
-             pull or import the image again"
-        )));
+        let why = format!("the stored blob is damaged: its bytes hash to {found}");
+        return Err(Error::corrupt(why).advice(REPAIR_BYTES));
     }
     Ok(data)
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::BlobReader;
 use super::hashing::Hashing;
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, REPAIR_BYTES, Result};
 use crate::pool;
 
 /// Maximum number of bytes in one read from the store.
@@ -168,15 +168,12 @@ fn noting(
 fn check(reader: &dyn BlobReader, read: u64, found: &Digest, digest: &Digest) -> Result<()> {
     let size = reader.size();
     if read != size {
-        return Err(Error::corrupt(format!(
-            "the stored blob is damaged: expected {size} bytes, found {read}; pull or import the \
-             image again"
-        )));
+        let why = format!("the stored blob is damaged: expected {size} bytes, found {read}");
+        return Err(Error::corrupt(why).advice(REPAIR_BYTES));
     }
     if found != digest {
-        return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; pull or import the image again"
-        )));
+        let why = format!("the stored blob is damaged: its bytes hash to {found}");
+        return Err(Error::corrupt(why).advice(REPAIR_BYTES));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::dispatch;
 use crate::document::Manifest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, REPAIR_BYTES, Result};
 use crate::platform::Matcher;
 
 /// The content that an image needs on a platform, and which parts of this content are in the store.
@@ -74,9 +74,9 @@ pub async fn check(
             Some(stat) => {
                 let (expected, found) = (part.size, stat.size);
                 return Err(Error::corrupt(format!(
-                    "the stored blob is damaged: expected {expected} bytes, found {found}; \
-                     pull or import the image again"
+                    "the stored blob is damaged: expected {expected} bytes, found {found}"
                 ))
+                .advice(REPAIR_BYTES)
                 .operation("check")
                 .subject(part.digest));
             }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use crate::content::BlobReader;
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, FETCH_AGAIN, REPAIR_BYTES, Result};
 use crate::lease::set_labels;
 use crate::limit;
 use crate::media_type::DiffCompression;
@@ -67,7 +67,8 @@ where
     }
     let reader = store.content.open(&layer.digest).await?;
     let reader = reader.ok_or_else(|| {
-        Error::not_found("no such blob in the store; pull or import the image again")
+        Error::not_found("no such blob in the store")
+            .advice(FETCH_AGAIN)
             .operation("compute diff ID")
             .subject(layer.digest)
     })?;
@@ -157,10 +158,10 @@ impl Source {
             return Ok(());
         }
         Err(Error::corrupt(format!(
-            "the stored blob is damaged: expected {} bytes, found {size} that hash to {found}; \
-             pull or import the image again",
+            "the stored blob is damaged: expected {} bytes, found {size} that hash to {found}",
             layer.size
-        )))
+        ))
+        .advice(REPAIR_BYTES))
     }
 }
 

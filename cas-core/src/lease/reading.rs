@@ -45,6 +45,17 @@ impl ReadGuard {
         }
     }
 
+    /// Pins an image as [`LeaseGuard::pin_readable`] does, if the store can be written.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::pin_readable`], except `Denied` and `Full`.
+    pub(crate) async fn pin_readable(&self, root: &Descriptor) -> Result<()> {
+        match &self.0 {
+            Some(guard) => if_writable(guard.pin_readable(root).await).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires. If
     /// damaged bytes may have caused the error of the job, the next job that has the right bytes
     /// replaces them, as after [`LeaseGuard::finish_with`].

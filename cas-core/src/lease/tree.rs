@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::guard::LeaseGuard;
 use super::pin::{self, BlobRef, Pinned};
-use crate::complete::{completeness, incomplete_children};
+use crate::complete::{completeness, incomplete_children, is_of_document};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
-use crate::error::{Error, Result};
+use crate::error::{Error, FETCH_AGAIN, Result};
 use crate::gc;
 use crate::records::BlobRecord;
 
@@ -23,18 +23,33 @@ impl LeaseGuard {
     /// document that `root` lists and that is not recorded as absent, and so on. The documents
     /// below a document whose record lists children are not read.
     ///
-    /// There is one exception: if the record of a manifest lists no children, and the store lacks a
-    /// child of the manifest, the record is left without children. A child that is recorded as
-    /// absent counts as left out on purpose, but a job may have failed to store this child. The
-    /// exception does not apply if registries do not distribute the missing child, or if the
-    /// manifest contains the bytes of the child.
+    /// There are two exceptions. In both, a record that lists no children is left without children,
+    /// because a child that is recorded as absent counts as left out on purpose:
+    ///
+    /// - the record of a manifest, if the store lacks a child of the manifest. A job may have
+    ///   failed to store this child. The exception does not apply if registries do not distribute
+    ///   the missing child, or if the manifest contains the bytes of the child.
+    /// - the record of an index, if the store has an incomplete manifest below the index, and no
+    ///   record lists the children of this manifest. The record may be lost. If it stated that a
+    ///   snapshotter keeps the layers, the manifest must keep their snapshots.
     ///
     /// # Errors
     /// `NotFound` if `root`, or a child that was recorded as stored, is missing; `Corrupt` for a
     /// damaged document or record; `OutOfRange` for a document that is too large to be read;
     /// `Conflict` if every attempt lost against another writer; errors of the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
-        self.pin_below(root, Absent::Skip).await
+        self.pin_below(root, Absent::Skip, Unreadable::Fail).await
+    }
+
+    /// As [`LeaseGuard::pin_tree`], but skips everything below `root` that is missing or damaged. A
+    /// job that reads only a part of an image calls this.
+    ///
+    /// # Errors
+    /// `NotFound` if `root` is missing; `Corrupt` if `root` or its record is damaged; `OutOfRange`
+    /// if `root` is too large to be read; `Conflict` if every attempt lost against another writer;
+    /// errors of the store.
+    pub(super) async fn pin_readable(&self, root: &Descriptor) -> Result<()> {
+        self.pin_below(root, Absent::Skip, Unreadable::Skip).await
     }
 
     /// As [`LeaseGuard::pin_tree`], but also pins each child that is recorded as absent and was
@@ -45,7 +60,7 @@ impl LeaseGuard {
     /// # Errors
     /// As [`LeaseGuard::pin_tree`].
     pub async fn pin_tree_found(&self, root: &Descriptor) -> Result<()> {
-        self.pin_below(root, Absent::LookUp).await
+        self.pin_below(root, Absent::LookUp, Unreadable::Fail).await
     }
 
     /// Checks that the store has every blob that an image needs (see [`completeness`]). A job calls
@@ -60,22 +75,27 @@ impl LeaseGuard {
         }
     }
 
-    async fn pin_below(&self, root: &Descriptor, absent: Absent) -> Result<()> {
+    async fn pin_below(
+        &self,
+        root: &Descriptor,
+        absent: Absent,
+        unreadable: Unreadable,
+    ) -> Result<()> {
         let mut seen = BTreeSet::from([root.digest]);
         let mut waiting =
             VecDeque::from([(BlobRef::existing(root.digest), Some(root.clone()), false)]);
         while let Some((blob, descriptor, optional)) = waiting.pop_front() {
-            let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
-            let stored = self.add_pinned(&blob, pinned.as_ref());
-            if !stored && !optional {
-                return Err(gone(&blob.digest, root));
-            }
-            let Some(pinned) = pinned.filter(|_| stored) else {
-                continue;
+            let may_skip = unreadable == Unreadable::Skip && blob.digest != root.digest;
+            let listed = match self.pin_one(&blob, descriptor, absent).await {
+                Err(error) if may_skip && is_of_document(&error) => continue,
+                listed => listed?,
             };
-            let listed = self
-                .listed(&pinned, &blob.digest, descriptor, absent)
-                .await?;
+            let Some(listed) = listed else {
+                if optional || may_skip {
+                    continue;
+                }
+                return Err(gone(&blob.digest, root));
+            };
             for child in listed.children {
                 if seen.insert(child.digest) {
                     let optional = listed.optional.contains(&child.digest);
@@ -85,6 +105,22 @@ impl LeaseGuard {
             }
         }
         Ok(())
+    }
+
+    /// Pins a blob. Returns what it refers to, or `None` if the store does not have it.
+    async fn pin_one(
+        &self,
+        blob: &BlobRef,
+        descriptor: Option<Descriptor>,
+        absent: Absent,
+    ) -> Result<Option<Listed>> {
+        let pinned = pin::pin(&self.store, Some(&self.id), blob).await?;
+        let stored = self.add_pinned(blob, pinned.as_ref());
+        let Some(pinned) = pinned.filter(|_| stored) else {
+            return Ok(None);
+        };
+        let listed = self.listed(&pinned, &blob.digest, descriptor, absent);
+        listed.await.map(Some)
     }
 
     /// Returns what a pinned blob refers to, from its record. Reads the document itself if
@@ -123,26 +159,32 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document, and records which of its children are in the store, unless it is an
-    /// incomplete manifest whose children no job has recorded. A manifest of an index counts only
-    /// if it is complete. Returns these children, and the children that were lost since they were
-    /// recorded as stored.
+    /// Reads a document, and records which of its children are in the store, except in the cases
+    /// that [`LeaseGuard::pin_tree`] lists. A manifest of an index counts only if it is complete,
+    /// or if the children of the index are not recorded. Returns these children, and the children
+    /// that were lost since they were recorded as stored.
     async fn read(&self, own: &Descriptor, record: &BlobRecord) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
+        let is_unrecorded = record.children.is_empty();
+        let mut may_be_lost = false;
         if own.media_type.is_index() {
             blob.absent = incomplete_children(&self.store, own).await?;
+            may_be_lost = is_unrecorded && self.stores_unlisted(&blob.absent).await?;
+            if may_be_lost {
+                blob.absent.clear();
+            }
         }
-        let is_unrecorded = own.media_type.is_manifest() && record.children.is_empty();
-        let mut lacks_child = false;
+        let is_unrecorded_manifest = is_unrecorded && own.media_type.is_manifest();
         for child in &children {
             blob.children.push(child.digest);
             if self.store.content.stat(&child.digest).await?.is_none() {
                 blob.absent.insert(child.digest);
-                lacks_child |= child.data.is_none() && !child.media_type.is_non_distributable();
+                let is_missing = child.data.is_none() && !child.media_type.is_non_distributable();
+                may_be_lost |= is_unrecorded_manifest && is_missing;
             }
         }
-        if !(is_unrecorded && lacks_child) {
+        if !may_be_lost {
             pin::pin(&self.store, Some(&self.id), &blob).await?;
         }
         let was_stored =
@@ -155,6 +197,18 @@ impl LeaseGuard {
         let kept = kept.filter(|one| !blob.absent.contains(&one.digest) || was_stored(&one.digest));
         Ok(kept.map(child).collect())
     }
+
+    /// Returns whether the store has one of these documents, but no record that lists its children.
+    async fn stores_unlisted(&self, documents: &BTreeSet<Digest>) -> Result<bool> {
+        for digest in documents {
+            let record = self.store.blobs().load_sound(digest).await?;
+            let is_listed = record.is_some_and(|record| !record.children.is_empty());
+            if !is_listed && self.store.content.stat(digest).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// How children that are recorded as absent are treated.
@@ -163,6 +217,14 @@ enum Absent {
     Skip,
     /// They are looked up, and pinned if they were stored since.
     LookUp,
+}
+
+/// How missing and damaged content below the root is treated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    /// The job fails.
+    Fail,
+    Skip,
 }
 
 struct Listed {
@@ -186,8 +248,8 @@ impl Child {
 }
 
 fn gone(digest: &Digest, root: &Descriptor) -> Error {
-    let why = "part of the image is missing or was collected; pull or import the image again";
-    Error::not_found(why)
+    Error::not_found("part of the image is missing or was collected")
+        .advice(FETCH_AGAIN)
         .operation("pin")
         .subject(digest)
         .within(root.digest)

@@ -12,7 +12,8 @@ use super::documents::{Document, Documents, blob_refs, descriptors};
 use super::options::CopyOptions;
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
-use crate::complete::Available;
+use crate::blob::name_damaged;
+use crate::complete::{Available, is_of_document};
 use crate::content::{ContentStore, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -20,7 +21,7 @@ use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, manifest_for};
 use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
-use crate::platform::Platform;
+use crate::platform::{Platform, Platforms};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -38,6 +39,9 @@ const CONCURRENT: usize = 4;
 /// - layers that registries do not distribute and that `from` does not have
 /// - manifests that an index lists and that are not complete in `from`
 /// - manifests for platforms that were not chosen
+///
+/// If one platform is chosen, other platforms may be lost or damaged in `from`. Then a manifest or
+/// a nested index that states no platform and is lost or damaged is left out with a warning, too.
 ///
 /// After a failure, content that was copied stays in `to` for the next attempt, until a garbage
 /// collection.
@@ -61,7 +65,16 @@ async fn copy_image(
     image: &Image,
     options: &CopyOptions,
 ) -> Result<Image> {
-    reading.pin_tree(&image.target).await?;
+    match &options.platforms {
+        Platforms::All => reading.pin_tree(&image.target).await?,
+        one => {
+            // Other platforms may be lost or damaged.
+            reading.pin_readable(&image.target).await?;
+            if let Ok(found) = manifest_for(&*from.content, &image.target, one).await {
+                reading.pin_tree(&found.descriptor).await?;
+            }
+        }
+    }
     let guard = LeaseGuard::begin(to, "copy").await?;
     if let Err(error) = copy_content(from, to, &guard, &image.target, options).await {
         return guard.finish_with(Err(error)).await;
@@ -124,9 +137,12 @@ struct CopyBlobs<'a> {
     to: &'a Store,
     guard: &'a LeaseGuard,
     options: &'a CopyOptions,
+    root: Digest,
     available: Available<'a>,
     chooser: Mutex<Chooser>,
     has_manifest: AtomicBool,
+    /// The error for the first document that was left out because it cannot be read.
+    unreadable: Mutex<Option<Error>>,
     /// The digests and sizes of the blobs whose copies have begun. The media type is left out, so
     /// that bytes that are listed under two types are copied once.
     begun: Mutex<HashSet<(Digest, u64)>>,
@@ -156,15 +172,21 @@ impl<'a> CopyBlobs<'a> {
         root: &Descriptor,
         wanted: Option<&Platform>,
     ) -> Result<Self> {
-        let roots = std::slice::from_ref(root);
+        let progress = &*options.progress;
+        let available = match wanted {
+            None => Available::below(from, std::slice::from_ref(root), progress).await?,
+            Some(_) => Available::or_damaged(from, root, progress).await?,
+        };
         Ok(CopyBlobs {
             from,
             to,
             guard,
             options,
-            available: Available::below(from, roots, &*options.progress).await?,
+            root: root.digest,
+            available,
             chooser: Mutex::new(Chooser::new(wanted)),
             has_manifest: AtomicBool::new(false),
+            unreadable: Mutex::default(),
             begun: Mutex::default(),
             documents: Documents::default(),
         })
@@ -192,7 +214,16 @@ impl<'a> CopyBlobs<'a> {
 
     /// Collects a document with everything that it lists. Returns the children to copy.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
-        let listed = dispatch::children(&*self.from.content, descriptor).await?;
+        let listed = match dispatch::children(&*self.from.content, descriptor).await {
+            Err(error) if self.may_leave_out(descriptor) && is_of_document(&error) => {
+                self.options.progress.warn(&format!(
+                    "a part of the image that states no platform is left out: {error}"
+                ));
+                lock(&self.unreadable).get_or_insert(error);
+                return Ok(Vec::new());
+            }
+            listed => listed?,
+        };
         self.documents.add(descriptor, &listed);
         let available = self.available.children(descriptor).await?;
         if descriptor.media_type.is_manifest() {
@@ -202,6 +233,13 @@ impl<'a> CopyBlobs<'a> {
         let mut chooser = lock(&self.chooser);
         available.iter().for_each(|entry| chooser.offer(entry));
         Ok(chooser.choose(&available))
+    }
+
+    /// Returns whether a document may be left out if it cannot be read. It may be for another
+    /// platform than the one that was chosen.
+    fn may_leave_out(&self, descriptor: &Descriptor) -> bool {
+        let is_root = descriptor.digest == self.root;
+        !is_root && descriptor.platform.is_none() && !lock(&self.chooser).takes_all()
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
@@ -230,13 +268,18 @@ impl<'a> CopyBlobs<'a> {
             progress: &*self.options.progress,
         };
         let stored = store_blob(&write, &mut StoredBlob::new(reader)).await;
+        let stored = name_damaged(self.from, std::slice::from_ref(descriptor), stored).await;
         stored.map(|_| ()).during("copy", descriptor.digest)
     }
 
-    /// Checks that a manifest was found, if one platform was chosen.
+    /// Checks that a manifest was found, if one platform was chosen. If none was found, returns the
+    /// error for the first document that could not be read, if there is one.
     fn check_found(&self, wanted: Option<&Platform>, root: &Descriptor) -> Result<()> {
         match wanted {
             Some(platform) if !self.has_manifest.load(Ordering::Relaxed) => {
+                if let Some(error) = lock(&self.unreadable).take() {
+                    return Err(error);
+                }
                 let others = lock(&self.chooser).others();
                 let why = format!("the image has nothing for {platform}; {others}");
                 Err(Error::not_found(why).operation("copy").subject(root.digest))

@@ -16,7 +16,7 @@ use crate::complete::completeness;
 use crate::content::{BlobReader, ContentStore};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, dispatch};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, REPAIR_BYTES, Result};
 use crate::image::manifest_for;
 use crate::lease::ReadGuard;
 use crate::limit;
@@ -35,7 +35,8 @@ const PIECE: usize = 1 << 20;
 /// With [`referrers`](PushOptions::referrers), the referrers of the image and their own referrers
 /// are pushed afterwards, as far as the store has them.
 ///
-/// With [`Platforms::One`], only the manifest for this platform is pushed. Registries refuse an
+/// With [`Platforms::One`], only the manifest for this platform is pushed, and other parts of the
+/// image may be lost or damaged. Registries refuse an
 /// index if they do not have all of its manifests. So if a manifest of the index is not complete in
 /// the store, [`Platforms::Host`] and [`Platforms::Like`] push only the manifest for their platform
 /// and warn. [`Platforms::All`] fails then, unless only configurations or layers are missing and
@@ -66,8 +67,15 @@ async fn push_content(
     target: &Descriptor,
     options: &PushOptions,
 ) -> Result<Descriptor> {
-    guard.pin_tree(target).await?;
+    // With a required platform, other parts of the image may be lost.
+    let is_required = options.platforms.required().is_some();
+    if !is_required {
+        guard.pin_tree(target).await?;
+    }
     let root = root(store, target, options).await?;
+    if is_required {
+        guard.pin_tree(&root).await?;
+    }
     let push = Push {
         store,
         pusher,
@@ -218,11 +226,11 @@ impl PushBlobs<'_> {
             })?;
             if reader.size() != descriptor.size {
                 return Err(Error::corrupt(format!(
-                    "the stored part of the image has the wrong size: expected {} bytes, found {}; \
-                     run `cas fsck --repair`, then pull or import the image again",
+                    "the stored part of the image has the wrong size: expected {} bytes, found {}",
                     descriptor.size,
                     reader.size()
-                )));
+                ))
+                .advice(REPAIR_BYTES));
             }
             stored(reader, sent)
         };

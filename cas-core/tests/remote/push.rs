@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cas_core::image::check;
+use cas_core::lease::LeaseGuard;
 use cas_core::platform::{All, Platforms};
 use cas_core::progress::{Event, Phase};
 use cas_core::transfer::{PushOptions, push};
@@ -13,7 +14,7 @@ use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store, li
 
 use super::fake::{FakeRemote, of, pulled};
 use super::pull::made;
-use crate::support::{config, index, manifest, named, put, store};
+use crate::support::{config, index, manifest, named, parts, put, store};
 
 fn choosing(platforms: Platforms) -> PushOptions {
     PushOptions::default().with_platforms(platforms)
@@ -82,6 +83,33 @@ async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_push_of_one_platform_needs_no_other_platform() {
+    for lost_part in [0, 1] {
+        let (from, there) = (store(), store());
+        let own = named(&from, "linux/amd64").await;
+        let other = named(&from, "linux/riscv64").await;
+        let root = index(&from, &[own.clone(), other.clone()]).await;
+        let guard = LeaseGuard::begin(&from, "test").await.unwrap();
+        guard.pin_tree(&root).await.unwrap();
+        guard.finish().await.unwrap();
+        let config = parts(&from, &other).await.remove(0);
+        let lost = [&other, &config][lost_part];
+        from.content.remove(&lost.digest).await.unwrap();
+        let remote = FakeRemote::new(&there, &root);
+        let one = choosing(Platforms::One("linux/amd64".parse().unwrap()));
+        let pushed = push(&from, &remote, &root, &one).await.unwrap();
+        assert_eq!(pushed.digest, own.digest);
+        assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+        let one = choosing(Platforms::One("linux/riscv64".parse().unwrap()));
+        let error = push(&from, &remote, &root, &one).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let all = push(&from, &remote, &root, &choosing(Platforms::All)).await;
+        assert_eq!(all.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::complete::Available;
 use cas_core::dispatch::{self, Handler, Next};
+use cas_core::error::{FETCH_AGAIN, REPAIR_BYTES};
 use cas_core::layout::blob_path;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
@@ -150,10 +151,10 @@ impl Planner<'_> {
 
 fn missing(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the image lists this blob of type {:.200}, but the store does not have it; pull or import \
-         the image again",
+        "the image lists this blob of type {:.200}, but the store does not have it",
         descriptor.media_type
     ))
+    .advice(FETCH_AGAIN)
     .operation("read")
     .subject(descriptor.digest)
 }
@@ -212,10 +213,10 @@ impl Blob {
         if at != descriptor.size || found != descriptor.digest {
             return Err(Error::corrupt(format!(
                 "the stored blob is damaged: expected {} bytes of this digest, found {at} bytes \
-                 of {found}; remove the image with `cas rmi`, run `cas gc`, and pull or import it \
-                 again",
+                 of {found}",
                 descriptor.size
-            )));
+            ))
+            .advice(REPAIR_BYTES));
         }
         archive.end(at).await
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cas_core::error::REPAIR_BYTES;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use cas_host::Dir;
 use cas_host::calls::{self, undisturbed};
@@ -261,10 +262,9 @@ impl Part {
                         .read_at(data.len() as u64, length - data.len())
                         .await?;
                     if piece.is_empty() {
-                        return Err(Error::corrupt(
-                            "the stored blob ends too early; run `cas fsck`",
-                        )
-                        .subject(digest));
+                        return Err(Error::corrupt("the stored blob ends too early")
+                            .advice(REPAIR_BYTES)
+                            .subject(digest));
                     }
                     data.extend_from_slice(&piece);
                 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use bytes::{Buf, Bytes};
+use cas_core::error::{FETCH_AGAIN, REPAIR_BYTES};
 use cas_core::{BlobReader, Context, Descriptor, Digest, Error, Hasher, Result, Store, pool};
 use tokio::runtime::Handle;
 
@@ -37,9 +38,7 @@ impl Blob {
     pub async fn open(store: &Store, descriptor: &Descriptor) -> Result<(Self, Compression)> {
         let reader = store.content.open(&descriptor.digest).await?;
         let reader = reader
-            .ok_or_else(|| {
-                Error::not_found("the layer is not in the store; import or pull the image")
-            })
+            .ok_or_else(|| Error::not_found("the layer is not in the store").advice(FETCH_AGAIN))
             .during("open layer", descriptor.digest)?;
         let magic = reader.read_at(0, codec::MAGIC).await?;
         let blob = Blob {
@@ -133,10 +132,8 @@ fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
     if found == expected {
         return Ok(Bytes::new());
     }
-    Err(Error::corrupt(format!(
-        "the stored blob is damaged: its bytes hash to {found}; pull or import the image again"
-    ))
-    .into())
+    let why = format!("the stored blob is damaged: its bytes hash to {found}");
+    Err(Error::corrupt(why).advice(REPAIR_BYTES).into())
 }
 
 impl Read for CheckedBlob {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cas_core::blob::name_damaged;
 use cas_core::content::Durability;
 use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
@@ -100,6 +101,7 @@ pub async fn to_directory<'a>(
         Ok(()) => unpack(from, manifest, directory, options, progress).await,
         Err(error) => Err(error),
     };
+    let unpacked = name_damaged(from.store, &manifest.layers, unpacked).await;
     let failed = unpacked.as_ref().err();
     from.distrust_after(failed, manifest).await;
     guard.finish_with(unpacked).await.map(NewDirectory::keep)

@@ -32,10 +32,14 @@ pub(crate) async fn refer_back(
 }
 
 impl Unpacking<'_> {
-    /// If layers are discarded, makes the configuration keep the topmost snapshot even if the
-    /// records of the store are lost, because the snapshots may be the only copy of the layers.
+    /// If the store may lack layers of the image, makes the configuration keep the topmost snapshot
+    /// even if the records of the store are lost. The snapshots may have the only copy of the
+    /// layers, or refer to ready layers that were not fetched. Does nothing if a layer is read on
+    /// demand.
     pub(super) async fn keep_without_records(&self, top: &Digest) -> Result<()> {
-        if !self.discards || !self.tables.is_empty() {
+        let may_lack_layers = self.discards || self.target.only_tars;
+        let mut layers = 0..self.layers.len();
+        if !may_lack_layers || layers.any(|index| self.reads_on_demand(index)) {
             return Ok(());
         }
         let kept = refer_back(&**self.target.snapshotter, top, &self.config.digest).await;

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::sync::Arc;
 
+use cas_core::blob::name_damaged;
 use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
 use cas_core::{Manifest, Result, pool};
@@ -46,6 +47,7 @@ where
         Ok(()) => fold(from, manifest, item, confine, progress, initial, read).await,
         Err(error) => Err(error),
     };
+    let folded = name_damaged(from.store, &manifest.layers, folded).await;
     let failed = folded.as_ref().err();
     from.distrust_after(failed, manifest).await;
     guard.finish_with(folded).await

@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use cas_core::blob::name_damaged;
 use cas_core::content::Durability;
 use cas_core::snapshot::{Commit, LayerTarget};
 use cas_core::transfer::QuotaLease;
@@ -63,7 +64,8 @@ impl Unpacking<'_> {
             layer.checkpoints = self.begin_checkpoints(index, layer.checkpoints);
             self.apply(layer, &snapshot, target, lease).await
         };
-        let filled = filled.await;
+        let layer = std::slice::from_ref(&self.layers[index].0);
+        let filled = name_damaged(self.store, layer, filled.await).await;
         let outcome = match filled {
             Ok(()) if is_rebuilt => {
                 self.keep_checkpoints(index).await;

@@ -90,7 +90,7 @@ async fn a_damaged_manifest_of_another_platform_does_not_disturb_an_export() {
         for options in [ExportOptions::default(), for_platform("linux/arm64")] {
             let said = refused(&bad, &options, ErrorKind::Corrupt).await;
             assert!(said.contains(&damaged.to_string()), "{said}");
-            assert!(said.contains("`cas fsck --repair`"), "{said}");
+            assert!(said.contains("`cas fsck --read-data --repair`"), "{said}");
         }
         // Without a stated platform, the damaged manifest may be for any platform.
         let kind = match is_stated {

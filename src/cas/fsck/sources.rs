@@ -69,6 +69,12 @@ impl<'a> RepairSources<'a> {
         };
         if let Some(from) = from {
             let chosen = sources.choose(from).await;
+            let chosen = chosen.map_err(|error| match from.split_once("://") {
+                Some(("docker" | "http" | "https", _)) => {
+                    error.advice("for an image in a registry, leave out the scheme")
+                }
+                _ => error,
+            });
             sources.chosen = Some(chosen.during("open source", from)?);
         }
         Ok(sources)

@@ -68,7 +68,8 @@ fn a_tar_that_ends_with_the_last_byte_of_a_file_is_the_plain_tree_before_and_aft
         if path.ends_with('/') {
             header.set_entry_type(tar::EntryType::Directory);
         }
-        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+        tar.append_data(&mut header, path, content.as_bytes())
+            .unwrap();
     }
     let mut tar = tar.into_inner().unwrap();
     tar.truncate(2 * 512 + "short".len());

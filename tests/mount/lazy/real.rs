@@ -36,7 +36,7 @@ fn tars(layout: &Path, tag: &str) -> Vec<Vec<u8>> {
         .args(["-q", "import", "--name", "app"])
         .arg(layout));
     let cas = cas::blocking::Cas::open(root.path()).unwrap();
-    let manifest = cas.manifest(&format!("app:{tag}")).unwrap().manifest;
+    let manifest = cas.manifest(format!("app:{tag}")).unwrap().manifest;
     let tars = manifest.layers.iter().map(|layer| {
         let digest = layer.digest.to_string();
         let blob = root
