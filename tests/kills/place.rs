@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use cas::blocking::Cas;
 use cas::gc::GcOptions;
@@ -20,6 +21,10 @@ pub(crate) const OTHER: &str = "other:1";
 /// The image whose layers are compressed.
 #[cfg(feature = "on-demand")]
 pub(crate) const ZIPPED: &str = "zipped:1";
+/// The exit code of a command that finds the store open in another process.
+const BUSY: i32 = 5;
+/// The time in which the children of a killed command must release the lock of the store.
+const RELEASED: Duration = Duration::from_secs(10);
 /// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 
@@ -114,7 +119,13 @@ impl Place {
 
     /// Runs a command that may find nothing to do. Returns whether it found something.
     pub(crate) fn found(&self, command: &mut Command) -> bool {
-        let out = command.output().unwrap();
+        let begun = Instant::now();
+        let mut out = command.output().unwrap();
+        // A child of a killed command has the lock of the store until it has started its program.
+        while out.status.code() == Some(BUSY) && begun.elapsed() < RELEASED {
+            thread::sleep(Duration::from_millis(20));
+            out = command.output().unwrap();
+        }
         let code = out.status.code();
         assert!(
             matches!(code, Some(0 | 3)),
