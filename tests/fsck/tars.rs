@@ -257,7 +257,7 @@ fn name_index(scene: &Scene) {
             guard.put(&blob, data, level).await.unwrap();
         }
         guard.pin_tree_found(&target).await.unwrap();
-        let image = Image::new("app:1".parse().unwrap(), target);
+        let image = Image::new("docker.io/library/app:1".parse().unwrap(), target);
         guard.name_one(image, &["target"]).await.unwrap();
     });
 }
