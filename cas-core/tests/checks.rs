@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use cas_core::check::{
-    CheckOptions, Finding, NoSources, Problem, ReadData, Repair, Report, Sources, check,
-};
+use cas_core::check::{CheckOptions, Finding, Problem, ReadData, Repair, Report, Sources, check};
 use cas_core::content::{Expected, IngestStatus, Stat, Writer};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
@@ -22,18 +20,7 @@ use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, Result, Sto
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{config, image, index, manifest, named, parts, put, store};
-
-async fn repaired(store: &Store) -> Result<Report> {
-    let options = CheckOptions {
-        repair: Some(Repair {
-            sources: &NoSources,
-            rebuilder: None,
-        }),
-        ..CheckOptions::default()
-    };
-    check(store, &[], &options).await
-}
+use support::{config, image, index, manifest, named, parts, put, repaired, store};
 
 #[tokio::test]
 async fn damaged_records_are_set_aside_whatever_their_keys_are() {

@@ -5,30 +5,15 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use cas_core::check::{
-    CheckOptions, Finding, NoSources, Problem, RECOVERED, Repair, Report, check,
-};
+use cas_core::check::{CheckOptions, Finding, Problem, RECOVERED, check};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, UNCOMPRESSED};
 use cas_core::records::{Batch, BlobRecord, Expect, Resource, Table};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
-use cas_core::{
-    ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Result, Store, limit,
-};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Store, limit};
 
 mod support;
-use support::{image, parts, put, store, strict};
-
-async fn repaired(store: &Store) -> Result<Report> {
-    let options = CheckOptions {
-        repair: Some(Repair {
-            sources: &NoSources,
-            rebuilder: None,
-        }),
-        ..CheckOptions::default()
-    };
-    check(store, &[], &options).await
-}
+use support::{image, parts, put, repaired, store, strict};
 
 /// Returns a store with a named image, and the manifest of the image.
 async fn with_image() -> (Store, Descriptor) {

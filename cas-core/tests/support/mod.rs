@@ -6,11 +6,12 @@ pub(crate) mod wrapped;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cas_core::check::{CheckOptions, NoSources, Repair, Report, check};
 use cas_core::content::Durability;
 use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
-use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Store};
+use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Result, Store};
 
 /// Returns an empty store.
 pub(crate) fn store() -> Store {
@@ -30,6 +31,18 @@ pub(crate) fn strict() -> Store {
         records: strict.clone(),
         images: Arc::new(RecordImages::new(strict)),
     }
+}
+
+/// Repairs a store without other sources. Returns what the check reports.
+pub(crate) async fn repaired(store: &Store) -> Result<Report> {
+    let options = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    check(store, &[], &options).await
 }
 
 /// Puts bytes of a type into the store. Returns their descriptor.

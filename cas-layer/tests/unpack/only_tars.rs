@@ -220,9 +220,8 @@ async fn the_manifests_of_other_platforms_are_not_read() {
     assert_eq!(store.content.list(None, 100).await.unwrap(), before);
 }
 
-/// An image that was imported in part may lack its configuration and its layers.
-#[tokio::test]
-async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
+/// Returns a store with an image, and the manifest of the image.
+async fn imported() -> (Store, Descriptor) {
     let mut files = Files::layout();
     let image = files.image(1, "amd64");
     files.entries(&[(Some("image"), &image)]);
@@ -231,6 +230,13 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
     import(&store, source, &ImportOptions::default())
         .await
         .unwrap();
+    (store, image)
+}
+
+/// An image that was imported in part may lack its configuration and its layers.
+#[tokio::test]
+async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
+    let (store, image) = imported().await;
     let found = dispatch::document(&*store.content, &image).await;
     let Document::Manifest(manifest) = found.unwrap() else {
         panic!("expected a manifest");
@@ -252,14 +258,7 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
 
 #[tokio::test]
 async fn a_tar_whose_snapshot_has_lost_its_directory_is_lost() {
-    let mut files = Files::layout();
-    let image = files.image(1, "amd64");
-    files.entries(&[(Some("image"), &image)]);
-    let store = store();
-    let source = in_stream(&files.tar());
-    import(&store, source, &ImportOptions::default())
-        .await
-        .unwrap();
+    let (store, image) = imported().await;
     let layer = dispatch::children(&*store.content, &image).await.unwrap();
     let layer = &layer[1];
     keep_tars(&store, &image, &[(layer, Packing::Plain)]).await;

@@ -19,7 +19,7 @@ use cas::lazy::{StoredTable, TableFormat};
 use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
 use serde_json::Value;
 
-use self::scene::{ALL, Scene, arrived, convert, end_session, import_tars, layers, on_demand};
+use self::scene::{ALL, Scene, arrived, convert, end_session, layers, on_demand};
 use crate::common::chunked;
 use crate::common::tree::differences;
 use crate::common::{cas, fails, ok};
@@ -54,32 +54,6 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
 }
 
 /// The kernel reads the data files through loop devices.
-/// Some builders leave out the padding after the last file, and the blocks at the end.
-#[test]
-fn a_tar_that_ends_with_the_last_byte_of_a_file_is_the_plain_tree_before_and_after_completion() {
-    if !scene::is_usable() {
-        return;
-    }
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, mode, content) in [("./", 0o755, ""), ("short", 0o644, "short")] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        if path.ends_with('/') {
-            header.set_entry_type(tar::EntryType::Directory);
-        }
-        tar.append_data(&mut header, path, content.as_bytes())
-            .unwrap();
-    }
-    let mut tar = tar.into_inner().unwrap();
-    tar.truncate(2 * 512 + "short".len());
-    let scene = Scene::with(false, |whole, reference| {
-        import_tars(whole, "plain", &[tar], chunked::plain);
-        convert(whole, "plain", reference, "256KiB");
-    });
-    scene.assert_shows_before_and_after_completion(1);
-}
-
 #[test]
 fn layers_behind_loop_devices_are_the_plain_tree_before_and_after_completion() {
     let Some(scene) = Scene::handmade(false) else {

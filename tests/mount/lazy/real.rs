@@ -1,4 +1,5 @@
-//! Real images in all formats of layers that are read on demand.
+//! Real images in all formats of layers that are read on demand, and a tar as some real builders
+//! write it.
 
 use std::io::Read;
 use std::path::Path;
@@ -85,4 +86,30 @@ fn real_images_are_the_plain_trees_in_all_formats() {
             );
         }
     }
+}
+
+/// Some builders leave out the padding after the last file, and the blocks at the end.
+#[test]
+fn a_tar_that_ends_with_the_last_byte_of_a_file_is_the_plain_tree_before_and_after_completion() {
+    if !is_usable() {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, mode, content) in [("./", 0o755, ""), ("short", 0o644, "short")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        tar.append_data(&mut header, path, content.as_bytes())
+            .unwrap();
+    }
+    let mut tar = tar.into_inner().unwrap();
+    tar.truncate(2 * 512 + "short".len());
+    let scene = Scene::with(false, |whole, reference| {
+        import_tars(whole, "plain", &[tar], chunked::plain);
+        convert(whole, "plain", reference, "256KiB");
+    });
+    scene.assert_shows_before_and_after_completion(1);
 }
