@@ -36,10 +36,10 @@
 //! A request to a service fails if the service does not answer within 30 seconds, or sends less
 //! than 10 KiB of its answer in 10 seconds. A failed request is repeated up to five times, unless
 //! all requests of the store, or all requests for this object, have failed for a minute. An upload
-//! fails, and is not repeated, if the service accepts none of its bytes for a minute, or does not
-//! answer within a minute after the last byte. An upload that makes progress may take any time. An
-//! answer fails if it is larger than the requested range. A list of objects fails if it is not in
-//! byte order or does not end. Redirects are not followed.
+//! fails, and is not repeated, if the service accepts none of its bytes for a minute. After the last
+//! byte, the service has a minute and the time that the upload has taken to answer. An upload that
+//! makes progress may take any time. An answer fails if it is larger than the requested range. A
+//! list of objects fails if it is not in byte order or does not end. Redirects are not followed.
 //!
 //! A store in a directory has two more files and a folder. The process that has the store open
 //! locks the file `lock`. The file `reserve` is space for removals on a full disk. Files are
