@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cas_core::sync::lock;
-use cas_core::transfer::PullLimits;
 use cas_core::{Error, ErrorKind, Result};
 use cas_lazy::StoredTable;
 
@@ -21,10 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time until the next attempt, if the bytes of the layer are wrong. It is longer than any session.
 const FINAL: Duration = Duration::from_secs(1 << 30);
 
-/// Maximum number of requests at the same time for the pieces that containers read when they start:
-/// as many as a pull handles blobs at the same time by default. These requests are in addition to
-/// the requests of readers.
-const FIRST: usize = PullLimits::DEFAULT_BLOBS;
+/// Maximum number of requests at the same time for the pieces that containers read when they start.
+/// Some of them decompress what has arrived while the others use the link. These requests are in
+/// addition to the requests of readers.
+const FIRST: usize = 6;
 
 /// Default time that must pass after the last fetch for a reader before layers are completed. While
 /// a program starts, it reads again and again, with short pauses. No layer is completed in these.

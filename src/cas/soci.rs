@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -43,7 +43,8 @@ pub struct SociOptions {
     /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
     /// Paths of the files of the image that containers read when they start. The spans of these
-    /// files are fetched before all other spans. By default, the list is empty.
+    /// files are fetched before all other spans, and have few bytes of other files. A layer with
+    /// such a file is read twice. By default, the list is empty.
     pub prefetch: Vec<PathBuf>,
     /// Receives the progress and warnings. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
@@ -343,6 +344,47 @@ async fn ztoc(
     if layer.size < options.min_layer_size {
         return Ok(None);
     }
+    let paths = options.prefetch.iter();
+    let paths: Vec<_> = paths.map(|path| path.as_os_str().as_bytes()).collect();
+    let Some(mut ztoc) = build(store, layer, Vec::new(), options).await? else {
+        return Ok(None);
+    };
+    let first: Vec<_> = paths
+        .iter()
+        .filter_map(|path| ztoc.range_of(path))
+        .collect();
+    if !first.is_empty() {
+        // The offsets of the files are only known now.
+        let Some(around) = build(store, layer, first, options).await? else {
+            return Ok(None);
+        };
+        ztoc = around;
+    }
+    let of_files = paths.iter().map(|path| ztoc.spans_of(path)).collect();
+    let bytes = ztoc.encode()?;
+    let made = LayerZtoc {
+        digest: Digest::sha256(&bytes),
+        size: bytes.len() as u64,
+        layer: layer.digest,
+        layer_media_type: layer.media_type.as_str().to_owned(),
+        span_size: Some(options.span_size),
+        no_xattrs: false,
+    };
+    let bytes = bytes.into();
+    guard
+        .put(&made.descriptor(), bytes, Durability::Full)
+        .await?;
+    Ok(Some((made, of_files)))
+}
+
+/// Reads a layer, and returns its zTOC, with more spans around the ranges of the tar in `first`.
+/// Returns `None` after a warning if the layer cannot have a zTOC.
+async fn build(
+    store: &Store,
+    layer: &Descriptor,
+    first: Vec<Range<u64>>,
+    options: &SociOptions,
+) -> Result<Option<Ztoc>> {
     let reader = store.content.read_verified(&layer.digest).await?;
     let blob = reader.ok_or_else(|| {
         Error::not_found("the store does not have the layer; pull the image again")
@@ -356,41 +398,23 @@ async fn ztoc(
         item: layer.digest.to_string(),
     };
     let (span_size, total) = (options.span_size, layer.size);
-    let files = options.prefetch.clone();
     let built = pool::run(move || {
         let (progress, item) = (Arc::clone(&watched.progress), watched.item.clone());
         progress.begin(&item, Some(total));
-        let ztoc = Ztoc::build(watched, span_size, BUILD_TOOL)?;
-        let of_files = files
-            .iter()
-            .map(|file| ztoc.spans_of(file.as_os_str().as_bytes()));
-        let made = (ztoc.encode()?, of_files.collect());
+        let ztoc = Ztoc::build_around(watched, first, span_size, BUILD_TOOL)?;
         progress.end(&item);
-        Ok(made)
+        Ok(ztoc)
     });
-    let (bytes, of_files) = match built.await.map_err(|error| error.subject(layer.digest)) {
-        Ok(made) => made,
+    match built.await.map_err(|error| error.subject(layer.digest)) {
+        Ok(ztoc) => Ok(Some(ztoc)),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             options
                 .progress
                 .warn(&format!("a layer does not get a zTOC: {error}"));
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error),
-    };
-    let made = LayerZtoc {
-        digest: Digest::sha256(&bytes),
-        size: bytes.len() as u64,
-        layer: layer.digest,
-        layer_media_type: layer.media_type.as_str().to_owned(),
-        span_size: Some(span_size),
-        no_xattrs: false,
-    };
-    let bytes = bytes.into();
-    guard
-        .put(&made.descriptor(), bytes, Durability::Full)
-        .await?;
-    Ok(Some((made, of_files)))
+        Err(error) => Err(error),
+    }
 }
 
 /// A layer that is read on another thread, until nothing waits for the zTOC any more.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,12 +134,13 @@ fn hold(on_demand: &OnDemand, root: &Path, in_background: bool) -> Result<()> {
     }
 }
 
-/// Pulls an image, without the layers that can be read on demand. Does nothing if the store has the
-/// image.
+/// Pulls an image, without the layers that can be read on demand. Meanwhile, starts the process
+/// that serves such layers as soon as the root has some. Does nothing if the store has the image.
 ///
 /// # Errors
 /// `Denied` for a read-only root; `InvalidArgument` if `image` stands for several images; as
-/// [`cas::Cas::pull_with`]; errors of the files by which short names are looked up.
+/// [`cas::Cas::pull_with`] and [`ensure_served`]; errors of the files by which short names are
+/// looked up.
 pub(super) async fn pull_missing(
     context: &Context,
     image: &str,
@@ -156,7 +158,25 @@ pub(super) async fn pull_missing(
         .with_platforms(platforms)
         .with_hosts(hosts)
         .with_progress(context.progress.clone());
-    pull_first(&cas, names, &options).await.map(drop)
+    let root = context.root()?;
+    let mut pull = pin!(pull_first(&cas, names, &options));
+    tokio::select! {
+        pulled = &mut pull => return pulled.map(drop),
+        used = used(&root) => used?,
+    }
+    tokio::try_join!(pull, ensure_served(&root)).map(drop)
+}
+
+/// Waits until the root has layers that are read on demand.
+///
+/// # Errors
+/// As [`OnDemand::open`].
+async fn used(root: &Path) -> Result<()> {
+    let on_demand = OnDemand::open(root)?;
+    while !on_demand.is_used() {
+        tokio::time::sleep(STEP).await;
+    }
+    Ok(())
 }
 
 /// Starts the process that serves layers, in the background, and waits until it serves. Does
@@ -166,7 +186,7 @@ pub(super) async fn pull_missing(
 /// # Errors
 /// `FailedPrecondition` if no process serves within [`PATIENCE`]; as [`OnDemand::open`]; errors of
 /// the system.
-pub(super) fn ensure_served(root: &Path) -> Result<()> {
+pub(super) async fn ensure_served(root: &Path) -> Result<()> {
     let on_demand = OnDemand::open(root)?;
     if !on_demand.is_used() || on_demand.is_served() {
         return Ok(());
@@ -183,7 +203,7 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
             ))
             .subject(log.display()));
         }
-        thread::sleep(STEP);
+        tokio::time::sleep(STEP).await;
         // If an earlier session is unmounted, but its processes have not ended yet, the new process
         // ends right away. It is then started again.
         if server

@@ -253,7 +253,7 @@ impl Context {
     pub(crate) async fn cas_to_mount(&self) -> Result<Cas> {
         let cas = self.writable_cas().await?;
         #[cfg(feature = "on-demand")]
-        lazy::ensure_served(&self.root()?)?;
+        lazy::ensure_served(&self.root()?).await?;
         Ok(cas)
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use cas_core::{Algorithm, Digest, Error, Hasher, Result, limit};
 use cas_layer::codec::inflate::{Format, Inflate, Stop, Until, WINDOW};
 
+use super::spans::Spans;
 use crate::checkpoint::Checkpoint;
 use crate::span::too_large;
 
@@ -23,7 +24,7 @@ pub(super) struct Gzip<R> {
     written: usize,
     read: usize,
     decompressed: u64,
-    span_size: u64,
+    spans: Spans,
     checkpoints: Vec<Checkpoint>,
     digests: Vec<Digest>,
     ended: bool,
@@ -37,7 +38,7 @@ pub(super) struct Known {
 }
 
 impl<R: Read> Gzip<R> {
-    pub(super) fn new(input: R, span_size: u64) -> Result<Self> {
+    pub(super) fn new(input: R, spans: Spans) -> Result<Self> {
         Ok(Gzip {
             source: Source::new(input),
             inflate: Inflate::new(Format::Gzip)?,
@@ -45,7 +46,7 @@ impl<R: Read> Gzip<R> {
             written: 0,
             read: 0,
             decompressed: 0,
-            span_size,
+            spans,
             checkpoints: Vec::new(),
             digests: Vec::new(),
             ended: false,
@@ -97,7 +98,7 @@ impl<R: Read> Gzip<R> {
         }
         match step.stop {
             Stop::Before { bits }
-                if self.decompressed == 0 || self.decompressed - begun > self.span_size =>
+                if self.decompressed == 0 || self.spans.end(begun, self.decompressed) =>
             {
                 self.checkpoint(bits)
             }
@@ -256,7 +257,10 @@ mod tests {
     }
 
     fn read(layer: &[u8]) -> io::Result<u64> {
-        io::copy(&mut Gzip::new(layer, 1).unwrap(), &mut io::sink())
+        io::copy(
+            &mut Gzip::new(layer, Spans::new(1, Vec::new())).unwrap(),
+            &mut io::sink(),
+        )
     }
 
     #[test]
@@ -278,8 +282,7 @@ mod tests {
         };
         let kind = |blocks| {
             let layer = layer(blocks);
-            let mut gzip = Gzip::new(&layer[..], 1).unwrap();
-            gzip.span_size = 0;
+            let mut gzip = Gzip::new(&layer[..], Spans::new(0, Vec::new())).unwrap();
             let error = io::copy(&mut gzip, &mut io::sink()).unwrap_err();
             (Error::from(error).kind(), gzip.checkpoints.len())
         };

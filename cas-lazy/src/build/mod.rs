@@ -2,26 +2,35 @@
 
 mod counted;
 mod gzip;
+mod spans;
 
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 
 use cas_core::{Error, Result};
 use cas_layer::tar::{Entry, EntryKind, Excerpt, Reader, Stated};
 
 pub(crate) use self::counted::Counted;
 use self::gzip::Gzip;
+use self::spans::Spans;
 use crate::ztoc::{BLOCK, FileKind, FileMetadata, Ztoc};
 
 /// The default span size of SOCI, in decompressed bytes.
 pub const SPAN_SIZE: u64 = 4 << 20;
 
-pub(crate) fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
+pub(crate) fn build(
+    layer: impl Read,
+    span_size: u64,
+    first: Vec<Range<u64>>,
+    build_tool: &str,
+) -> Result<Ztoc> {
     if span_size == 0 {
         return Err(Error::invalid(
             "the span size is 0; expected at least 1 byte",
         ));
     }
-    let gzip = BufReader::with_capacity(64 << 10, Gzip::new(layer, span_size)?);
+    let gzip = Gzip::new(layer, Spans::new(span_size, first))?;
+    let gzip = BufReader::with_capacity(64 << 10, gzip);
     let mut tar = Reader::new(Counted::new(gzip));
     let mut files: Vec<FileMetadata> = Vec::new();
     while let Some((entry, stated)) = tar.next_stated()? {

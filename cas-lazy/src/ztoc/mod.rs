@@ -7,7 +7,7 @@ mod time;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use cas_core::{Digest, Result};
 use cas_layer::tar::Time;
@@ -32,8 +32,8 @@ pub struct Ztoc {
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
-    /// A span ends after the deflate block that makes the span larger than this number of
-    /// decompressed bytes.
+    /// A span ends at the latest after the deflate block that makes the span larger than this
+    /// number of decompressed bytes.
     pub span_size: u64,
     /// The beginnings of the spans, in order. There is at least one.
     pub checkpoints: Vec<Checkpoint>,
@@ -137,7 +137,23 @@ impl Ztoc {
     /// [`limit`](cas_core::limit) is exceeded, or if a user id, a group id or a device number is
     /// out of range; `InvalidArgument` for a span size of zero; errors of `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
-        build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
+        Self::build_around(layer, Vec::new(), span_size, build_tool)
+    }
+
+    /// Reads all of a layer as [`Ztoc::build`] does. Returns the zTOC of the layer. More spans end
+    /// before and after the ranges of the tar in `first`, in bytes, so that clients can fetch these
+    /// ranges without the bytes around them. [`Ztoc::range_of`] returns the range of a file.
+    ///
+    /// # Errors
+    /// As [`Ztoc::build`].
+    pub fn build_around(
+        layer: impl Read,
+        first: Vec<Range<u64>>,
+        span_size: u64,
+        build_tool: &str,
+    ) -> Result<Ztoc> {
+        let built = build::build(layer, span_size, first, build_tool);
+        built.map_err(|error| error.operation("build zTOC"))
     }
 
     /// Reads a stored zTOC.
@@ -166,6 +182,17 @@ impl Ztoc {
     /// Returns `None` if no member has this path, or if the member is empty or not a regular file.
     /// `path` is relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
+        let range = self.range_of(path)?;
+        let span_at = |byte: u64| {
+            let begun = (self.checkpoints).partition_point(|one| one.decompressed <= byte);
+            begun.saturating_sub(1) as u32
+        };
+        Some(span_at(range.start)..=span_at(range.end - 1))
+    }
+
+    /// Returns the range of the tar, in bytes, that has the headers and the bytes of the regular
+    /// file at `path`. Finds the file as [`Ztoc::spans_of`] does.
+    pub fn range_of(&self, path: &[u8]) -> Option<Range<u64>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.
         let mut files = self.files.iter().enumerate().rev();
@@ -175,11 +202,7 @@ impl Ztoc {
         }
         let before = index.checked_sub(1).map(|before| &self.files[before]);
         let headers = before.map_or(0, FileMetadata::next_header);
-        let span_at = |byte: u64| {
-            let begun = (self.checkpoints).partition_point(|one| one.decompressed <= byte);
-            begun.saturating_sub(1) as u32
-        };
-        Some(span_at(headers)..=span_at(file.offset + file.size - 1))
+        Some(headers..file.offset + file.size)
     }
 
     /// Returns the spans in order.

@@ -217,3 +217,30 @@ fn the_spans_of_a_file_have_its_content_and_its_headers() {
     assert!(layer.pieces()[first.end - 1].data.contains(&(landmark - 1)));
     assert!(first.end < layer.pieces().len());
 }
+
+#[test]
+fn files_that_are_fetched_first_have_spans_of_their_own() {
+    let tar = Tar::new()
+        .file("before", noise(2_000_000, 1))
+        .file("first", noise(600_000, 2))
+        .file("after", noise(2_000_000, 3))
+        .end();
+    let layer = gzip(&tar, 6);
+    let usual = build(&layer, SPAN_SIZE);
+    let range = usual.range_of(b"first").unwrap();
+    assert_eq!(range.end - range.start, 512 + 600_000);
+    let ztoc = Ztoc::build_around(&layer[..], vec![range.clone()], SPAN_SIZE, "a test").unwrap();
+    assert_eq!(ztoc.files, usual.files);
+    compare(&ztoc, &layer);
+    let decoded = Ztoc::decode(&ztoc.encode().unwrap()).unwrap();
+    assert_eq!(decoded, ztoc);
+    let spans = ztoc.spans_of(b"first").unwrap();
+    assert_eq!(spans.start(), spans.end());
+    let (begin, end) = ztoc
+        .spans()
+        .nth(*spans.start() as usize)
+        .unwrap()
+        .decompressed;
+    let (before, after) = (range.start - begin, end.unwrap() - range.end);
+    assert!(before < 128 << 10 && after < 128 << 10, "{before}, {after}");
+}

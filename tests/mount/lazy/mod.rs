@@ -405,6 +405,13 @@ fn an_image_that_is_not_in_the_store_is_pulled_and_mounted_or_run_by_one_command
         return;
     };
     let plain = scene.plain();
+    // The process that serves layers starts during the pull. This pull fails before a mount.
+    let absent = scene.registry.at("absent:1");
+    let mut mount = cas(&scene.root);
+    mount.args(["mount", "--lazy", &absent]).arg(&scene.mnt);
+    fails(&mut mount, 3);
+    assert_eq!(scene.servers().len(), 2);
+    scene.end_session();
     for command in ["mount", "run"] {
         let root = scene.scratch.path().join(command);
         ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
