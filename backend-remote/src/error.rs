@@ -237,7 +237,7 @@ mod tests {
                 r#"say \", resource: \"q\"  (A)"#.to_owned(),
             ),
             (answer("A", &long), format!("{} (A)", "m".repeat(TEXT))),
-            (long.clone(), "m".repeat(100)),
+            (long.clone(), format!("{}… (50000 bytes)", "m".repeat(100))),
             (String::new(), "the service gave no reason".to_owned()),
         ] {
             assert_eq!(said(&message), expected);

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use cas_core::error::excerpt;
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, Result};
 use serde::Deserialize;
@@ -47,7 +48,7 @@ impl Credentials {
     pub(crate) fn in_words(&self) -> String {
         match self {
             Credentials::Password { name, .. } => {
-                format!("the login of {:.100}", name.escape_debug().to_string())
+                format!("the login of {}", excerpt(name))
             }
             Credentials::Identity(_) | Credentials::Registry(_) => "the saved token".to_owned(),
         }

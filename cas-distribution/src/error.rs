@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cas_core::error::{REPAIR_BYTES, excerpt};
+use cas_core::error::{REPAIR_BYTES, excerpt, shortened};
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::{HeaderValue, RETRY_AFTER};
@@ -86,10 +86,11 @@ pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) ->
     let (code, said) = match problem {
         Some(problem) => {
             let said = format!("{} {}", problem.code, problem.message);
-            let said = said.trim().escape_debug().to_string();
+            let said = said.trim();
+            let escaped = said.escape_debug().to_string();
             let said = match said.is_empty() {
-                true => said,
-                false => format!(" {said:.SAID$}"),
+                true => escaped,
+                false => format!(" {}", shortened(&escaped, SAID, 0, said.len())),
             };
             (problem.code, said)
         }
@@ -111,10 +112,7 @@ pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) ->
         )),
         status if retry::passes(status) || status.is_server_error() => {
             let wait = wait.map_or("later".to_owned(), |wait| {
-                format!(
-                    "later (Retry-After: {:.50})",
-                    wait.escape_debug().to_string()
-                )
+                format!("later (Retry-After: {})", excerpt(&wait))
             });
             Error::unavailable(format!("{answered}; try again {wait}"))
         }

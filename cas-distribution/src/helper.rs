@@ -8,6 +8,7 @@ use std::fmt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use cas_core::error::shortened;
 use cas_core::limit;
 use serde::Deserialize;
 use serde_json::json;
@@ -141,7 +142,8 @@ fn message(answer: &[u8]) -> String {
     if line.is_empty() || text.contains(['{', '"']) {
         return String::new();
     }
-    format!(": {:.SAID$}", line.escape_debug().to_string())
+    let escaped = line.escape_debug().to_string();
+    format!(": {}", shortened(&escaped, SAID, 0, line.len()))
 }
 
 #[cfg(test)]

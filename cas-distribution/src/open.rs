@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use cas_core::error::excerpt;
 use cas_core::{Descriptor, Error, ErrorKind, Result};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE, TRANSFER_ENCODING,
@@ -146,10 +147,10 @@ pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<(
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "{} sent content with the encoding {:.50}, which was not requested; ask the operator of \
+        "{} sent content with the encoding {}, which was not requested; ask the operator of \
          this host to turn the encoding off",
         shown(response.url()),
-        encoding.escape_debug().to_string()
+        excerpt(encoding)
     ))
     .backend(REGISTRY))
 }

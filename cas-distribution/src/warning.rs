@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use cas_core::error::shortened;
 use cas_core::limit;
 use cas_core::sync::lock;
 use reqwest::header::{HeaderMap, WARNING};
@@ -62,7 +63,8 @@ pub(crate) fn text(warning: &str) -> Option<String> {
     let escaped: String = text.chars().flat_map(char::escape_debug).collect();
     // Quotes are harmless, and frequent in sentences.
     let readable = escaped.replace("\\'", "'").replace("\\\"", "\"");
-    Some(format!("{readable:.SHOWN$}")).filter(|text| !text.is_empty())
+    let shown = shortened(&readable, SHOWN, 0, text.len());
+    Some(shown).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -85,7 +87,8 @@ mod tests {
             assert_eq!(text(warning).as_deref(), expected, "{warning}");
         }
         let long = format!("299 - \"{}\"", "x".repeat(1000));
-        assert_eq!(text(&long).unwrap().len(), SHOWN);
+        let shown = format!("{}… (1000 bytes)", "x".repeat(SHOWN));
+        assert_eq!(text(&long).unwrap(), shown);
     }
 
     /// Returns the headers of an answer with warnings of these texts.

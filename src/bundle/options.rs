@@ -13,7 +13,8 @@ use super::UserIds;
 pub struct BundleOptions {
     /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
+    /// Replaces the image's entrypoint and command. An empty text removes them. `None` keeps the
+    /// entrypoint.
     pub entrypoint: Option<String>,
     /// Replaces the image's command. In the arguments of the process, `command` comes after the
     /// entrypoint. If `command` is empty and `entrypoint` is `None`, the image's command is kept.

@@ -134,6 +134,10 @@ fn process(
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone(),
     };
+    // As in docker, an empty entrypoint is the same as none.
+    if args == [""] {
+        args.clear();
+    }
     if options.command.is_empty() && options.entrypoint.is_none() {
         args.extend_from_slice(&config.cmd);
     } else {
@@ -338,6 +342,11 @@ mod tests {
         assert_eq!(args(None, &command, CONFIG)["args"], json!(["/bin/e", "x"]));
         assert_eq!(args(Some("e"), &[], CONFIG)["args"], json!(["e"]));
         assert_eq!(args(Some("e"), &command, CONFIG)["args"], json!(["e", "x"]));
+        assert_eq!(args(Some(""), &command, CONFIG)["args"], json!(["x"]));
+        assert_eq!(args(Some(""), &[], CONFIG)["args"], json!(["sh"]));
+        let empty = r#"{"config": {"Entrypoint": [""], "Cmd": ["c"]}}"#;
+        assert_eq!(args(None, &[], empty)["args"], json!(["c"]));
+        assert_eq!(args(None, &command, empty)["args"], json!(["x"]));
         let nothing = args(None, &[], r#"{"config": {"Env": null, "Cmd": null}}"#);
         assert_eq!(nothing["args"], json!(["sh"]));
         assert_eq!(nothing["cwd"], "/");

@@ -1,6 +1,6 @@
 //! Finds the user and groups of a process in the image's own `/etc/passwd` and `/etc/group`.
 
-use cas_core::error::excerpt;
+use cas_core::error::{excerpt, shortened};
 use cas_core::{Error, Result, limit};
 
 use super::{Rootfs, User};
@@ -135,9 +135,10 @@ fn number(text: &str) -> Result<Option<u32>> {
     match text.parse() {
         Ok(id) if id <= limit::ID => Ok(Some(id)),
         _ => Err(Error::corrupt(format!(
-            "expected a user or group id of at most {}, found {text:.40}; build the image with \
-             a smaller id",
-            limit::ID
+            "expected a user or group id of at most {}, found {}; build the image with a smaller \
+             id",
+            limit::ID,
+            shortened(text, 40, 0, text.len())
         ))
         .operation("find user")),
     }

@@ -8,7 +8,7 @@ use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
 use super::arguments::ImageRef;
 use super::mounted::Mounted;
-use super::{Cas, MountOptions};
+use super::{Cas, MountOptions, paths};
 use crate::bundle::{self, BundleOptions, Config, NewBundle};
 
 impl Cas {
@@ -55,7 +55,7 @@ impl Cas {
         let manifest = self.manifest_of(image, &platforms).await?;
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
-        let directory = directory.as_ref();
+        let directory = paths::directory(directory.as_ref());
         let new = NewBundle::begin(directory, &*options.progress).await;
         let mut new = new.during("make bundle", directory.display())?;
         let filled = self.fill(&manifest, &mut new, &options).await;

@@ -10,12 +10,12 @@ use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
 use cas_erofs::{DataFile, Disk, Image, Layers};
 use cas_host::erofs::open_file;
-use cas_host::{Output, calls, make_ext4};
+use cas_host::{Output, calls, make_ext4, no_directory};
 use cas_layer::unpack;
 
-use super::Cas;
 use super::arguments::ImageRef;
 use super::mounted::{Mounted, NewSnapshot};
+use super::{Cas, paths};
 
 /// The form of a disk: the root file system of an image as one read-only EROFS image, or the files
 /// from which other roots make such an image.
@@ -158,6 +158,10 @@ impl Cas {
     ) -> Result<Disk> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let file = file.as_ref();
+        let file = match options.format {
+            DiskFormat::Erofs => paths::file(file).during("make disk", file.display())?,
+            DiskFormat::Vmdk | DiskFormat::Layers => paths::directory(file),
+        };
         let mut layers = manifest.layers.iter();
         if let Some(image) = layers.find(|layer| layer.media_type.is_erofs()) {
             return Err(not_a_tar(image).operation("make disk"));
@@ -258,8 +262,11 @@ impl Cas {
             .into_iter()
             .map(|(_, id)| id);
         let diff_ids: Vec<Digest> = diff_ids.collect();
-        let made = directory.to_owned();
-        let made = pool::run(move || calls::make_dirs(&made).map(|()| made).map_err(Error::from));
+        let directory = directory.to_owned();
+        let made = pool::run(move || match calls::make_dirs(&directory) {
+            Ok(()) => Ok(directory),
+            Err(error) => Err(no_directory(error, &directory)),
+        });
         let directory = made.await?;
         let layers = Layers::new(&directory);
         let read = self.read_layers(manifest, &directory, progress, layers);
@@ -319,6 +326,7 @@ async fn publish((disk, out): (Disk, Output)) -> Result<Disk> {
 async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<Output> {
     let (path, disk) = (file.display().to_string(), disk.to_owned());
     let made = pool::run(move || {
+        paths::file(&file)?;
         if resolved(&file) == resolved(&disk) {
             return Err(Error::invalid(
                 "the disk and the writable disk need different files; name another file",
@@ -338,9 +346,17 @@ async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<Output> 
     made.await.during("make writable disk", path)
 }
 
-/// Returns where a path leads, or the path itself if it leads nowhere.
+/// Returns where a path leads. If nothing is there, resolves only the directory of the path.
 fn resolved(path: &Path) -> PathBuf {
-    calls::undisturbed(|| path.canonicalize()).unwrap_or_else(|_| path.to_owned())
+    let real = |path: &Path| calls::undisturbed(|| path.canonicalize()).ok();
+    let of_new = || {
+        let parent = path.parent()?;
+        let parent = real(&Path::new(".").join(parent))?;
+        Some(parent.join(path.file_name()?))
+    };
+    real(path)
+        .or_else(of_new)
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// Opens the files of the EROFS image that `mounts` show. Returns `None` if `mounts` is not a

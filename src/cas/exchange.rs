@@ -6,13 +6,13 @@ use std::sync::Arc;
 use cas_core::image::Reference;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Image, Result};
+use cas_core::{Context, Image, Result};
 use cas_layer::Naming;
 use cas_layer::export::{self, ExportOptions, Target};
 use cas_layer::import::{self, Source};
 
 use super::arguments::ImageRef;
-use super::{Cas, StoredImage};
+use super::{Cas, StoredImage, paths};
 
 /// Options of [`Cas::import_with`].
 #[derive(Clone)]
@@ -151,10 +151,10 @@ impl Cas {
     /// this happens in [`Cas::export_with`], the progress receives a warning with the new digest.
     ///
     /// # Errors
-    /// `InvalidArgument` if there are no images, or if `file` is a directory or does not end in a
-    /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that a
-    /// pull did not store; `Corrupt` for damaged content. On an error, an existing file stays
-    /// unchanged.
+    /// `InvalidArgument` if there are no images, or if `file` is a directory, ends in a slash or
+    /// does not end in a UTF-8 name; `NotFound` for an unknown name, for content that was lost, or
+    /// for a layer that a pull did not store; `Corrupt` for damaged content. On an error, an
+    /// existing file stays unchanged.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
@@ -184,6 +184,9 @@ impl Cas {
             found.push(image);
         }
         let store = self.opened()?;
+        if let Target::Path(path) = &target {
+            paths::file(path).during("export", path.display())?;
+        }
         let progress = Arc::clone(&options.progress);
         let platforms = options.exported_platforms();
         let export =

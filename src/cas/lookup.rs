@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use cas_core::error::excerpt;
 use cas_core::image::{FullName, Reference};
 use cas_core::{
-    ContentExt, Descriptor, Digest, DigestPrefix, Error, Image, ImageStoreExt, MediaType, Result,
-    Store,
+    Algorithm, ContentExt, Descriptor, Digest, DigestPrefix, Error, Image, ImageStoreExt,
+    MediaType, Result, Store,
 };
 
 /// Text with at least this many hexadecimal digits is looked up first as a digest, and then as a
@@ -30,10 +30,11 @@ pub(super) async fn find(store: &Store, text: &str) -> Result<Vec<Image>> {
 }
 
 async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
-    let prefix = text.parse::<DigestPrefix>().ok();
+    let parsed = text.parse::<DigestPrefix>();
+    let prefix = parsed.as_ref().ok();
     let is_certain =
         |prefix: &&DigestPrefix| prefix.algorithm().is_some() || prefix.hex().len() >= CERTAIN;
-    let certain = prefix.as_ref().filter(is_certain);
+    let certain = prefix.filter(is_certain);
     let mut matching = match certain {
         Some(prefix) => by_digest(store, prefix).await?,
         None => BTreeMap::new(),
@@ -49,19 +50,27 @@ async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
     if !named.is_empty() {
         return Ok(named);
     }
-    if let (None, Some(prefix)) = (certain, &prefix) {
+    if let (None, Some(prefix)) = (certain, prefix) {
         matching = by_digest(store, prefix).await?;
     }
-    match (matching.len(), full) {
-        (1, _) => Ok(matching.into_values().flatten().collect()),
-        (0, Err(error)) if prefix.is_none() => Err(error),
-        (0, _) => Err(absent()),
+    match (matching.len(), parsed, full) {
+        (1, ..) => Ok(matching.into_values().flatten().collect()),
+        (0, Err(error), Err(_)) if has_algorithm(text) => Err(error),
+        (0, Err(_), Err(error)) => Err(error),
+        (0, ..) => Err(absent()),
         _ => Err(ambiguous(
             "the digests of several images begin with these digits",
             matching.values().flatten(),
             "more digits, or the whole name of one of them",
         )),
     }
+}
+
+/// Returns whether text begins as a digest does: with an algorithm and a colon.
+fn has_algorithm(text: &str) -> bool {
+    let before = text.split_once(':').map(|(before, _)| before);
+    let mut algorithms = Algorithm::ALL.iter();
+    algorithms.any(|one| before == Some(one.name()))
 }
 
 /// Returns the image of a name that a program gives. Looks up exactly this name first, and then its

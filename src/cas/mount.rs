@@ -141,7 +141,7 @@ impl Cas {
     ) -> Result<Mounted> {
         self.check_writable()?;
         let directory = mounted::resolve(directory, "mount on")?;
-        let key = mounted::key(&directory)?;
+        let key = mounted::new_key(&directory)?;
         if self.snapshotter_of(&key).await?.is_some() {
             return Err(taken(&directory));
         }
@@ -200,8 +200,8 @@ impl Cas {
         let key = mounted::key(&directory)?;
         let snapshotter = self.snapshotter_of(&key).await?.ok_or_else(|| {
             Error::not_found(
-                "this root has nothing mounted at this directory; check the directory, or choose \
-                 another root",
+                "this root has nothing mounted at this directory; check the directory (for a \
+                 bundle, give DIR/rootfs), or choose another root",
             )
             .operation("unmount")
             .subject(directory.display())

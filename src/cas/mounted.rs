@@ -7,10 +7,14 @@ use std::sync::Arc;
 use cas_core::background::{self, shield};
 use cas_core::labels::{GC_ROOT, MOUNTED_AT};
 use cas_core::snapshot::{Info, Mount};
-use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
+use cas_core::{
+    Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, limit, pool, unique,
+};
 use cas_host::calls::undisturbed;
 use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
+
+use super::paths;
 
 /// The state of a mount, which a label of its snapshot records. If a job is killed while it mounts
 /// or unmounts, a later collection removes the snapshot, unless it finds the snapshot mounted. No
@@ -441,6 +445,7 @@ async fn remove(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
 /// `NotFound` if the directory does not exist; `InvalidArgument` if the path, or a part of it, is
 /// not a directory; errors of the file system.
 pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
+    let directory = paths::directory(directory);
     let found = undisturbed(|| directory.canonicalize()).and_then(|found| {
         let is_directory = undisturbed(|| found.metadata())?.is_dir();
         is_directory
@@ -500,6 +505,26 @@ pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
 /// As [`utf8`].
 pub(super) fn key(directory: &Path) -> Result<String> {
     Ok(format!("{MOUNTED}{}", utf8(directory)?))
+}
+
+/// Returns the key of a new snapshot that will be mounted at a directory.
+///
+/// # Errors
+/// As [`utf8`]; `InvalidArgument` if the path contains a control character or is too long.
+pub(super) fn new_key(directory: &Path) -> Result<String> {
+    let key = key(directory)?;
+    let why = if key.len() > limit::KEY {
+        format!(
+            "the path has {} bytes, and at most {} are allowed; choose a shorter path",
+            key.len() - MOUNTED.len(),
+            limit::KEY - MOUNTED.len()
+        )
+    } else if key.contains(char::is_control) {
+        "the path contains a control character; choose another directory".to_owned()
+    } else {
+        return Ok(key);
+    };
+    Err(Error::invalid(why)).during("mount on", directory.display())
 }
 
 /// Returns a path as text.

@@ -10,10 +10,9 @@ use cas_core::records::Records;
 use cas_core::{
     Error, ErrorKind, Location, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store,
 };
-use cas_host::calls::undisturbed;
 
 use super::Cas;
-use crate::root::{Engines, Keep, Root, parse_snapshotter};
+use crate::root::{self, Engines, Keep, Root, parse_snapshotter};
 
 /// Options of [`Cas::open_with`].
 #[derive(Default)]
@@ -159,7 +158,8 @@ impl Cas {
     /// As [`Cas::open`]; `InvalidArgument` for a store or a snapshotter that does not parse;
     /// `FailedPrecondition` if the root keeps layers only as tars, but the snapshotter in
     /// [`OpenOptions::snapshotter`] does not keep tars; `Unsupported` for an owner if the store
-    /// does not support owners; `NotFound` if the store must exist and is absent.
+    /// does not support owners; if the store must exist, `NotFound` if it is absent, and
+    /// `InvalidArgument` if something else is in its place.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;
@@ -265,21 +265,13 @@ impl Cas {
     }
 }
 
-/// Checks that something is at the place of a store, if that is an absolute path. For a
-/// composition, checks the places of its members.
+/// Checks that the store at `location` exists. For a composition, checks its members.
 ///
 /// # Errors
-/// `NotFound` if nothing is there.
+/// As [`root::check_there`]; as [`Registry::parts`].
 pub(super) fn check_there(location: &Location, registry: &Registry) -> Result<()> {
-    for part in registry.parts(location)? {
-        let place = Path::new(part.place());
-        let exists = || undisturbed(|| place.try_exists()).unwrap_or(false);
-        if place.is_absolute() && !exists() {
-            let why = "nothing exists at the path of this store; check the path";
-            return Err(Error::not_found(why).operation("open store").subject(part));
-        }
-    }
-    Ok(())
+    let parts = registry.parts(location)?;
+    parts.iter().try_for_each(root::check_there)
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.

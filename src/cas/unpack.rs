@@ -10,7 +10,7 @@ use cas_layer::unpack::jobs::{DiskJobStorage, Jobs};
 use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
 use super::arguments::ImageRef;
-use super::{Cas, QueryOptions};
+use super::{Cas, QueryOptions, paths};
 
 /// Options of [`Cas::unpack_with`] and [`Cas::snapshot_with`].
 #[derive(Clone)]
@@ -108,7 +108,7 @@ impl Cas {
         options: UnpackOptions,
     ) -> Result<()> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
-        let directory = directory.as_ref();
+        let directory = paths::directory(directory.as_ref());
         let entrance = match options.private {
             true => Entrance::Private,
             false => Entrance::AsImage,

@@ -6,6 +6,7 @@ use cas::{BundleOptions, ImageRef, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::output::check_path;
 use super::{Context, mount, subids};
 
 /// Create an OCI runtime bundle from an image: config.json and rootfs
@@ -44,7 +45,7 @@ pub(crate) struct Process {
     /// an index]
     #[arg(long)]
     platform: Option<Platform>,
-    /// Program to run instead of the image's entrypoint and command
+    /// Program to run instead of the image's entrypoint and command; if it is empty, only CMD runs
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// Arguments that replace the image's command; they follow the entrypoint, or PROGRAM
@@ -63,6 +64,7 @@ impl Process {
 
 impl Bundle {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        check_path(&self.directory)?;
         let cas = match self.mount {
             true => context.cas_to_mount().await?,
             false => context.cas().await?,

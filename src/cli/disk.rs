@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Context;
+use super::output::check_path;
 
 /// Write an image as one read-only file system, for a virtual machine or a mount
 #[derive(Args)]
@@ -86,6 +87,9 @@ impl Disk {
         } else {
             self.output.clone()
         };
+        if let Some(file) = &self.writable {
+            check_path(file)?;
+        }
         let cas = context.cas().await?;
         let mut options = DiskOptions::default()
             .with_platforms(self.platform)

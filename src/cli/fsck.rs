@@ -33,8 +33,9 @@ SOURCE is DIR, URL or the name of an image in a registry. DIR is a root or an im
 names a store. DIR#NAME and URL#NAME mean the same as DIR and URL, if the store has the image NAME.
 In place of a URL before #, you may write a scheme or the name of a table in cas.toml.
 
-Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root, or the path or
-the image in --from does not exist; 5 another process has the store open.")]
+Exit codes: 0 no damage, or all damage was repaired; 2 wrong usage, for example another form of
+SOURCE; 3 not a root, or the path or the image in --from does not exist; 4 damage remains; 5 another
+process has the store open.")]
 pub(crate) struct Fsck {
     /// Read blobs and the files of snapshots: all, a part as in 2/7, or a share as in 5%
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,
@@ -143,6 +144,13 @@ fn print(context: &Context, report: &Report, repair: bool) -> Result<()> {
                  without a record, no collection removes a blob; a repair makes the records"
             ),
         })?;
+    }
+    if report.unlisted > 0 {
+        out.say(format!(
+            "not checked: the files of {}, because the list of these files is missing: an earlier \
+             release has unpacked them, or the machine lost power; this is not damage",
+            count(report.unlisted, "snapshot")
+        ))?;
     }
     let left = report.findings.iter().filter(|one| !one.repaired).count();
     let repaired = report.findings.len() - left;

@@ -60,9 +60,10 @@ pub(super) fn unshare(namespaces: UnshareFlags) -> std::io::Result<()> {
 /// namespace, because a process with several threads cannot.
 ///
 /// # Errors
-/// `Unsupported` if a user namespace cannot be created; `Denied` or `InvalidArgument` for ranges
-/// that the kernel refuses; errors of starting the child.
+/// As [`check_distinct`]; `Unsupported` if a user namespace cannot be created; `Denied` or
+/// `InvalidArgument` for ranges that the kernel refuses; errors of starting the child.
 pub(super) fn namespace(ranges: &[IdRange]) -> Result<OwnedFd> {
+    check_distinct(ranges)?;
     let mut child = Command::new("/proc/self/exe")
         .arg(COMMAND)
         .stdin(Stdio::piped())
@@ -74,6 +75,29 @@ pub(super) fn namespace(ranges: &[IdRange]) -> Result<OwnedFd> {
     drop(child.stdin.take());
     child.wait().during("wait for", COMMAND)?;
     namespace
+}
+
+/// Checks that no two ranges share an id, neither of the image nor of the mount. The kernel refuses
+/// such ranges without a reason.
+///
+/// # Errors
+/// `InvalidArgument`, naming two ranges that share an id.
+fn check_distinct(ranges: &[IdRange]) -> Result<()> {
+    for (number, one) in ranges.iter().enumerate() {
+        let overlap = |first: u32, other: u32, count: u32| {
+            let (first, other) = (u64::from(first), u64::from(other));
+            first < other + u64::from(count) && other < first + u64::from(one.count)
+        };
+        let shares_id = |other: &&IdRange| {
+            overlap(one.inside, other.inside, other.count)
+                || overlap(one.outside, other.outside, other.count)
+        };
+        if let Some(other) = ranges[number + 1..].iter().find(shares_id) {
+            let why = format!("the ranges {one} and {other} share an id; give each id once");
+            return Err(Error::invalid(why).operation("map ids"));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the ranges into the user namespace of `child`. Returns the namespace.
@@ -96,4 +120,36 @@ fn map(child: &mut Child, ranges: &[IdRange]) -> Result<OwnedFd> {
     }
     let namespace = File::open(of("ns/user")).during("open", of("ns/user"))?;
     Ok(namespace.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_share_an_id_are_refused() {
+        let check = |texts: &[&str]| {
+            let ranges: Result<Vec<IdRange>> = texts.iter().map(|text| range(text)).collect();
+            check_distinct(&ranges.unwrap())
+        };
+        let last = format!("{}:0:1", LAST - 1);
+        for good in [
+            &["0:100:10"][..],
+            &["0:100:10", "10:110:10", "5000:0:1"],
+            &[last.as_str(), "0:1:4294967293"],
+        ] {
+            check(good).unwrap();
+        }
+        for bad in [
+            ["0:100:10", "0:200:10"],
+            ["0:100:10", "9:200:10"],
+            ["9:200:10", "0:100:10"],
+            ["0:100:10", "10:109:1"],
+            ["5:100:2", "0:200:20"],
+        ] {
+            let said = check(&bad).unwrap_err().to_string();
+            let names_both = bad.iter().all(|range| said.contains(range));
+            assert!(names_both && said.contains("share an id"), "{said}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `cas ingest`: blobs that are being written, or whose writing was interrupted.
 
+use cas::error::shortened;
 use cas::{Cas, Digest, DigestPrefix, Error, IngestInfo, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -103,5 +104,5 @@ async fn find(cas: &Cas, typed: &str) -> Result<String> {
     };
     Err(failed
         .operation("find ingest")
-        .subject(format!("{typed:.150}")))
+        .subject(shortened(typed, 150, 0, typed.len())))
 }

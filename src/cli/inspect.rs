@@ -1,5 +1,6 @@
 //! `cas inspect`: shows an image, a blob or a snapshot by its name or digest.
 
+use cas::error::shortened;
 use cas::image::{self, Resolved};
 use cas::platform::Only;
 use cas::{Cas, Error, ErrorKind, Image, ImageRef, Platform, QueryOptions, Result, dispatch};
@@ -134,7 +135,7 @@ impl Inspect {
              `cas snapshot ls` list them all",
         )
         .operation("inspect")
-        .subject(format!("{:.150}", self.what)))
+        .subject(shortened(&self.what, 150, 0, self.what.len())))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
 
 use cas::{Error, Result};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -103,6 +104,23 @@ impl Output {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
             outcome => outcome.map_err(|error| Error::from(error).operation("write output")),
         }
+    }
+}
+
+/// Checks that `path` is not `-`, which means standard output, for something that a command cannot
+/// write there.
+///
+/// # Errors
+/// `InvalidArgument` for `-`.
+pub(crate) fn check_path(path: &Path) -> Result<()> {
+    match path.as_os_str() == "-" {
+        true => Err(Error::invalid(
+            "this cannot be written to standard output; for a file or a directory with the name \
+             -, write ./-",
+        )
+        .operation("write")
+        .subject("-")),
+        false => Ok(()),
     }
 }
 

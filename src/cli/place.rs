@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cas::error::shortened;
 use cas::{Cas, Error, OpenOptions, Result};
 use cas_host::calls::{is_dir, is_file, undisturbed};
 
@@ -36,7 +37,7 @@ impl Place {
         let refused = |why: &'static str| {
             Err(Error::invalid(why)
                 .operation("copy")
-                .subject(format!("{text:.200}")))
+                .subject(shortened(text, 200, 0, text.len())))
         };
         let Some((store, name)) = text.rsplit_once('#') else {
             if is_url(text) || is_path(text) {
@@ -76,7 +77,7 @@ impl Place {
         self.name.as_deref().ok_or_else(|| {
             Error::invalid("expected the name of an image after #, as in URL#NAME or DIR#NAME")
                 .operation("copy")
-                .subject(format!("{typed:.200}"))
+                .subject(shortened(typed, 200, 0, typed.len()))
         })
     }
 }

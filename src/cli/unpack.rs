@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use super::output::check_path;
 
 /// Write an image's root file system into a directory
 #[derive(Args)]
@@ -40,6 +41,7 @@ pub(crate) struct Unpack {
 
 impl Unpack {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        check_path(&self.directory)?;
         let cas = context.cas().await?;
         let options = UnpackOptions::default()
             .with_platforms(self.platform)

@@ -128,15 +128,49 @@ impl Loss {
         if entries.next().is_none() {
             return Some(Loss::Empty);
         }
-        let is_absent = |name: &&str| {
-            let found = undisturbed(|| place.join(name).symlink_metadata());
-            found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        };
         let is_known = NAMES.iter().any(|(known, _)| *known == scheme);
         // Another engine refuses the store of a known engine itself.
-        let mut names = NAMES.iter().flat_map(|(_, names)| *names);
-        (is_known && names.all(is_absent)).then_some(Loss::Foreign)
+        let names = NAMES.iter().flat_map(|(_, names)| *names);
+        (is_known && has_none(place, names)).then_some(Loss::Foreign)
     }
+}
+
+/// Returns whether a directory that can be searched has none of these names.
+fn has_none<'a>(place: &Path, names: impl IntoIterator<Item = &'a &'static str>) -> bool {
+    names.into_iter().all(|name| {
+        let found = undisturbed(|| place.join(name).symlink_metadata());
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    })
+}
+
+/// Checks that there is a store at `location`, which is not that of a composition. The check does
+/// not open the store, because opening an absent store would create it. A store in a bucket is not
+/// checked.
+///
+/// # Errors
+/// `NotFound` if the directory of the store is missing or empty; `InvalidArgument` if something
+/// else is in its place, such as a file or the store of another engine.
+pub(crate) fn check_there(location: &Location) -> Result<()> {
+    let (scheme, place) = (location.scheme(), Path::new(location.place()));
+    let own = NAMES.iter().find(|(known, _)| *known == scheme);
+    // The place of a store in a bucket is not a path.
+    let is_path = place.is_absolute() || own.is_some() && !location.place().is_empty();
+    let error = match Loss::of(place, scheme).filter(|_| is_path) {
+        Some(Loss::Empty) => Error::not_found(
+            "no store exists at this path: it is missing or an empty directory; check the path",
+        ),
+        Some(Loss::NotDirectory) => Error::invalid(
+            "expected the directory of a store, found something else at this path; check the path",
+        ),
+        _ if is_path && own.is_some_and(|(_, names)| has_none(place, *names)) => {
+            Error::invalid(format!(
+                "the directory at this path has no store of the kind {scheme}; check the path and \
+                 the scheme"
+            ))
+        }
+        _ => return Ok(()),
+    };
+    Err(error.operation("open store").subject(location))
 }
 
 /// Removes from the list of `root` each directory that is missing or empty. The caller must hold

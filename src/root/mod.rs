@@ -45,6 +45,7 @@ pub use self::engines::{Engines, Table};
 pub(crate) use self::found::examine as examine_settings;
 pub use self::keep::Keep;
 pub use self::lazy::LazyTable;
+pub(crate) use self::made::check_there;
 #[cfg(feature = "registry")]
 pub use self::pull_modes::{PullMode, PullModes};
 pub use self::registries::RegistryTable;

@@ -65,8 +65,9 @@ fn a_path_that_is_not_a_source_is_explained() {
         (
             format!("fs://{}", at("absent")),
             3,
-            "nothing exists at the path of this store",
+            "no store exists at this path",
         ),
+        (format!("redb://{}?cache=1MiB", at("root/store")), 2, own),
     ] {
         let said = fails(
             cas(&scene.root).args(["fsck", "--repair", "--from", &from]),
@@ -89,6 +90,83 @@ fn a_path_that_is_not_a_source_is_explained() {
         assert!(said.contains(expected), "{from}: {said}");
     }
     assert!(!scene.scratch.path().join("absent").exists());
+}
+
+#[test]
+fn text_that_is_not_a_source_is_refused_with_a_list_of_the_forms() {
+    let scene = Scene::new("redb");
+    fs::create_dir(scene.scratch.path().join("empty")).unwrap();
+    fs::write(scene.scratch.path().join("file"), "").unwrap();
+    for from in [
+        "",
+        "a b",
+        "#app:1",
+        "redb:x",
+        "redb:/srv/x#app:1",
+        "redb:./x#",
+        "oci:layout",
+        "docker-archive:file",
+        "file",
+        "empty",
+        "empty#app:1",
+        "./empty#app:1",
+        "file:///srv/x#app:1",
+        "nowhere#app:1",
+    ] {
+        let mut repair = cas(&scene.root);
+        repair.current_dir(scene.scratch.path());
+        let said = fails(
+            repair.args(["fsck", "--repair", &format!("--from={from}")]),
+            2,
+        );
+        assert!(
+            said.contains("DIR#NAME") && said.contains("HOST/NAME:TAG"),
+            "{from}: {said}"
+        );
+    }
+    // Docker Hub could have an image of this name.
+    let said = fails(
+        cas(&scene.root).args(["fsck", "--repair", "--from=redb"]),
+        2,
+    );
+    assert!(said.contains("docker.io/library"), "{said}");
+}
+
+#[test]
+fn a_source_of_another_kind_is_refused_and_an_absent_one_is_not_created() {
+    let scene = Scene::new("redb");
+    let scratch = scene.scratch.path();
+    let at = |name: &str| scratch.join(name).display().to_string();
+    fs::create_dir(at("empty")).unwrap();
+    fs::write(at("file"), "").unwrap();
+    let (other, absent) = ("has no store of the kind", "no store exists at this path");
+    for (url, code, expected) in [
+        (format!("redb://{}", at("source/store")), 2, other),
+        (format!("redb://{}", at("source")), 2, other),
+        (format!("fs://{}", at("root/local")), 2, other),
+        (
+            format!("fs://{}", at("file")),
+            2,
+            "expected the directory of a store",
+        ),
+        (format!("redb://{}", at("empty")), 3, absent),
+        ("redb://absent".to_owned(), 3, absent),
+    ] {
+        for image in ["", "#app:1"] {
+            let from = format!("{url}{image}");
+            let repair = ["fsck", "--repair", "--from", &from];
+            let said = fails(cas(&scene.root).current_dir(scratch).args(repair), code);
+            assert!(
+                said.contains(expected) && said.contains(&url),
+                "{from}: {said}"
+            );
+        }
+        let copy = ["copy", &format!("{url}#app:1"), "app:2"];
+        let said = fails(cas(&scene.root).current_dir(scratch).args(copy), code);
+        assert!(said.contains(expected), "{url}: {said}");
+    }
+    assert_eq!(fs::read_dir(at("empty")).unwrap().count(), 0);
+    assert!(!scratch.join("absent").exists());
 }
 
 #[test]

@@ -133,6 +133,27 @@ fn an_unmount_in_another_namespace_leaves_what_was_written() {
     }
 }
 
+/// The path of a mount is in the key of its snapshot, of which users need not know.
+#[test]
+fn a_directory_whose_path_cannot_be_in_a_key_is_refused() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = small_archive(scratch.path());
+    let (root, name) = imported(scratch.path(), "native", &archive);
+    let long = vec!["d".repeat(200); 6].join("/");
+    for (path, expected) in [
+        ("red\u{1b}[31m", "the path contains a control character"),
+        (&*long, "the path has "),
+    ] {
+        let target = scratch.path().join(path);
+        std::fs::create_dir_all(&target).unwrap();
+        let said = fails(cas(&root).args(["mount", &name]).arg(&target), 2);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
 #[test]
 fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     if !can(&[]) {
@@ -157,7 +178,8 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
         assert!(busy.contains("in use"), "{busy}");
         drop(inside);
         ok(cas(&root).arg("umount").arg(&target));
-        fails(cas(&root).arg("umount").arg(&target), 3);
+        let gone = fails(cas(&root).arg("umount").arg(&target), 3);
+        assert!(gone.contains("give DIR/rootfs"), "{gone}");
 
         let names = ok(cas(&root)
             .args(["-q", "import", "--name", NAME])
@@ -239,10 +261,11 @@ fn ids_are_mapped_both_ways() {
         for bad in ["0:1", "0:1:0", "x:0:1", "1:4294967290:10"] {
             fails(&mut mount(&["--map-ids", bad]), 2);
         }
-        fails(
+        let said = fails(
             &mut mount(&["--map-ids", "0:1:9", "--map-ids", "5:20:9"]),
             2,
         );
+        assert!(said.contains("0:1:9 and 5:20:9 share an id"), "{said}");
         let mapped = [
             "--map-ids",
             "0:100000:1000",

@@ -88,6 +88,13 @@ fn digits_of_several_images_are_refused_and_those_of_none_are_not_found() {
     });
     let said = scene.fails(&["inspect", &shared.unwrap()], 2);
     assert!(said.matches("(sha256:").count() > 1, "{said}");
+    for bad in ["sha256:", "sha256:xyz", &format!("{}0", digests[0])] {
+        let said = scene.fails(&["tree", bad], 2);
+        assert!(
+            said.contains("not a digest: expected all or the first digits"),
+            "{said}"
+        );
+    }
     for absent in [
         "sha256:000000000000",
         "0000000000000",

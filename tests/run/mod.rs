@@ -95,6 +95,14 @@ fn programs_that_cannot_run_give_the_exit_codes_of_shells() {
     fails(&mut run(&["--platform", "linux/s390x", "small"]), 3);
     let none = fails(&mut run(&["--runtime", "/absent", "small"]), 3);
     assert!(none.contains("/absent"), "{none}");
+    for (runtime, code, expected) in [
+        ("absent-runtime", 3, "on PATH"),
+        ("/etc", 2, "executable"),
+        ("/etc/passwd", 2, "executable"),
+    ] {
+        let said = fails(&mut run(&["--runtime", runtime, "small"]), code);
+        assert!(said.contains(expected) && said.contains(runtime), "{said}");
+    }
     // A runtime that starts nothing is distinguished from a program that fails.
     let broken = fails(&mut run(&["--runtime", "/bin/false", "small"]), 1);
     assert!(broken.contains("could not start"), "{broken}");

@@ -63,7 +63,7 @@ fn a_table_of_the_root_is_a_store() {
     fs::write(&file, text).unwrap();
     for absent in ["fast#app:2", "by-size://?small=redb&large=fs#app:2"] {
         let said = shelf.fails(&["copy", absent, "app:3"], 3);
-        assert!(said.contains("nothing exists at the path"), "{said}");
+        assert!(said.contains("no store exists at this path"), "{said}");
     }
     let mut copy = cas(&shelf.path("empty"));
     fails(copy.args(["copy", "redb#app:2", &shelf.text("root")]), 3);
@@ -93,7 +93,7 @@ fn what_cannot_be_copied_is_refused_and_creates_nothing() {
         ("app:1", &*own, 2, "same store"),
         ("app:9", "app:2", 3, "app:9"),
         (&*absent, "app:2", 3, "cas.toml"),
-        (&*no_store, "app:2", 3, "nothing exists"),
+        (&*no_store, "app:2", 3, "no store exists"),
         (&*layout, "app:2", 3, "cas import"),
         (&*no_name, "app:2", 2, "URL#NAME"),
         (&*root, "app:2", 2, "DIR#NAME"),

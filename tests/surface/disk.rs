@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::slice::from_ref;
@@ -171,6 +172,33 @@ fn wrong_arguments_leave_everything_as_it_is() {
     let said = shelf.fails(&["disk", "app:1", "-o", "directory"], 2);
     assert!(said.contains("is a directory; name a file in it"), "{said}");
     shelf.fails(&["disk", "app:1"], 2);
+    let (slash, file) = ("ends in a slash", "is not a directory");
+    for (output, expected) in [
+        (&["image/"][..], slash),
+        (&["new/"], slash),
+        (&["image", "--format", "vmdk"], file),
+        (&["image/", "--format", "vmdk"], file),
+        (&["image", "--format", "layers"], file),
+        (&["image/", "--format", "layers"], file),
+    ] {
+        let said = shelf.fails(&[&["disk", "app:1", "-o"], output].concat(), 2);
+        assert!(said.contains(expected), "{output:?}: {said}");
+    }
+    symlink(".", shelf.path("here")).unwrap();
+    let (same, piped) = ("need different files", "write ./-");
+    for (writable, expected) in [
+        ("new", same),
+        ("./new", same),
+        ("here/new", same),
+        (&*shelf.text("new"), same),
+        ("new/", slash),
+        ("-", piped),
+    ] {
+        let disk = ["disk", "app:1", "-o", "new", "--writable-size", "16MiB"];
+        let said = shelf.fails(&[&disk[..], &["--writable", writable]].concat(), 2);
+        assert!(said.contains(expected), "{writable}: {said}");
+    }
+    assert!(!shelf.path("new").exists());
     assert_eq!(fs::read(shelf.path("image")).unwrap(), b"before");
     shelf.ok(&["disk", "app:1", "-o", "image"]);
     assert_ne!(fs::read(shelf.path("image")).unwrap(), b"before");

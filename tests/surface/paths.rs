@@ -31,6 +31,10 @@ fn a_file_is_told_from_a_full_directory() {
             assert!(said.contains(not_a_directory), "{command:?} {path}: {said}");
             assert!(!said.contains("not empty"), "{command:?} {path}: {said}");
         }
+        if ["unpack", "bundle", "mount"].contains(&command[0]) {
+            let said = run("file/", 2);
+            assert!(said.contains(not_a_directory), "{command:?}: {said}");
+        }
         if command[0] != "man" && command[0] != "mount" {
             let said = run("full", 1);
             assert!(said.contains("not empty"), "{command:?}: {said}");
@@ -45,6 +49,11 @@ fn a_file_is_told_from_a_full_directory() {
     assert!(said.contains("create it first"), "{said}");
     let said = shelf.fails(&["export", "app:1", "-o", "full"], 2);
     assert!(said.contains("is a directory"), "{said}");
+    for path in ["file/", "new/"] {
+        let said = shelf.fails(&["export", "app:1", "-o", path], 2);
+        assert!(said.contains("ends in a slash"), "{path}: {said}");
+    }
+    assert!(!shelf.path("new").exists());
     let said = shelf.fails(&["export", "app:1", "-o", "file/x"], 2);
     assert!(said.contains("not a directory"), "{said}");
     let said = shelf.fails(&["export", "app:1", "-o", "absent/x"], 3);
@@ -56,4 +65,16 @@ fn a_file_is_told_from_a_full_directory() {
     assert!(said.contains("not a directory"), "{said}");
     assert_eq!(fs::read_to_string(shelf.path("file")).unwrap(), "mine");
     assert_eq!(fs::read_dir(shelf.path("full")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_directory_cannot_be_written_to_standard_output() {
+    let shelf = Shelf::new();
+    for command in ["unpack", "bundle"] {
+        let said = shelf.fails(&[command, "app:1", "-"], 2);
+        assert!(said.contains("write ./-"), "{command}: {said}");
+        assert!(!shelf.path("-").exists());
+    }
+    shelf.ok(&["unpack", "--rootless", "app:1", "./-"]);
+    assert!(shelf.path("-").is_dir());
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use hasher::Hasher;
 pub use prefix::DigestPrefix;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, beginning};
 
 /// A hash function whose digests name content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,9 +146,9 @@ impl FromStr for Digest {
     /// else.
     fn from_str(text: &str) -> Result<Self> {
         let fail = |why: &str| {
-            let shown: String = text.chars().take(150).collect();
+            let shown = beginning(text, 150);
             Err(Error::invalid(format!(
-                "not a digest: {shown:?} {why}; expected `sha256:` and 64 lower-case \
+                "not a digest: \"{shown}\" {why}; expected `sha256:` and 64 lower-case \
                  hexadecimal digits, or `sha512:` and 128 digits"
             )))
         };

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use regex_lite::{Regex, RegexBuilder};
 
 use super::Image;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::labels::Labels;
 use crate::limit;
 
@@ -106,11 +106,6 @@ impl Selector {
             Test::Matches(regex) => regex.is_match(text),
         }
     }
-}
-
-fn excerpt(text: &str) -> String {
-    let shown: String = text.chars().take(100).collect();
-    format!("{shown:?}")
 }
 
 struct Parser<'a> {

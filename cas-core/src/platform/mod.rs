@@ -126,8 +126,8 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If one
-/// of all the platforms requires the feature [`EROFS`] and no other feature, a hint follows.
+/// Returns the first 20 platforms for a message, each shortened as by [`excerpt`]. If one of all
+/// platforms requires the feature [`EROFS`] and no other feature, a hint follows.
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));
@@ -286,7 +286,8 @@ mod tests {
         let listed = |names: Vec<String>| in_words(&names.into_iter().collect());
         assert_eq!(listed(vec![]), "");
         assert_eq!(listed(vec!["a/b".into(), "c/d".into()]), "a/b, c/d");
-        assert_eq!(listed(vec!["x".repeat(1 << 20)]).len(), 100);
+        let long = format!("{}… (1048576 bytes)", "x".repeat(100));
+        assert_eq!(listed(vec!["x".repeat(1 << 20)]), long);
         let many = (0..30).map(|n| format!("os/{n:02}"));
         let many = listed(many.collect());
         assert!(many.ends_with("os/18, os/19 and 10 more"), "{many}");

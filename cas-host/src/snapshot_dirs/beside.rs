@@ -37,6 +37,18 @@ impl SnapshotDirs {
         Ok(found)
     }
 
+    /// Returns whether the tree of `id` has a manifest with which [`Self::check`] compares it.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub(crate) fn has_manifest(&self, id: u64) -> Result<bool> {
+        let path = self.manifest(id);
+        match undisturbed(|| path.symlink_metadata()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => Ok(found.during("open", path.display())?.is_file()),
+        }
+    }
+
     /// Creates the `.kept` file of `id`, which states that the snapshot in the directory of `id`
     /// may have the only copy of files. As long as the file exists, the directory does not count as
     /// a leftover, even if the record of the snapshot is lost. The file is not synced, so a loss of

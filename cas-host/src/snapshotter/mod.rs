@@ -474,6 +474,16 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         pool::run(move || layout.check(&dirs, &key, &record, depth)).await
     }
 
+    async fn is_unlisted(&self, key: &str) -> Result<bool> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        let (dirs, is_committed) = (
+            Arc::clone(&self.dirs),
+            record.kind == SnapshotKind::Committed,
+        );
+        pool::run(move || Ok(is_committed && !dirs.has_manifest(record.id)?)).await
+    }
+
     async fn repair(&self, key: &str, per_second: Option<u64>) -> Result<bool> {
         self.check_open()?;
         let record = self.snapshots.find(key).await?;

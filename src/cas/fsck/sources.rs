@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cas_core::check::Sources;
 use cas_core::image::{FullName, Reference};
 use cas_core::transfer::{Fetcher, StoreFetcher};
-use cas_core::{Context, Error, Location, Registry, Result};
+use cas_core::{Composer, Context, Error, ErrorKind, Location, Opener, Registry, Result};
 use cas_host::calls::{is_file, undisturbed};
 
 use crate::cas::Cas;
@@ -26,6 +26,21 @@ const HUB: &str = "docker.io";
 /// Time for which a failed request to a registry is repeated. The time is short because a repair
 /// may make a request for each damaged blob.
 const REPEAT: Duration = Duration::from_secs(10);
+
+/// The forms of a source.
+const FORMS: &str = "give DIR or DIR#NAME for a root or an image layout, URL or URL#NAME for \
+                     another store, or HOST/NAME:TAG for an image in a registry; import an archive \
+                     into another root first";
+
+/// Names that skopeo writes before a colon. Without this list, `oci:layout` would be read as the
+/// name of an image on Docker Hub.
+const TRANSPORTS: [&str; 5] = [
+    "containers-storage",
+    "docker-archive",
+    "docker-daemon",
+    "oci",
+    "oci-archive",
+];
 
 /// Where a repair gets blobs from: the source that the user named, or the registries that the names
 /// of images refer to.
@@ -51,7 +66,7 @@ impl<'a> RepairSources<'a> {
     /// Opens the source `from`, if the user named one.
     ///
     /// # Errors
-    /// As [`split`] and [`locate`]; `InvalidArgument` if the source is the store of `cas`;
+    /// As [`split`] and [`Self::locate`]; `InvalidArgument` if the source is the store of `cas`;
     /// `NotFound` if the store or the image does not exist; errors of opening the source.
     pub(super) async fn open(
         cas: &'a Cas,
@@ -83,18 +98,22 @@ impl<'a> RepairSources<'a> {
     async fn choose(&self, from: &str) -> Result<Arc<dyn Fetcher>> {
         let registry = crate::registry();
         let (place, image) = split(from)?;
-        let location = match locate(place, image.is_some(), &registry)? {
-            Some(location) => location,
-            // No name of an image in a registry has a `#`.
-            None if image.is_some() => self.cas.root.locate(place, &registry)?,
-            None => return self.connect(from, REPEAT).await,
+        let Some(location) = self.locate(place, image.is_some(), &registry)? else {
+            let named = from.parse::<FullName>();
+            named.map_err(|error| error.advice(FORMS))?;
+            return self.connect(from, REPEAT).await;
         };
+        registry
+            .check(&location)
+            .map_err(|error| match error.kind() {
+                ErrorKind::Unsupported => error.advice(FORMS),
+                _ => error,
+            })?;
         if is_same(&location, &self.cas.location) {
             return Err(Error::invalid(
                 "the source is the store that is checked; name another source",
             ));
         }
-        registry.check(&location)?;
         // Opening an absent store would create it.
         check_there(&location, &registry)?;
         let store = registry.open(&location).await?;
@@ -103,6 +122,70 @@ impl<'a> RepairSources<'a> {
             found.map_err(|error| error.within(place))?;
         }
         Ok(Arc::new(StoreFetcher(store.content)))
+    }
+
+    /// Returns the location of the store of a root, of an image layout, of the URL of a store or,
+    /// if `has_image` is set, of a scheme or the name of a table in `cas.toml`. `has_image` states
+    /// that the name of an image in the store follows `place`. Returns `None` if `place` can only
+    /// be the name of an image in a registry.
+    ///
+    /// # Errors
+    /// `NotFound` for a path at which nothing exists; `InvalidArgument` for a path to something
+    /// else than a root or an image layout, and for text that could also be the name of an image in
+    /// a registry; errors of [`Root::open`].
+    fn locate(
+        &self,
+        place: &str,
+        has_image: bool,
+        registry: &Registry,
+    ) -> Result<Option<Location>> {
+        let (path, own) = (Path::new(place), &self.cas.root);
+        if place.contains("://") {
+            return place.parse().map(Some);
+        }
+        if is_root(place) {
+            return Root::open(path, registry)?.store(registry).map(Some);
+        }
+        if is_layout(place) {
+            return Location::of_path("fs", &std::path::absolute(path)?).map(Some);
+        }
+        if own.engines.stores.contains_key(place) || has_scheme(registry, place) {
+            return match has_image {
+                true => own.locate(place, registry).map(Some),
+                false => Err(Error::invalid(
+                    "this could be a store or an image in a registry; for the store, add # at the \
+                     end; for the image, write its whole name, such as docker.io/library/app:1",
+                )),
+            };
+        }
+        if let Some((before, _)) = place.split_once(':')
+            && (has_scheme(registry, before) || TRANSPORTS.contains(&before))
+        {
+            return Err(Error::invalid(
+                "not a source: expected :// after a scheme, as in fs:///srv/store",
+            )
+            .advice(FORMS));
+        }
+        let is_path = place.starts_with(['/', '.']) || (has_image && place.contains('/'));
+        let exists = undisturbed(|| path.try_exists());
+        let exists = if is_path {
+            exists?
+        } else {
+            exists.unwrap_or(false)
+        };
+        match (exists, is_path) {
+            (true, _) => Err(Error::invalid(
+                "neither a root nor an image layout: expected a directory with the file cas.toml \
+                 or oci-layout",
+            )
+            .advice(FORMS)),
+            (false, true) => Err(Error::not_found(
+                "nothing exists at this path; check the path",
+            )),
+            // No name of an image in a registry has a `#`. The scheme is unknown.
+            (false, false) if has_image => own.locate(place, registry).map(Some),
+            (false, false) => Ok(None),
+        }
     }
 
     /// Opens a registry. A failed request to it is repeated for the time `repeat`.
@@ -156,12 +239,11 @@ impl<'a> RepairSources<'a> {
 /// or an image layout may have a path with a `#`.
 ///
 /// # Errors
-/// `InvalidArgument` if nothing is before the `#`.
+/// `InvalidArgument` if the text is empty, or if nothing is before the `#`.
 fn split(from: &str) -> Result<(&str, Option<&str>)> {
     match from.rsplit_once('#') {
-        Some(("", _)) => Err(Error::invalid(
-            "expected a root, an image layout or the URL of a store before #",
-        )),
+        Some(("", _)) => Err(Error::invalid("the part before # is missing").advice(FORMS)),
+        None if from.is_empty() => Err(Error::invalid("the text is empty").advice(FORMS)),
         Some((store, image)) if !is_root(from) && !is_layout(from) => Ok((store, Some(image))),
         _ => Ok((from, None)),
     }
@@ -175,35 +257,11 @@ fn is_layout(path: &str) -> bool {
     is_file(&Path::new(path).join("oci-layout"))
 }
 
-/// Returns the location of the store of a root, of an image layout or of the URL of a store.
-/// `has_image` states that the name of an image in the store follows `place`. Returns `None` if
-/// `place` is neither a path nor a URL. It can then be the name of an image in a registry, or if an
-/// image follows, a scheme or the name of a table in `cas.toml`.
-///
-/// # Errors
-/// `NotFound` for a path at which nothing exists; `InvalidArgument` for a path to something else
-/// than a root or an image layout; errors of [`Root::open`].
-fn locate(place: &str, has_image: bool, registry: &Registry) -> Result<Option<Location>> {
-    let path = Path::new(place);
-    let is_path = place.starts_with(['/', '.']) || (has_image && place.contains('/'));
-    if place.contains("://") {
-        place.parse().map(Some)
-    } else if is_root(place) {
-        Root::open(path, registry)?.store(registry).map(Some)
-    } else if is_layout(place) {
-        Location::of_path("fs", &std::path::absolute(path)?).map(Some)
-    } else if !is_path {
-        Ok(None)
-    } else if undisturbed(|| path.try_exists())? {
-        Err(Error::invalid(
-            "neither a root nor an image layout: expected a directory with the file cas.toml or \
-             oci-layout; to use an archive as the source, import it into another root first",
-        ))
-    } else {
-        Err(Error::not_found(
-            "nothing exists at this path; check the path",
-        ))
-    }
+/// Returns whether a backend or a kind of composition has this scheme.
+fn has_scheme(registry: &Registry, scheme: &str) -> bool {
+    let openers = registry.openers().map(Opener::scheme);
+    let mut schemes = openers.chain(registry.composers().map(Composer::scheme));
+    schemes.any(|known| known == scheme)
 }
 
 /// Returns whether two locations are those of one store.
@@ -213,7 +271,9 @@ fn is_same(one: &Location, other: &Location) -> bool {
         undisturbed(|| place.canonicalize()).unwrap_or_else(|_| place.to_owned())
     };
     let is_like = one.scheme() == other.scheme() && one.options() == other.options();
-    is_like && place(one) == place(other)
+    // A directory has one store.
+    let is_path = Path::new(one.place()).is_absolute();
+    (is_like || is_path) && place(one) == place(other)
 }
 
 /// Fetches the table of contents of a layer that is read on demand. Fetches it from the source that

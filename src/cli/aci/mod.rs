@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::aci::{AciStore, KeyPrefix, Label};
+use cas::error::shortened;
 use cas::image::{FullName, familiar};
 use cas::{Cas, Error, Result};
 use clap::Subcommand;
@@ -178,7 +179,7 @@ fn parse_name(text: &str) -> Result<(&str, Vec<Label>)> {
         let (label, value) = part.split_once('=').ok_or_else(|| {
             Error::invalid("expected a key, or NAME[:VERSION][,LABEL=VALUE]...")
                 .operation("find ACI")
-                .subject(format!("{text:.150}"))
+                .subject(shortened(text, 150, 0, text.len()))
         })?;
         labels.push(Label::new(label, value));
     }

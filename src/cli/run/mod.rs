@@ -60,7 +60,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
-        let runtimes = Runtime::choose(self.runtime.as_deref());
+        let runtimes = Runtime::choose(self.runtime.as_deref())?;
         if self.runtime.is_none() && runtimes == [Runtime::Chroot] {
             let why = "neither runc nor crun is installed: the program runs in a chroot, \
                        without isolation; install one of them to isolate the program";

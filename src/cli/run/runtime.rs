@@ -42,17 +42,16 @@ impl fmt::Display for Runtime {
 
 impl Runtime {
     /// Returns the runtimes to try, in order. The list has at least one runtime.
-    pub(super) fn choose(wanted: Option<&str>) -> Vec<Self> {
+    ///
+    /// # Errors
+    /// `NotFound` if the program that the user wants does not exist; `InvalidArgument` if it cannot
+    /// be executed.
+    pub(super) fn choose(wanted: Option<&str>) -> Result<Vec<Self>> {
         match wanted {
-            Some("chroot") => vec![Runtime::Chroot],
-            // An absolute path, because a later `cas gc` may run in another directory.
-            Some(path) if path.contains('/') => {
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-                vec![Runtime::Oci(path)]
-            }
+            Some("chroot") => Ok(vec![Runtime::Chroot]),
             Some(program) => {
-                let path = on_path(program).unwrap_or_else(|| program.into());
-                vec![Runtime::Oci(path)]
+                let path = find(program).during("find runtime", program)?;
+                Ok(vec![Runtime::Oci(path)])
             }
             None => {
                 let found = ["runc", "crun"].into_iter().filter_map(on_path);
@@ -60,7 +59,7 @@ impl Runtime {
                 if runtimes.is_empty() {
                     runtimes.push(Runtime::Chroot);
                 }
-                runtimes
+                Ok(runtimes)
             }
         }
     }
@@ -109,14 +108,42 @@ fn exists(path: &Path) -> Result<bool> {
     undisturbed(|| path.try_exists()).during("open", path.display())
 }
 
+/// Returns the path of a program that the user has named: a path, or a name on `PATH`.
+fn find(program: &str) -> Result<PathBuf> {
+    if !program.contains('/') {
+        return on_path(program).ok_or_else(|| {
+            Error::not_found(
+                "no program of this name is on PATH; install it, or name another runtime",
+            )
+        });
+    }
+    // An absolute path, because a later `cas gc` may run in another directory.
+    let path = std::path::absolute(program)?;
+    if !undisturbed(|| path.try_exists()).unwrap_or(false) {
+        return Err(Error::not_found(
+            "found nothing at this path; check the path",
+        ));
+    }
+    match may_execute(&path) {
+        true => Ok(path),
+        false => Err(Error::invalid(
+            "the path is not that of an executable file; name a program such as runc",
+        )),
+    }
+}
+
 /// Looks on `PATH`, then in `/usr/sbin` and `/sbin`, for a program that this user can execute.
 /// Returns the path of the first, or `None` if there is none.
 pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
-    let may_execute = |file: &PathBuf| rustix::fs::access(file, Access::EXEC_OK).is_ok();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let mut files = folders.map(|folder| folder.join(program));
-    files.find(|file| file.is_file() && may_execute(file))
+    files.find(|file| may_execute(file))
+}
+
+/// Returns whether this user can execute a file.
+fn may_execute(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok()
 }
 
 /// Returns a command that starts `runtime`, which then keeps its state in the bundle.

@@ -204,9 +204,9 @@ impl Search<'_> {
                 bundle::TYPE => Form::Bundle,
                 other if other.starts_with(bundle::ALL) => {
                     let known = bundle::TYPE;
-                    why = format!(
-                        "its bundle is of the type {other:.100}, but only {known} is verified"
-                    );
+                    let other = excerpt(other);
+                    why =
+                        format!("its bundle is of the type {other}, but only {known} is verified");
                     continue;
                 }
                 _ => continue,
@@ -272,8 +272,7 @@ fn signatures_of(name: &FullName, digest: &Digest) -> Result<Option<FullName>> {
 
 /// Returns the message about a signature for another image.
 fn other_image(named: &str) -> String {
-    let named = named.escape_debug().to_string();
-    format!("the signature is for {named:.100}, another image")
+    format!("the signature is for {}, another image", excerpt(named))
 }
 
 fn unparsed(what: &str, error: &serde_json::Error) -> String {
