@@ -98,10 +98,11 @@ impl Document {
     /// that [`left_out`] describes.
     ///
     /// # Errors
-    /// `Unsupported` if `media_type` is not the type of a manifest or an index, or if all entries of
-    /// an index would be left out; `Corrupt` if the document is invalid. A document is invalid if it
-    /// does not parse, exceeds a bound of [`limit`], or is in Docker's schema 1. It is invalid if a
-    /// child has the media type of OCI's empty document, but not the digest and the size of `{}`.
+    /// `Unsupported` if `media_type` is not the type of a manifest or an index, if all entries of
+    /// an index would be left out, or if a manifest lists a digest whose algorithm is not one of
+    /// [`Algorithm`]; `Corrupt` if the document is invalid. A document is invalid if it does not
+    /// parse, exceeds a bound of [`limit`], or is in Docker's schema 1. It is invalid if a child
+    /// has the media type of OCI's empty document, but not the digest and the size of `{}`.
     ///
     /// If `media_type` is the type of a manifest, a document is also invalid if it has the member
     /// `manifests`, or states a media type that is not the type of a manifest. If `media_type` is
@@ -123,7 +124,7 @@ impl Document {
         let document = if media_type.is_index() {
             Document::Index(Box::new(index(data)?))
         } else {
-            Document::Manifest(decode(data)?)
+            Document::Manifest(manifest(data)?)
         };
         let listed = document.children().count();
         if listed > limit::DESCRIPTORS {
@@ -285,14 +286,51 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What to do about a document whose digests have unknown algorithms.
+const KNOWN_ALGORITHMS: &str = "build the image again with one of these algorithms";
+
+/// Parses a manifest and returns it.
+fn manifest(data: &[u8]) -> Result<Box<Manifest>> {
+    decode(data).map_err(|error| match unknown_in_manifest(data) {
+        Some(what) => Error::unsupported(what).advice(KNOWN_ALGORITHMS),
+        None => error,
+    })
+}
+
+/// Describes the digests in a manifest that have another algorithm than those of [`Algorithm`].
+/// Returns `None` if there are none, or if `data` does not list blobs as a manifest does.
+fn unknown_in_manifest(data: &[u8]) -> Option<String> {
+    let ManifestEntries {
+        config,
+        layers,
+        subject,
+    } = serde_json::from_slice(data).ok()?;
+    let entries = std::iter::once(config).chain(layers).chain(subject);
+    let unknown = entries.filter_map(|entry| match entry {
+        Entry::Known(_) => None,
+        Entry::Unknown { digest } => Some(digest),
+    });
+    describe_unknown("blobs", &unknown.collect::<Vec<_>>())
+}
+
+/// Describes the digests of unknown algorithms among the digests of `what`. Returns `None` if there
+/// are none.
+fn describe_unknown(what: &str, unknown: &[String]) -> Option<String> {
+    Some(format!(
+        "expected sha256 or sha512 in the digests of the {what}, found \"{}\" (number of such \
+         {what}: {})",
+        excerpt(unknown.first()?),
+        unknown.len()
+    ))
+}
+
 /// Parses an index and returns it. An entry without a media type counts as a manifest, because
 /// indexes of old versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
     let mut index: Index = match decode(data) {
         Err(error) => match without_unknown(data) {
             Some((index, what)) if index.manifests.is_empty() => {
-                let advice = "build the image again with one of these algorithms";
-                return Err(Error::unsupported(what).advice(advice));
+                return Err(Error::unsupported(what).advice(KNOWN_ALGORITHMS));
             }
             Some((index, _)) => index,
             None => return Err(error),
@@ -328,13 +366,16 @@ fn without_unknown(data: &[u8]) -> Option<(Index, String)> {
             Entry::Unknown { digest } => unknown.push(digest),
         }
     }
-    let what = format!(
-        "expected sha256 or sha512 in the digests of the entries, found \"{}\" (number of such \
-         entries: {})",
-        excerpt(unknown.first()?),
-        unknown.len()
-    );
-    Some((index, what))
+    Some((index, describe_unknown("entries", &unknown)?))
+}
+
+/// The blobs of a manifest, whose digests may have unknown algorithms.
+#[derive(Deserialize)]
+struct ManifestEntries {
+    config: Entry,
+    #[serde(default, deserialize_with = "null_is_default")]
+    layers: Vec<Entry>,
+    subject: Option<Entry>,
 }
 
 /// An index whose entries may have digests of unknown algorithms. As in other documents, no member
@@ -458,6 +499,43 @@ mod tests {
         }
         let twice = both.replace("]}", r#"],"annotations":{},"annotations":{}}"#);
         assert_eq!(refused(&twice), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn digests_of_unknown_algorithms_in_a_manifest_are_named() {
+        let blob = |digest: &str| format!(r#"{{"digest":"{digest}","size":0}}"#);
+        let known = blob(&Digest::sha256(b"").to_string());
+        let refused = |members: &str| {
+            let text = format!("{{{members}}}");
+            Document::parse(&MediaType::OCI_MANIFEST, text.as_bytes()).unwrap_err()
+        };
+        let other = blob("blake3:00");
+        for (members, count) in [
+            (format!(r#""config":{other}"#), 1),
+            (format!(r#""config":{known},"layers":[{known},{other}]"#), 1),
+            (format!(r#""config":{other},"layers":[{other}]"#), 2),
+            (format!(r#""config":{known},"subject":{other}"#), 1),
+        ] {
+            let error = refused(&members);
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "parse document failed: expected sha256 or sha512 in the digests of the blobs, \
+                     found \"blake3:00\" (number of such blobs: {count}); build the image again \
+                     with one of these algorithms"
+                )
+            );
+        }
+        // A damaged digest does not have another algorithm, and nothing may be stated twice.
+        let damaged = blob("sha256:00");
+        for members in [
+            format!(r#""config":{other},"layers":[{damaged}]"#),
+            format!(r#""config":{other},"config":{known}"#),
+            format!(r#""layers":[{other}]"#),
+        ] {
+            assert_eq!(refused(&members).kind(), ErrorKind::Corrupt, "{members}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use cas_core::content::Durability;
 use cas_core::lease::LeaseGuard;
 use cas_core::progress::{Event, Phase};
+use cas_core::records::BlobRecord;
 use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{Descriptor, ErrorKind, Image, Manifest, MediaType, Platforms, Result, Store};
 
@@ -240,6 +241,30 @@ async fn a_copy_for_one_platform_needs_no_right_size_of_another() {
     assert!(has(&to, &own).await && has(&to, &target).await);
     let error = copy_for(&from, &store(), &target, "linux/arm64").await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// The layer was unpacked, and its blob was discarded.
+#[tokio::test]
+async fn a_copy_for_one_platform_needs_no_layers_of_a_manifest_without_a_platform() {
+    let from = store();
+    let own = image(&from, "linux/amd64").await;
+    let other = image(&from, "linux/arm64").await;
+    let target = index(&from, &[own.clone(), other.clone()]).await;
+    let layer = parts(&from, &other).await.remove(1);
+    let discard = |record: Option<BlobRecord>| {
+        let mut record = record.unwrap();
+        record.absent.insert(layer.digest);
+        Ok(record)
+    };
+    from.blobs().update(&other.digest, discard).await.unwrap();
+    cas_core::ContentExt::remove(&*from.content, &layer.digest)
+        .await
+        .unwrap();
+    let to = store();
+    copy_for(&from, &to, &target, "linux/amd64").await.unwrap();
+    assert!(has(&to, &own).await && !has(&to, &other).await);
+    let error = copy_for(&from, &store(), &target, "linux/arm64").await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use cas_core::{
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{image, index, named, parts, put, store};
+use support::{image, index, named, parts, put, store, unverifiable};
 
 fn only(text: &str) -> Only {
     Only::new(&text.parse().unwrap())
@@ -168,6 +168,23 @@ async fn a_nested_index_that_cannot_be_verified_is_skipped_if_something_else_mat
     }
 }
 
+/// Another program has stored the manifest. It lists a digest of an unknown algorithm.
+#[tokio::test]
+async fn a_manifest_that_cannot_be_verified_is_skipped_if_something_else_matches() {
+    let store = store();
+    let amd64 = image(&store, "linux/amd64").await;
+    let other = unverifiable(&store, "linux/arm64").await;
+    let root = index(&store, &[other.clone(), amd64.clone()]).await;
+    assert_eq!(resolve(&store, &root, "linux/amd64").await, amd64);
+    let arm64 = other.clone().with_platform("linux/arm64".parse().unwrap());
+    let stated = index(&store, &[arm64, amd64]).await;
+    for root in [root, stated, other] {
+        let error = unresolved(&store, &root, "linux/arm64").await;
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("blake3:00"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn platforms_are_listed_without_attestations() {
     let store = store();
@@ -218,6 +235,26 @@ async fn an_image_without_a_readable_platform_is_not_an_image_for_none() {
     assert_eq!(found, ["linux/arm64".parse().unwrap()]);
     let empty = index(&store, &[]).await;
     assert_eq!(platforms(&*store.content, &empty).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_damaged_platform_does_not_hide_the_others() {
+    let store = store();
+    let amd64 = image(&store, "linux/amd64").await;
+    let arm64 = image(&store, "linux/arm64").await;
+    let configuration = parts(&store, &arm64).await.remove(0);
+    let nested = index(&store, std::slice::from_ref(&arm64)).await;
+    let root = index(&store, &[nested.clone(), amd64]).await;
+    for damaged in [nested.digest, arm64.digest, configuration.digest] {
+        let mut content = Wrapped::new(&store);
+        content.damaged = Some((damaged, Flaw::First));
+        let store = content.of(&store);
+        let found = platforms(&*store.content, &root).await.unwrap();
+        assert_eq!(found, ["linux/amd64".parse().unwrap()]);
+        let error = platforms(&*store.content, &nested).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(&damaged.to_string()), "{error}");
+    }
 }
 
 #[tokio::test]

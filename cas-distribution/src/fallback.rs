@@ -12,9 +12,10 @@
 //! that is lost in this way is listed again once it is pushed again.
 
 use cas_core::document::left_out;
-use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
+use cas_core::{Descriptor, Digest, Document, Error, ErrorKind, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
+use serde_json::Value;
 
 use crate::client::Inner;
 use crate::error::REGISTRY;
@@ -27,6 +28,10 @@ pub(crate) enum Listed {
     Absent,
     Index {
         index: Box<Index>,
+        /// The entries that [`left_out`] describes. A change keeps them.
+        others: Vec<Value>,
+        /// What [`left_out`] returns.
+        left_out: Option<String>,
         /// The `ETag` for a conditional request, if the registry states a strong one.
         etag: Option<HeaderValue>,
     },
@@ -59,17 +64,18 @@ impl Inner {
             (_, Some(stated)) => return Ok(Listed::Other(format!("content of type {stated:?}"))),
             (_, None) => MediaType::OCI_INDEX,
         };
-        Ok(match Document::parse(&media_type, &whole.data) {
-            // A change would remove the entries that are left out.
-            Ok(Document::Index(_)) if left_out(&whole.data).is_some() => {
-                Listed::Other("an index with digests of unknown algorithms".to_owned())
-            }
-            Ok(Document::Index(index)) => Listed::Index {
-                index,
-                etag: whole.headers.get(ETAG).filter(is_strong).cloned(),
-            },
-            Ok(Document::Manifest(_)) => Listed::Other("a manifest".to_owned()),
-            Err(error) => Listed::Other(format!("a broken index ({error})")),
+        let index = match Document::parse(&media_type, &whole.data) {
+            Ok(Document::Index(index)) => index,
+            Ok(Document::Manifest(_)) => return Ok(Listed::Other("a manifest".to_owned())),
+            // All entries are left out.
+            Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(empty()),
+            Err(error) => return Ok(Listed::Other(format!("a broken index ({error})"))),
+        };
+        Ok(Listed::Index {
+            index,
+            others: unverifiable(&whole.data),
+            left_out: left_out(&whole.data),
+            etag: whole.headers.get(ETAG).filter(is_strong).cloned(),
         })
     }
 
@@ -116,12 +122,17 @@ impl Inner {
         let mut was_changed = false;
         loop {
             let listed = self.read_fallback(subject, action, patience).await?;
-            let (mut index, condition) = match listed {
+            let (mut index, others, condition) = match listed {
                 Listed::Absent => {
                     let absent = (IF_NONE_MATCH, HeaderValue::from_static("*"));
-                    (empty(), Some(absent))
+                    (empty(), Vec::new(), Some(absent))
                 }
-                Listed::Index { index, etag } => (*index, etag.map(|etag| (IF_MATCH, etag))),
+                Listed::Index {
+                    index,
+                    others,
+                    etag,
+                    ..
+                } => (*index, others, etag.map(|etag| (IF_MATCH, etag))),
                 Listed::Other(found) => return Err(occupied(subject, &found)),
             };
             if !change(&mut index.manifests) {
@@ -135,7 +146,7 @@ impl Inner {
             let mut ask = Ask::new(Method::PUT, url, action);
             ask = ask.with(CONTENT_TYPE, MediaType::OCI_INDEX.as_str());
             ask.headers.extend(condition);
-            ask.body = written(&index)?.into();
+            ask.body = written(index, others)?.into();
             let accepted = [
                 StatusCode::CREATED,
                 StatusCode::OK,
@@ -172,16 +183,36 @@ fn empty() -> Index {
     }
 }
 
-/// Returns the bytes of an index of referrers.
-fn written(index: &Index) -> Result<Vec<u8>> {
-    let data = serde_json::to_vec(&Index {
+/// Returns the entries of a valid index that [`left_out`] describes, unchanged.
+fn unverifiable(data: &[u8]) -> Vec<Value> {
+    let mut index: Value = serde_json::from_slice(data).unwrap_or_default();
+    let Some(Value::Array(mut entries)) = index.get_mut("manifests").map(Value::take) else {
+        return Vec::new();
+    };
+    entries.retain(|entry| {
+        let digest = entry.get("digest").and_then(Value::as_str);
+        digest.is_none_or(|digest| digest.parse::<Digest>().is_err())
+    });
+    entries
+}
+
+/// Returns the bytes of an index of referrers, with `others` as further entries.
+fn written(index: Index, others: Vec<Value>) -> Result<Vec<u8>> {
+    let found = index.manifests.len() + others.len();
+    let index = Index {
         media_type: Some(MediaType::OCI_INDEX),
-        ..index.clone()
+        ..index
+    };
+    let data = serde_json::to_value(index).and_then(|mut index| {
+        if let Some(Value::Array(entries)) = index.get_mut("manifests") {
+            entries.extend(others);
+        }
+        serde_json::to_vec(&index)
     });
     let data = data.map_err(|error| {
         Error::internal("an index could not be serialized; please report it").source(error)
     })?;
-    let (found, size) = (index.manifests.len(), data.len() as u64);
+    let size = data.len() as u64;
     if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {
         return Err(Error::out_of_range(format!(
             "the index of referrers would have {found} entries and {size} bytes; at most {} \

@@ -58,7 +58,12 @@ impl Inner {
         }
         let patience = &mut self.http.patience();
         let found = match self.read_fallback(subject, Action::Pull, patience).await? {
-            Listed::Index { index, .. } => suiting(index.manifests, wanted.as_deref()),
+            Listed::Index {
+                index, left_out, ..
+            } => {
+                self.warn_of_left_out(left_out);
+                suiting(index.manifests, wanted.as_deref())
+            }
             // By the specification, any other document at this tag counts as an empty list.
             Listed::Absent | Listed::Other(_) => Vec::new(),
         };
@@ -105,11 +110,16 @@ impl Inner {
                 document.children().cloned().collect()
             }
         };
-        if let Some(what) = left_out(&page.data) {
+        self.warn_of_left_out(left_out(&page.data));
+        Ok(suiting(listed, wanted))
+    }
+
+    /// Warns of referrers that [`left_out`] describes, if there are any.
+    fn warn_of_left_out(&self, what: Option<String>) {
+        if let Some(what) = what {
             let text = format!("lists referrers that cannot be verified and are left out: {what}");
             self.warnings.keep(text);
         }
-        Ok(suiting(listed, wanted))
     }
 }
 

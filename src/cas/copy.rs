@@ -121,7 +121,7 @@ impl Cas {
                     "expected an image to copy, found none; please report it",
                 )),
             };
-            self.with_whole(vec![named], &Platforms::All, &options.progress, copy_one)
+            self.with_whole(vec![named], &copy.platforms, &options.progress, copy_one)
                 .await
         };
         let copied = copied.map_err(|error| error.operation("copy").within(from))?;

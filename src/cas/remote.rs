@@ -311,8 +311,8 @@ impl Cas {
     }
 
     /// Pushes an image for all platforms, or only for the platform of this machine if the store
-    /// does not have all platforms. Returns the descriptor that `reference` then refers to in the
-    /// registry.
+    /// does not have all platforms or a digest has an unknown algorithm. Returns the descriptor
+    /// that `reference` then refers to in the registry.
     ///
     /// # Errors
     /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
@@ -320,6 +320,7 @@ impl Cas {
     /// or an index to push, if a blob of the image is missing although the store's records list it
     /// as stored, or if neither the store nor the registry has a blob of the image; `Corrupt` for
     /// damaged content, or if the registry reports another digest than that of the pushed content;
+    /// `Unsupported` if a digest in the pushed documents has an unknown algorithm;
     /// `FailedPrecondition` if `hosts.toml` allows pushes to none of its hosts; `Denied` if the
     /// registry denies access, or if a file of [`PushOptions::hosts`] blocks the name;
     /// `Unavailable` if the registry does not answer; `OutOfRange` for a manifest or an index of
@@ -382,9 +383,14 @@ impl Cas {
                 Some(whole) => transfer::push(&self.store, &client, &whole.target, &push).await,
                 None => pushed,
             };
-            pushed = self
-                .with_whole(vec![image], &Platforms::All, progress, again)
-                .await;
+            let platforms = &push.platforms;
+            pushed = match transfer::pushed_platforms(&self.store, &image.target, platforms).await {
+                Ok(platforms) => {
+                    self.with_whole(vec![image], &platforms, progress, again)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
         }
         #[cfg(feature = "soci")]
         if let Ok(pushed) = &pushed {
@@ -492,7 +498,7 @@ async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
     });
     match walk(&handler, std::slice::from_ref(root)).await {
         Ok(()) => Ok(true),
-        // An index is unsupported if all digests that it lists have unknown algorithms.
+        // A document is unsupported if the digests that it lists have unknown algorithms.
         Err(error) if matches!(error.kind(), NotFound | Corrupt | Unsupported) => Ok(false),
         Err(error) => Err(error),
     }

@@ -14,6 +14,7 @@ pub(crate) mod disk;
 pub(crate) use testkit::docker;
 pub(crate) mod gate;
 pub(crate) use testkit::layout;
+pub(crate) mod platforms;
 pub(crate) mod shop;
 pub(crate) mod tree;
 pub(crate) mod unkept;

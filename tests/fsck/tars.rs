@@ -189,8 +189,13 @@ fn a_lost_tar_that_is_the_only_copy_is_found_and_its_layer_is_stored_again() {
 
 /// Deletes all records of the store.
 fn lose_records(scene: &Scene) {
+    lose_records_in(scene, "store/.cas");
+}
+
+/// Deletes all records in a directory of the root.
+fn lose_records_in(scene: &Scene, directory: &str) {
     for name in ["records.db", "records.db-wal", "records.db-shm"] {
-        let lost = scene.root.join("store/.cas").join(name);
+        let lost = scene.root.join(directory).join(name);
         let removed = fs::remove_file(&lost);
         assert!(removed.is_ok() || name != "records.db", "{removed:?}");
     }
@@ -213,6 +218,45 @@ fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
     crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
     scene.works();
+}
+
+/// The store has lost the records that lead to the tars, or the snapshotter has lost its own
+/// records. Only the second loss needs another source.
+#[test]
+fn a_verb_that_lacks_layers_after_a_loss_of_records_names_the_repair() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    for (records, needs_source) in [("store/.cas", false), ("local", true)] {
+        let scene = Scene::of_tars();
+        lose_records_in(&scene, records);
+        let at = |name: &str| scene.scratch.path().join(name).display().to_string();
+        let (archive, copy) = (at("out.tar"), format!("fs://{}", at("copy")));
+        let verbs = [
+            &["export", "app:1", "-o", &archive][..],
+            &["copy", "app:1", &copy],
+        ];
+        let tool = |arguments: &[&str]| {
+            let mut tool = crate::common::cas(&scene.root);
+            tool.args(arguments);
+            tool
+        };
+        for verb in verbs {
+            let said = crate::common::fails(&mut tool(verb), 3);
+            assert!(
+                said.contains("run `cas fsck --repair`"),
+                "{records}: {said}"
+            );
+            assert!(!said.contains("discard"), "{records}: {said}");
+        }
+        match needs_source {
+            true => scene.repair_from_source(),
+            false => scene.fsck(&["--repair"]),
+        };
+        for verb in verbs {
+            crate::common::ok(&mut tool(verb));
+        }
+    }
 }
 
 /// Names an index of the image and of another platform, which is stored but not unpacked.

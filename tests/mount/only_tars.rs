@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
 use crate::common::layout::layout_typed;
+use crate::common::platforms::{DAMAGED, SOUND, half_damaged};
 use crate::common::tree::differences;
 use crate::common::{can, cas, fails, killed_at, mounting_snapshotters, ok};
 
@@ -481,6 +482,28 @@ fn damage_beside_right_tars_is_repaired_without_blobs() {
     }
     found("layer.tar").iter().for_each(|path| change(path));
     fails(scene.cas().args(["fsck", "--read-data", "--repair"]), 4);
+}
+
+#[test]
+fn a_copy_for_one_platform_makes_no_layers_of_another() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = half_damaged(scratch.path());
+    let copy = |to: &Path, flags: &[&str]| {
+        let mut copy = cas(&root);
+        let to = format!("fs://{}", to.display());
+        copy.args(["-q", "copy", "app", &to]).args(flags);
+        copy
+    };
+    let [sound, damaged, all] = ["sound", "damaged", "all"].map(|name| scratch.path().join(name));
+    fails(&mut copy(&all, &[]), 4);
+    fails(&mut copy(&damaged, &["--platform", DAMAGED]), 4);
+    ok(&mut copy(&sound, &["--platform", SOUND]));
+    let blobs = |store: &Path| fs::read_dir(store.join("blobs/sha256")).unwrap().count();
+    assert_eq!(blobs(&sound), 4, "index, manifest, configuration and layer");
+    assert_eq!(blobs(&root.join("store")), 5, "index and two images");
 }
 
 /// Changes a byte of a file, but neither its length nor its time.

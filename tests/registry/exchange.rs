@@ -113,7 +113,7 @@ fn a_platform_is_chosen_and_the_rest_may_come_later() {
         .args(["push", &multi, &single])
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&out.stderr).contains("warning: the store does not have"));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("the store does not have all platforms"));
     assert!(out.status.success());
     let said = fails(
         tool("one").args(["push", "--all-platforms", &multi, &single]),

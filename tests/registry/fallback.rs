@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use cas::transfer::{DocumentName, Pusher};
+use cas::transfer::{ArtifactClient, DocumentName, Pusher};
 use cas::{Descriptor, ErrorKind, MediaType, Result};
 use serde_json::json;
 
@@ -133,13 +133,10 @@ async fn a_change_that_is_always_replaced_is_a_conflict_in_the_end() {
 async fn something_else_at_the_tag_is_never_replaced() {
     let (manifest, data) = artifact("application/x.own", &subject());
     let broken = br#"{"schemaVersion":2,"manifests":0}"#;
-    let entry = json!({"mediaType": manifest.media_type, "digest": "sha384:00", "size": 2});
-    let unknown = json!({"schemaVersion": 2, "manifests": [manifest, entry]}).to_string();
     for (kind, data) in [
         (manifest.media_type.as_str(), &data[..]),
         ("application/octet-stream", b"{}"),
         (INDEX, broken),
-        (INDEX, unknown.as_bytes()),
     ] {
         let spec = Spec::new(Abilities::OLD);
         spec.put(Some(&tag()), kind, data);
@@ -148,6 +145,35 @@ async fn something_else_at_the_tag_is_never_replaced() {
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
         assert!(error.to_string().contains(&tag()), "{error}");
         assert_eq!(registry.count("PUT", &tag()), 0);
+    }
+}
+
+/// A client that knows the algorithm may have added the entry.
+#[tokio::test]
+async fn entries_with_digests_of_other_algorithms_stay_in_the_list() {
+    let (known, _) = artifact("application/x.known", &subject());
+    let other = json!({"digest": "sha384:00", "size": 2, "other": [1]});
+    for entries in [vec![], vec![json!(known)]] {
+        let found: Vec<String> = entries.iter().map(|_| known.digest.to_string()).collect();
+        let listing = [std::slice::from_ref(&other), &entries[..]].concat();
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": listing});
+        let spec = Spec::new(Abilities::OLD);
+        spec.put(Some(&tag()), INDEX, index.to_string().as_bytes());
+        let registry = spec.start();
+
+        let client = client(&registry, quick()).await;
+        let referrers = ArtifactClient::new(&client).all_referrers(&subject()).await;
+        let digests = referrers.unwrap().into_iter();
+        let digests: Vec<String> = digests.map(|one| one.digest.to_string()).collect();
+        assert_eq!(digests, found);
+        let said = client.warnings();
+        assert!(said.len() == 1 && said[0].contains("sha384:00"), "{said:?}");
+
+        let own = push(&registry, "application/x.own").await.unwrap();
+        let expected = [found, vec![own, "sha384:00".to_owned()]].concat();
+        assert_eq!(listed(&spec), expected);
+        let index = spec.get(&tag()).unwrap();
+        assert_eq!(index["manifests"].as_array().unwrap().last(), Some(&other));
     }
 }
 

@@ -11,6 +11,7 @@ use super::fake::Fake;
 use super::receiver::Receiver;
 use super::sample::Sample;
 use crate::common::disk::Disk;
+use crate::common::platforms::{DAMAGED, SOUND, half_damaged};
 use crate::common::tree::differences;
 use crate::common::{can, fails, mounting_snapshotters, ok};
 
@@ -129,6 +130,64 @@ fn a_read_only_root_pushes_layers_that_it_has_as_blobs() {
     let said = fails(tool("tars").args(["push", &image, &there]), 3);
     assert!(said.contains("make the root writable"), "{said}");
     ok(tool("blobs").args(["push", &image, &there]));
+    receiver.has_all(&sample);
+}
+
+#[test]
+fn a_push_of_one_platform_makes_no_layers_of_another() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = half_damaged(scratch.path());
+    let receiver = Receiver::new();
+    let registry = receiver.start();
+    let push = |flags: &[&str]| {
+        let mut push = super::cas(&root, scratch.path());
+        push.args(["-q", "push", "app", &registry.image()])
+            .args(flags);
+        push
+    };
+    for flags in [&[][..], &["--all-platforms"], &["--platform", DAMAGED]] {
+        fails(&mut push(flags), 4);
+    }
+    assert_eq!(registry.count("PUT", "/manifests/"), 0);
+    ok(&mut push(&["--platform", SOUND]));
+    assert_eq!(registry.count("PUT", "/manifests/"), 1);
+    let blobs = fs::read_dir(root.join("store/blobs/sha256")).unwrap();
+    assert_eq!(blobs.count(), 5, "an index and two images");
+}
+
+/// Nothing leads to the tars any more.
+#[test]
+fn a_push_after_a_loss_of_records_names_the_repair() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let tool = || super::cas(&root, scratch.path());
+    ok(tool().args(["--snapshotter", "erofs", "init", "--keep-tars"]));
+    let sample = sample(false);
+    let served = registry(&sample);
+    let image = served.image();
+    ok(tool().args(["-q", "pull", &image]));
+    for entry in fs::read_dir(root.join("local")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("records.db") {
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    let receiver = Receiver::new();
+    let empty = receiver.start();
+    let copy = empty.image();
+    let push = ["push", &image, &copy];
+    let said = fails(tool().args(push), 3);
+    assert!(said.contains("run `cas fsck --repair`"), "{said}");
+    // Directories of the lost snapshots may stay for a while.
+    tool().args(["fsck", "--repair"]).output().unwrap();
+    ok(tool().args(push));
     receiver.has_all(&sample);
 }
 

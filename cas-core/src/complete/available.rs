@@ -6,7 +6,7 @@ use super::{Completeness, Unreadable, completeness, find};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
-use crate::error::{Error, Result};
+use crate::error::{Error, FETCH_AGAIN, Result};
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -95,14 +95,7 @@ impl<'a> Available<'a> {
             };
             match why {
                 None if absent.contains(&child.digest) && !self.has(&child).await? => {
-                    return Err(Error::not_found(
-                        "the store does not have the blob of the layer: a pull discarded it after \
-                         unpacking it, or a snapshotter keeps the layer as a tar; pull the image \
-                         without discarding its unpacked layers, or make a read-only root \
-                         writable, so that the blob can be made from the tar",
-                    )
-                    .operation("read")
-                    .subject(child.digest));
+                    return Err(self.not_stored(&descriptor.digest, &child.digest).await?);
                 }
                 Some(why) => self.warn_left_out(&child, why),
                 None => kept.push(child),
@@ -125,6 +118,26 @@ impl<'a> Available<'a> {
     async fn absent(&self, manifest: &Digest) -> Result<BTreeSet<Digest>> {
         let record = self.store.blobs().load_sound(manifest).await?;
         Ok(record.map(|record| record.absent).unwrap_or_default())
+    }
+
+    /// Returns the error for a layer that the record of `manifest` states as absent.
+    async fn not_stored(&self, manifest: &Digest, layer: &Digest) -> Result<Error> {
+        let record = self.store.blobs().load_sound(manifest).await?;
+        let is_tar = record.is_some_and(|record| record.is_tar(layer));
+        let error = match is_tar {
+            true => Error::not_found(
+                "the store does not have the blob of the layer, because a snapshotter keeps the \
+                 layer as a tar; make a read-only root writable, so that the blob can be made from \
+                 the tar",
+            )
+            .advice(format!("if the tar is lost, {FETCH_AGAIN}")),
+            false => Error::not_found(
+                "the store does not have the blob of the layer, because a pull discarded it after \
+                 unpacking it; pull the image again without discarding its unpacked layers, or \
+                 make a read-only root writable if its snapshotter keeps tars",
+            ),
+        };
+        Ok(error.operation("read").subject(layer))
     }
 
     async fn why_incomplete(&self, child: &Descriptor) -> Result<Option<&'static str>> {

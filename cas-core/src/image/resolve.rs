@@ -31,17 +31,18 @@ pub struct Resolved {
 /// state no platform are tried last, by the platforms that their configurations state. A
 /// configuration that states no platform matches, too. A match or a nested index that is not in the
 /// store is skipped with a warning, and the best match among the others is used. A nested index is
-/// skipped in the same way if it is damaged, or if all of its entries are
-/// [left out](crate::document::left_out). So is a manifest that states no platform, if the manifest
-/// or its configuration is damaged, because it may be for another platform.
+/// skipped in the same way if it is damaged, or if all of its entries are [left
+/// out](crate::document::left_out). So is a manifest that states no platform, if the manifest or
+/// its configuration is damaged, or if the manifest has digests of unknown algorithms, because it
+/// may be for another platform.
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
 /// `Corrupt` if `image` or the best match is damaged, or if nothing matches and a damaged document
 /// was skipped; `OutOfRange` if a document is too large to be read, or if the indexes exceed a
 /// bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither a manifest nor
-/// an index, if all of its entries are left out, or if nothing matches and an index was skipped
-/// because all of its entries are left out; errors of the store.
+/// an index, if `image` or the best match cannot be used because of digests of unknown algorithms,
+/// or if nothing matches and a document was skipped because of such digests; errors of the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -76,7 +77,7 @@ pub async fn manifest(
 struct Skipped {
     /// Those that are not in the store.
     missing: Vec<Descriptor>,
-    /// The error for the first that is damaged.
+    /// The error for the first that is damaged, or that cannot be verified.
     damaged: Option<Error>,
 }
 
@@ -84,7 +85,8 @@ impl Skipped {
     /// Adds content that could not be read because of `error`.
     ///
     /// # Errors
-    /// `error`, if the content is neither missing nor damaged.
+    /// `error`, if the content is neither missing nor damaged, and not a manifest that cannot be
+    /// verified.
     fn add(&mut self, descriptor: Descriptor, error: Error) -> Result<()> {
         match error.kind() {
             ErrorKind::NotFound => {
@@ -95,7 +97,7 @@ impl Skipped {
                 );
                 self.missing.push(descriptor);
             }
-            ErrorKind::Corrupt => {
+            ErrorKind::Corrupt | ErrorKind::Unsupported => {
                 self.damaged.get_or_insert(error);
             }
             _ => return Err(error),
@@ -240,18 +242,19 @@ async fn no_match(
         .subject(image.digest))
 }
 
-/// Returns the platforms of the manifests of an index, without manifests that are missing or
-/// damaged.
+/// Returns the platforms of the manifests of an index, without manifests that are missing, damaged
+/// or not verifiable.
 async fn stored_platforms(
     content: &dyn ContentStore,
     image: &Descriptor,
 ) -> Result<BTreeSet<String>> {
+    use ErrorKind::{Corrupt, NotFound, Unsupported};
     let candidates = Candidates::of(content, image, &All).await?;
     let mut there = BTreeSet::new();
     for manifest in candidates.manifests {
         if content.stat(&manifest.digest).await?.is_some() {
             match platforms(content, &manifest).await {
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+                Err(error) if matches!(error.kind(), NotFound | Corrupt | Unsupported) => {}
                 stated => there.extend(stated?.iter().map(ToString::to_string)),
             }
         }

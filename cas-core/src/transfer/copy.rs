@@ -41,7 +41,9 @@ const CONCURRENT: usize = 4;
 /// - manifests for platforms that were not chosen
 ///
 /// If one platform is chosen, other platforms may be lost or damaged in `from`. Then a manifest or
-/// a nested index that states no platform and is lost or damaged is left out with a warning, too.
+/// a nested index that states no platform is left out with a warning, too, if it is lost or
+/// damaged, or if a layer of the manifest is not stored in `from`. This does not apply to the
+/// manifest that [`manifest_for`] returns for the platform.
 ///
 /// After a failure, content that was copied stays in `to` for the next attempt, until a garbage
 /// collection.
@@ -65,6 +67,7 @@ async fn copy_image(
     image: &Image,
     options: &CopyOptions,
 ) -> Result<Image> {
+    let mut chosen = None;
     match &options.platforms {
         Platforms::All => reading.pin_tree(&image.target).await?,
         one => {
@@ -72,11 +75,12 @@ async fn copy_image(
             reading.pin_readable(&image.target).await?;
             if let Ok(found) = manifest_for(&*from.content, &image.target, one).await {
                 reading.pin_tree(&found.descriptor).await?;
+                chosen = Some(found.descriptor.digest);
             }
         }
     }
     let guard = LeaseGuard::begin(to, "copy").await?;
-    if let Err(error) = copy_content(from, to, &guard, &image.target, options).await {
+    if let Err(error) = copy_content(from, to, &guard, &image.target, chosen, options).await {
         return guard.finish_with(Err(error)).await;
     }
     guard.name_one(image.clone(), &[]).await
@@ -87,13 +91,15 @@ async fn copy_content(
     to: &Store,
     guard: &LeaseGuard,
     root: &Descriptor,
+    chosen: Option<Digest>,
     options: &CopyOptions,
 ) -> Result<()> {
     let wanted = options.platforms.wanted();
     if options.platforms.required().is_some() && !root.media_type.is_index() {
         manifest_for(&*from.content, root, &options.platforms).await?;
     }
-    let blobs = CopyBlobs::new(from, to, guard, options, root, wanted.as_ref()).await?;
+    let mut blobs = CopyBlobs::new(from, to, guard, options, root, wanted.as_ref()).await?;
+    blobs.chosen = chosen;
     blobs.copy(root).await?;
     blobs.check_found(wanted.as_ref(), root)?;
     let documents = blobs.write_documents(root).await?;
@@ -140,6 +146,8 @@ struct CopyBlobs<'a> {
     root: Digest,
     available: Available<'a>,
     chooser: Mutex<Chooser>,
+    /// The manifest for the chosen platform, if one platform is chosen and the store has it.
+    chosen: Option<Digest>,
     has_manifest: AtomicBool,
     /// The error for the first document that was left out because it cannot be read.
     unreadable: Mutex<Option<Error>>,
@@ -185,6 +193,7 @@ impl<'a> CopyBlobs<'a> {
             root: root.digest,
             available,
             chooser: Mutex::new(Chooser::new(wanted)),
+            chosen: None,
             has_manifest: AtomicBool::new(false),
             unreadable: Mutex::default(),
             begun: Mutex::default(),
@@ -214,7 +223,7 @@ impl<'a> CopyBlobs<'a> {
 
     /// Collects a document with everything that it lists. Returns the children to copy.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
-        let listed = match dispatch::children(&*self.from.content, descriptor).await {
+        let (listed, available) = match self.listed(descriptor).await {
             Err(error) if self.may_leave_out(descriptor) && is_of_document(&error) => {
                 self.options.progress.warn(&format!(
                     "a part of the image that states no platform is left out: {error}"
@@ -225,7 +234,6 @@ impl<'a> CopyBlobs<'a> {
             listed => listed?,
         };
         self.documents.add(descriptor, &listed);
-        let available = self.available.children(descriptor).await?;
         if descriptor.media_type.is_manifest() {
             self.has_manifest.store(true, Ordering::Relaxed);
             return Ok(available);
@@ -235,11 +243,18 @@ impl<'a> CopyBlobs<'a> {
         Ok(chooser.choose(&available))
     }
 
-    /// Returns whether a document may be left out if it cannot be read. It may be for another
+    /// Returns what a document lists, and those of its children that `from` has not left out.
+    async fn listed(&self, descriptor: &Descriptor) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
+        let listed = dispatch::children(&*self.from.content, descriptor).await?;
+        let available = self.available.children(descriptor).await?;
+        Ok((listed, available))
+    }
+
+    /// Returns whether a document may be left out if it cannot be copied. It may be for another
     /// platform than the one that was chosen.
     fn may_leave_out(&self, descriptor: &Descriptor) -> bool {
-        let is_root = descriptor.digest == self.root;
-        !is_root && descriptor.platform.is_none() && !lock(&self.chooser).takes_all()
+        let is_needed = [Some(self.root), self.chosen].contains(&Some(descriptor.digest));
+        !is_needed && descriptor.platform.is_none() && !lock(&self.chooser).takes_all()
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
@@ -253,9 +268,12 @@ impl<'a> CopyBlobs<'a> {
         }
         let reader = self.from.content.open(&descriptor.digest).await?;
         let reader = reader.ok_or_else(|| {
-            Error::not_found("the source store lacks this blob; pull or import the image there")
-                .operation("copy")
-                .subject(descriptor.digest)
+            Error::not_found(
+                "the source store lacks this blob; pull or import the image there, or run \
+                 `cas fsck --repair` there",
+            )
+            .operation("copy")
+            .subject(descriptor.digest)
         })?;
         let write = BlobWrite {
             store: self.to,

@@ -36,7 +36,7 @@ pub use layer_feed::{LayerFeed, LayerReader, LayerSender, layer_channel};
 pub use options::{CopyOptions, PullOptions, PushOptions};
 pub use pull::pull;
 pub use pull_limits::PullLimits;
-pub use push::push;
+pub use push::{push, pushed_platforms};
 pub use quota::{AcquiredSlots, ImageQuota, Quota, QuotaLease, Slots};
 pub use referrers::{ReferrerPages, Referrers};
 pub use remote::{Content, DocumentName, Fetcher, Pieces, Pusher};

@@ -85,10 +85,10 @@ pub struct PushOptions {
     /// The platforms to push. By default, [`Platforms::Host`].
     ///
     /// [`Platforms::Host`] and [`Platforms::Like`] push all platforms if the manifests for all
-    /// platforms are complete in the store. Otherwise, `Host` pushes only the manifest for this
-    /// machine, and `Like` pushes only the manifest for the platform that it names.
-    /// [`Platforms::One`] always pushes only the manifest for the platform that it names.
-    /// [`Platforms::All`] pushes all platforms or fails.
+    /// platforms are complete in the store and no digest has an unknown algorithm. Otherwise,
+    /// `Host` pushes only the manifest for this machine, and `Like` pushes only the manifest for
+    /// the platform that it names. [`Platforms::One`] always pushes only the manifest for the
+    /// platform that it names. [`Platforms::All`] pushes all platforms or fails.
     pub platforms: Platforms,
     /// Whether the referrers of the image are pushed, too, as far as the store has them. By
     /// default, referrers are not pushed.

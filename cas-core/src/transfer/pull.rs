@@ -21,12 +21,13 @@ use super::options::PullOptions;
 use super::remote::Fetcher;
 use super::unpacker::{Unpacker, Want};
 use super::wants::Wants;
+use crate::complete::is_of_document;
 use crate::content::{ContentStore, Durability};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::document::{Document, Manifest, left_out};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::image::{Image, Reference, config_platform};
+use crate::image::{self, Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
 use crate::platform::{Matcher, Only, Platform};
 use crate::store::Store;
@@ -39,20 +40,21 @@ use crate::sync::lock;
 /// An index is stored unchanged. Manifests for platforms that were not chosen, non-distributable
 /// layers, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or [`Want::Nothing`] are
 /// [recorded as absent](crate::records::BlobRecord::absent), unless an earlier job stored them.
-/// Entries of an index that [`left_out`] describes are left out with a warning, and so is a nested
-/// index that has no other entries. Content that is intact in the store is not fetched. With
-/// [`PullOptions::referrers`], the referrers of each manifest and index that was pulled are stored,
-/// and garbage collections keep them for as long as their subject. If the pull fails, the content
-/// that it fetched stays in the store until a garbage collection removes it. Until then, another
-/// attempt does not fetch this content again.
+/// Entries of an index that [`left_out`] describes are left out with a warning. So are a nested
+/// index that has no other entries, and a manifest that lists a digest of an unknown algorithm.
+/// Content that is intact in the store is not fetched. With [`PullOptions::referrers`], the
+/// referrers of each manifest and index that was pulled are stored, and garbage collections keep
+/// them for as long as their subject. If the pull fails, the content that it fetched stays in the
+/// store until a garbage collection removes it. Until then, another attempt does not fetch this
+/// content again.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or a part of the image; `Corrupt`
 /// for content that does not match its descriptor, or for a referrer that does not name the subject
 /// for which it is listed; `OutOfRange` if a document, the image or its referrers exceed a bound of
-/// [`limit`](crate::limit); `Unsupported` if all entries of an index are left out, and there is
-/// nothing else to pull; `Busy` if another job still writes a blob of the image after a wait of ten
-/// minutes; errors of the remote, the store and the unpacker.
+/// [`limit`](crate::limit); `Unsupported` if what is left out is the image itself, or if there is
+/// nothing else for the chosen platform; `Busy` if another job still writes a blob of the image
+/// after a wait of ten minutes; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -103,7 +105,8 @@ async fn pull_content(
         wants: Wants::new(store),
         documents: Documents::default(),
     };
-    pull.run().await.map_err(|error| error.within(name))?;
+    let fetched = pull.run(wanted.as_ref()).await;
+    fetched.map_err(|error| error.within(name))?;
     if let Some(platform) = &wanted {
         pull.check_found(platform).during("pull", name)?;
     }
@@ -139,7 +142,7 @@ impl Carrier for Fetch<'_> {
             wants: Wants::new(self.store),
             documents: Documents::default(),
         };
-        pull.run().await?;
+        pull.run(None).await?;
         self.store.content.flush().await?;
         Ok(pull.documents.children_first(referrer.digest))
     }
@@ -158,7 +161,7 @@ struct Pull<'a> {
     chooser: Mutex<Chooser>,
     /// Number of manifests that were found.
     manifests: AtomicUsize,
-    /// The error for the first nested index that was left out.
+    /// The error for the first document that was left out.
     unverifiable: Mutex<Option<Error>>,
     wants: Wants<'a>,
     documents: Documents,
@@ -176,27 +179,44 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
-    /// Fetches everything, except what is left out.
-    async fn run(&self) -> Result<()> {
+    /// Fetches everything, except what is left out. If what was found without it is not an image
+    /// for the platform `wanted`, returns the error for what was left out.
+    async fn run(&self, wanted: Option<&Platform>) -> Result<()> {
         let limiter = Semaphore::new(self.fetch.limits.blobs());
         dispatch(self, Some(&limiter), std::slice::from_ref(self.root)).await?;
-        let unverifiable = lock(&self.unverifiable).take();
-        match unverifiable {
-            Some(error) if self.manifests.load(Ordering::Relaxed) == 0 => Err(error),
-            _ => Ok(()),
+        let Some(unverifiable) = lock(&self.unverifiable).take() else {
+            return Ok(());
+        };
+        let is_found = match wanted {
+            None => self.manifests.load(Ordering::Relaxed) > 0,
+            Some(platform) => self.has_stored(platform).await?,
+        };
+        match is_found {
+            true => Ok(()),
+            false => Err(unverifiable),
+        }
+    }
+
+    /// Returns whether the store has a manifest of the image for a platform.
+    async fn has_stored(&self, platform: &Platform) -> Result<bool> {
+        let content = &*self.fetch.store.content;
+        match image::manifest(content, self.root, &Only::new(platform)).await {
+            Err(error) if is_of_document(&error) => Ok(false),
+            found => found.map(|_| true),
         }
     }
 
     /// Writes the records of the children that will be stored, and then stores the document. The
     /// record of the document gets its children when all of them are stored. Returns the children
-    /// to visit. Leaves out a nested index that lists nothing whose digest can be verified.
+    /// to visit. Leaves out a document with digests that cannot be verified, unless it is the image
+    /// itself.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
         let document = match dispatch::parse(descriptor, &data) {
             Err(error) if error.kind() == ErrorKind::Unsupported && descriptor != self.root => {
                 let why = error.without_advice();
                 let progress = self.fetch.progress;
-                progress.warn(&format!("{why}; the index is not pulled"));
+                progress.warn(&format!("{why}; the document is not pulled"));
                 lock(&self.unverifiable).get_or_insert(error);
                 return Ok(Vec::new());
             }

@@ -15,8 +15,9 @@ use super::remote::{Content, DocumentName, Pieces, Pusher};
 use crate::complete::completeness;
 use crate::content::{BlobReader, ContentStore};
 use crate::descriptor::Descriptor;
-use crate::dispatch::{self, Handler, Next, dispatch};
-use crate::error::{Context, Error, REPAIR_BYTES, Result};
+use crate::dispatch::{self, Handler, Next, dispatch, handler_fn};
+use crate::document::left_out;
+use crate::error::{Context, Error, ErrorKind, REPAIR_BYTES, Result};
 use crate::image::manifest_for;
 use crate::lease::ReadGuard;
 use crate::limit;
@@ -36,19 +37,20 @@ const PIECE: usize = 1 << 20;
 /// are pushed afterwards, as far as the store has them.
 ///
 /// With [`Platforms::One`], only the manifest for this platform is pushed, and other parts of the
-/// image may be lost or damaged. Registries refuse an
-/// index if they do not have all of its manifests. So if a manifest of the index is not complete in
-/// the store, [`Platforms::Host`] and [`Platforms::Like`] push only the manifest for their platform
-/// and warn. [`Platforms::All`] fails then, unless only configurations or layers are missing and
-/// the remote has them.
+/// image may be lost or damaged. Registries refuse an index if they do not have all of its
+/// manifests. So if a manifest of the index is not complete in the store, or has a digest of an
+/// unknown algorithm, [`Platforms::Host`] and [`Platforms::Like`] push only the manifest for their
+/// platform and warn. [`Platforms::All`] fails then, unless only configurations or layers are
+/// missing and the remote has them. If a digest has an unknown algorithm, nothing is pushed before
+/// the failure.
 ///
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, if the store lacks a document to
 /// push or a part of the image that is recorded as stored, or if neither the store nor the remote
 /// has a blob to push; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`] bytes, or
 /// if the image or its referrers exceed another bound of [`limit`]; `Corrupt` for damaged content,
-/// or for a referrer that does not name the subject for which it is listed; errors of the store and
-/// of the remote.
+/// or for a referrer that does not name the subject for which it is listed; `Unsupported` for a
+/// document to push with a digest of an unknown algorithm; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,
@@ -68,12 +70,16 @@ async fn push_content(
     options: &PushOptions,
 ) -> Result<Descriptor> {
     // With a required platform, other parts of the image may be lost.
-    let is_required = options.platforms.required().is_some();
-    if !is_required {
-        guard.pin_tree(target).await?;
+    let mut is_pinned = options.platforms.required().is_none();
+    if is_pinned {
+        match guard.pin_tree(target).await {
+            // The manifest for one platform may still be pushed.
+            Err(error) if error.kind() == ErrorKind::Unsupported => is_pinned = false,
+            pinned => pinned?,
+        }
     }
     let root = root(store, target, options).await?;
-    if is_required {
+    if !is_pinned {
         guard.pin_tree(&root).await?;
     }
     let push = Push {
@@ -99,6 +105,8 @@ struct Push<'a> {
 impl Push<'_> {
     /// Pushes everything at and below `root`, which gets this name. Returns the documents.
     async fn tree(&self, root: &Descriptor, name: DocumentName) -> Result<Vec<Document>> {
+        let checked = check_digests(self.store, root).await;
+        checked.during("push", root.digest)?;
         let blobs = PushBlobs {
             store: self.store,
             pusher: self.pusher,
@@ -137,31 +145,92 @@ impl Carrier for Push<'_> {
     }
 }
 
+/// Returns the platforms that a push of `target` for `platforms` pushes: all platforms if
+/// `platforms` is [`Platforms::Host`] or [`Platforms::Like`] and all manifests of the image can be
+/// pushed, or else `platforms`.
+///
+/// # Errors
+/// `Corrupt` for damaged content; `OutOfRange` if the image exceeds a bound of [`limit`]; errors of
+/// the store.
+pub async fn pushed_platforms(
+    store: &Store,
+    target: &Descriptor,
+    platforms: &Platforms,
+) -> Result<Platforms> {
+    let may_be_one = matches!(platforms, Platforms::Host | Platforms::Like(_));
+    if may_be_one && why_not_whole(store, target).await?.is_none() {
+        return Ok(Platforms::All);
+    }
+    Ok(platforms.clone())
+}
+
 /// Returns the descriptor of what is pushed: the target, or one manifest.
 async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Result<Descriptor> {
     let platforms = &options.platforms;
-    let is_required = platforms.required().is_some();
-    if *platforms == Platforms::All || !is_required && is_complete(store, target).await? {
-        return Ok(target.clone());
-    }
+    let why = match platforms {
+        Platforms::All => return Ok(target.clone()),
+        Platforms::One(_) => None,
+        Platforms::Host | Platforms::Like(_) => match why_not_whole(store, target).await? {
+            None => return Ok(target.clone()),
+            why => why,
+        },
+    };
     let resolved = manifest_for(&*store.content, target, platforms).await?;
-    if !is_required {
+    if let Some(why) = why {
         let whose = match platforms {
             Platforms::Like(platform) => platform.to_string(),
             _ => "this machine".to_owned(),
         };
-        options.progress.warn(&format!(
-            "the store does not have all platforms of the index; only the manifest for {whose} is \
-             pushed; pull all platforms to push them"
-        ));
+        let warning = format!("only the manifest for {whose} is pushed: {why}");
+        options.progress.warn(&warning);
     }
     Ok(resolved.descriptor)
 }
 
-/// Returns whether the store has all manifests of all indexes, with everything that they need.
-async fn is_complete(store: &Store, target: &Descriptor) -> Result<bool> {
-    let found = completeness(store, target).await?;
-    Ok(found.left_out.is_empty())
+/// Returns why not all manifests of an image can be pushed, or `None` if all of them can be pushed.
+async fn why_not_whole(store: &Store, target: &Descriptor) -> Result<Option<String>> {
+    match check_digests(store, target).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            return Ok(Some(error.without_advice()));
+        }
+        checked => checked?,
+    }
+    let incomplete = completeness(store, target).await?.left_out;
+    Ok((!incomplete.is_empty()).then(|| {
+        let why = "the store does not have all platforms of the index";
+        format!("{why}; pull all platforms to push them")
+    }))
+}
+
+/// Checks the algorithms of all digests in the documents at and below `root`. Skips documents that
+/// the store does not have.
+///
+/// # Errors
+/// `Unsupported` if an algorithm is unknown; `Corrupt` for a damaged document; `OutOfRange` if the
+/// image exceeds a bound of [`limit`]; errors of the store.
+async fn check_digests(store: &Store, root: &Descriptor) -> Result<()> {
+    let handler = handler_fn(|descriptor: Descriptor| async move {
+        if !descriptor.media_type.is_document() {
+            return Ok(Next::NONE);
+        }
+        let data = match dispatch::read(&*store.content, &descriptor).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Next::NONE),
+            data => data?,
+        };
+        let document = dispatch::parse(&descriptor, &data)?;
+        if descriptor.media_type.is_index()
+            && let Some(what) = left_out(&data)
+        {
+            return Err(Error::unsupported(format!(
+                "{what}; registries refuse an index without all of its manifests"
+            ))
+            .advice("push a single platform, as with `--platform linux/amd64`")
+            .subject(descriptor.digest));
+        }
+        Ok(Next::Children(document.children().cloned().collect()))
+    });
+    let limiter = Semaphore::new(PushOptions::MAX_BLOBS);
+    dispatch(&handler, Some(&limiter), std::slice::from_ref(root)).await
 }
 
 /// Pushes blobs, and collects documents.
@@ -220,8 +289,9 @@ impl PushBlobs<'_> {
             let reader = reader.ok_or_else(|| {
                 Error::not_found(
                     "neither the store nor the remote has this part of the image; pull or import \
-                     the whole image; if the part is a layer that a read-only root keeps only as a \
-                     tar, make the root writable, so that the push can make the part from the tar",
+                     the whole image, or run `cas fsck --repair`; if the part is a layer that a \
+                     read-only root keeps only as a tar, make the root writable, so that the push \
+                     can make the part from the tar",
                 )
             })?;
             if reader.size() != descriptor.size {

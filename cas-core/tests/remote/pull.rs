@@ -8,12 +8,12 @@ use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platforms};
 use cas_core::progress::{Event, Phase};
 use cas_core::records::{BlobRecord, Expect, Notes};
-use cas_core::transfer::fetch;
+use cas_core::transfer::{PullOptions, fetch};
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 use serde_json::{Value, json};
 
 use super::fake::{FakeRemote, of, pulled};
-use crate::support::{self, image, index, named, parts, put, store, strict};
+use crate::support::{self, image, index, named, parts, put, store, strict, unverifiable};
 
 pub(crate) async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
     let only = Only::new(&platform.parse::<Platform>().unwrap());
@@ -90,6 +90,18 @@ async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
     );
 }
 
+/// Returns options for all platforms, and the warnings that a pull with these options sends.
+fn warned() -> (PullOptions<'static>, Arc<Mutex<Vec<String>>>) {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let options = of(Platforms::All).with_progress(Arc::new(move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    }));
+    (options, said)
+}
+
 #[tokio::test]
 async fn manifests_with_digests_of_other_algorithms_are_left_out() {
     let (from, to) = (store(), store());
@@ -104,13 +116,7 @@ async fn manifests_with_digests_of_other_algorithms_are_left_out() {
     };
     let useless = put(json!([other])).await;
     let root = put(json!([useless, other, amd64])).await;
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let sink = Arc::clone(&said);
-    let options = of(Platforms::All).with_progress(Arc::new(move |event: Event<'_>| {
-        if event.phase == Phase::Warning {
-            sink.lock().unwrap().push(event.item.to_owned());
-        }
-    }));
+    let (options, said) = warned();
     let remote = FakeRemote::new(&from, &root);
     assert_eq!(pulled(&to, &remote, &options).await.unwrap(), root);
     assert!(is_whole(&to, &root, "linux/amd64").await);
@@ -130,6 +136,46 @@ async fn manifests_with_digests_of_other_algorithms_are_left_out() {
         let error = pulled(&store(), &remote, options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("sha384:00"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn manifests_that_list_digests_of_other_algorithms_are_left_out() {
+    let (from, to) = (store(), store());
+    let amd64 = named(&from, "linux/amd64").await;
+    let unnamed = unverifiable(&from, "linux/arm64").await;
+    let platform: Platform = "linux/arm64".parse().unwrap();
+    let other = unnamed.clone().with_platform(platform.clone());
+    let root = index(&from, &[other.clone(), amd64]).await;
+    let (options, said) = warned();
+    let remote = FakeRemote::new(&from, &root);
+    assert_eq!(pulled(&to, &remote, &options).await.unwrap(), root);
+    assert!(is_whole(&to, &root, "linux/amd64").await);
+    assert_absent_is_what_was_never_pulled(&to, &root).await;
+    assert!(!to.present(&unnamed).await.unwrap());
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&other.digest.to_string()), "{said:?}");
+    assert!(said[0].contains("blake3:00"), "{said:?}");
+
+    // Another manifest for the same platform is enough.
+    let both = index(&from, &[other.clone(), named(&from, "linux/arm64").await]).await;
+    let arm64 = of(Platforms::One(platform));
+    let remote = FakeRemote::new(&from, &both);
+    pulled(&to, &remote, &arm64).await.unwrap();
+
+    let alone = index(&from, std::slice::from_ref(&other)).await;
+    let mixed = index(&from, &[unnamed.clone(), image(&from, "linux/s390x").await]).await;
+    for (root, options) in [
+        (&root, &arm64),
+        (&mixed, &arm64),
+        (&alone, &options),
+        (&unnamed, &options),
+    ] {
+        let remote = FakeRemote::new(&from, root);
+        let error = pulled(&store(), &remote, options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("blake3:00"), "{error}");
     }
 }
 

@@ -9,12 +9,13 @@ use cas_core::image::check;
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{All, Platforms};
 use cas_core::progress::{Event, Phase};
-use cas_core::transfer::{PushOptions, push};
+use cas_core::transfer::{PushOptions, push, pushed_platforms};
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store, limit};
+use serde_json::json;
 
 use super::fake::{FakeRemote, of, pulled};
 use super::pull::made;
-use crate::support::{config, index, manifest, named, parts, put, store};
+use crate::support::{config, index, manifest, named, parts, put, store, unverifiable};
 
 fn choosing(platforms: Platforms) -> PushOptions {
     PushOptions::default().with_platforms(platforms)
@@ -121,14 +122,7 @@ async fn a_push_of_one_platform_of_an_index_names_the_platform() {
     let one = of(Platforms::One(riscv.clone()));
     let source = FakeRemote::new(&from, &root);
     pulled(&sparse, &source, &one).await.unwrap();
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let sink = Arc::clone(&said);
-    let note = move |event: Event<'_>| {
-        if event.phase == Phase::Warning {
-            sink.lock().unwrap().push(event.item.to_owned());
-        }
-    };
-    let options = choosing(Platforms::Like(riscv)).with_progress(Arc::new(note));
+    let (options, said) = warned(Platforms::Like(riscv));
     let remote = FakeRemote::new(&there, &root);
     push(&sparse, &remote, &root, &options).await.unwrap();
     let said = said.lock().unwrap();
@@ -136,6 +130,63 @@ async fn a_push_of_one_platform_of_an_index_names_the_platform() {
         said[0].contains("only the manifest for linux/riscv64"),
         "{said:?}"
     );
+    assert!(said[0].contains("pull all platforms"), "{said:?}");
+}
+
+/// Returns options, and the warnings that a push with these options sends.
+fn warned(platforms: Platforms) -> (PushOptions, Arc<Mutex<Vec<String>>>) {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let note = move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    };
+    (choosing(platforms).with_progress(Arc::new(note)), said)
+}
+
+/// Registries refuse such an index.
+#[tokio::test]
+async fn an_index_with_digests_of_other_algorithms_is_not_pushed() {
+    let from = store();
+    let host = Platform::host();
+    let own = named(&from, &host.to_string()).await;
+    let entry = json!({ "digest": "blake3:00", "size": 2 });
+    let entries = json!({ "schemaVersion": 2, "manifests": [entry, own] });
+    let flat = put(&from, MediaType::OCI_INDEX, entries.to_string().as_bytes()).await;
+    let nested = index(&from, std::slice::from_ref(&flat)).await;
+    let other = unverifiable(&from, "linux/riscv64").await;
+    // Another program has stored this index, so it has no record.
+    let listing = json!({ "schemaVersion": 2, "manifests": [own, other] }).to_string();
+    let unrecorded = Descriptor::of(MediaType::OCI_INDEX, listing.as_bytes());
+    from.content.put(listing.into()).await.unwrap();
+    let (options, said) = warned(Platforms::Host);
+    for root in [&flat, &nested, &unrecorded] {
+        let pushed = pushed_platforms(&from, root, &Platforms::Host).await;
+        assert_eq!(pushed.unwrap(), Platforms::Host);
+        let remote = FakeRemote::new(&store(), root);
+        let pushed = push(&from, &remote, root, &options).await.unwrap();
+        assert_eq!(pushed.digest, own.digest);
+        let said = said.lock().unwrap().pop().unwrap();
+        assert!(said.contains("only the manifest"), "{said}");
+        assert!(said.contains("blake3:00"), "{said}");
+    }
+    let one = Platforms::One(host);
+    for root in [&flat, &nested, &unrecorded] {
+        let remote = FakeRemote::new(&store(), root);
+        let error = push(&from, &remote, root, &choosing(Platforms::All)).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("blake3:00"), "{error}");
+        assert!(remote.pushed.lock().unwrap().is_empty());
+        let pushed = pushed_platforms(&from, root, &one).await.unwrap();
+        assert_eq!(pushed, one);
+        let pushed = push(&from, &remote, root, &choosing(one.clone())).await;
+        assert_eq!(pushed.unwrap().digest, own.digest);
+    }
+    let whole = index(&from, std::slice::from_ref(&own)).await;
+    let pushed = pushed_platforms(&from, &whole, &Platforms::Host).await;
+    assert_eq!(pushed.unwrap(), Platforms::All);
 }
 
 /// A descriptor may embed the content of a blob.

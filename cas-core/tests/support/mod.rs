@@ -11,7 +11,7 @@ use cas_core::content::Durability;
 use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
-use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Result, Store};
+use cas_core::{ContentExt, Descriptor, Digest, Index, Manifest, MediaType, Result, Store};
 
 /// Returns an empty store.
 pub(crate) fn store() -> Store {
@@ -110,6 +110,20 @@ pub(crate) async fn image(store: &Store, platform: &str) -> Descriptor {
 pub(crate) async fn named(store: &Store, platform: &str) -> Descriptor {
     let platform_of = platform.parse().unwrap();
     image(store, platform).await.with_platform(platform_of)
+}
+
+/// Puts a manifest for a platform with a layer whose digest has an unknown algorithm. Returns its
+/// descriptor, without a platform.
+pub(crate) async fn unverifiable(store: &Store, platform: &str) -> Descriptor {
+    let config = config(store, platform, &[]).await;
+    let layer =
+        serde_json::json!({ "mediaType": MediaType::OCI_LAYER, "digest": "blake3:00", "size": 2 });
+    let manifest =
+        serde_json::json!({ "schemaVersion": 2, "config": config, "layers": [layer] }).to_string();
+    let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, manifest.as_bytes());
+    // A store does not accept the manifest as a document.
+    store.content.put(manifest.into()).await.unwrap();
+    descriptor
 }
 
 /// Returns the children of a manifest.

@@ -126,7 +126,8 @@ impl ImportOptions {
 /// left out with a warning. An entry of `index.json` without a name, such as a signature, is stored
 /// as a referrer of its subject if the subject is an image in the source. An entry of `index.json`
 /// or of another index is left out with a warning if its digest has another algorithm than those of
-/// [`Algorithm`](cas_core::Algorithm). The index that lists it is stored unchanged.
+/// [`Algorithm`](cas_core::Algorithm). So is a manifest that lists a digest of another algorithm.
+/// The index that lists it is stored unchanged.
 ///
 /// Returns the images in the order of their names.
 ///
@@ -135,13 +136,13 @@ impl ImportOptions {
 /// a name that cannot be used, or if the images cannot get the name in `options`, for example
 /// because it has a tag and the source has several names; `Corrupt` if the source is damaged or
 /// contradicts itself, for example if a file does not match its descriptor; `NotFound` if the
-/// source does not exist, is incomplete or has nothing for the platform in `options`; `NotFound`
-/// or `Conflict` if a blob that the import needs is removed from the store meanwhile;
-/// `Unsupported` for a sparse file in an archive, for a version of the image layout other than
-/// 1.0.0, for compressed data that [`Decoder`](crate::codec::Decoder) does not support, or if the
-/// source has no other images than indexes from which all entries are left out;
-/// `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the source and of the
-/// store.
+/// source does not exist, is incomplete or has nothing for the platform in `options`; `NotFound` or
+/// `Conflict` if a blob that the import needs is removed from the store meanwhile; `Unsupported`
+/// for a sparse file in an archive, for a version of the image layout other than 1.0.0, for
+/// compressed data that [`Decoder`](crate::codec::Decoder) does not support, or if the source has
+/// nothing else than what is left out because of unknown algorithms, or an index has nothing else
+/// for the platform in `options`; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded;
+/// errors of the source and of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;
@@ -240,7 +241,7 @@ async fn store_images(
         } else if platform.is_none() && !plan.unverifiable.contains_key(&root.target.digest) {
             let index = root.target.digest;
             importer.progress.warn(&format!(
-                "the source has none of the manifests that the index {index} lists; the index is \
+                "none of the manifests that the index {index} lists can be imported; the index is \
                  not imported"
             ));
         }

@@ -35,7 +35,8 @@ pub(super) struct Plan<'a> {
     subjects: HashMap<Digest, Digest>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
-    /// The errors for the visited indexes that list nothing whose digest can be verified.
+    /// The errors for the visited documents that are left out because of digests of unknown
+    /// algorithms.
     pub(super) unverifiable: BTreeMap<Digest, Error>,
 }
 
@@ -166,13 +167,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Leaves out an index that lists nothing whose digest can be verified. `error` states this.
-    fn leave_out(&mut self, index: &Descriptor, error: Error) {
+    /// Leaves out a document with digests of unknown algorithms. `error` states this.
+    fn leave_out(&mut self, document: &Descriptor, error: Error) {
         let why = error.without_advice();
         let progress = self.importer.progress;
-        progress.warn(&format!("{why}; the index is not imported"));
-        self.visited.insert(index.digest, (index.clone(), false));
-        self.unverifiable.insert(index.digest, error);
+        progress.warn(&format!("{why}; the document is not imported"));
+        self.visited
+            .insert(document.digest, (document.clone(), false));
+        self.unverifiable.insert(document.digest, error);
     }
 
     /// If the source or the store has the content of a descriptor, adds the platform of the
@@ -187,15 +189,28 @@ impl<'a> Plan<'a> {
 
     /// Follows the chosen children that can be found, and skips all others. Returns `true` if a
     /// followed child leads to an image, or if the index is empty.
+    ///
+    /// # Errors
+    /// As [`Plan::visit`]; the error for a child that was left out, if the index lists the child
+    /// for the chosen platform, and no other child for this platform leads to an image.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         for listed in &index.manifests {
             self.offer(listed).await?;
         }
+        let chosen = self.chooser.choose(&index.manifests);
         let mut leads_to_image = index.manifests.is_empty();
-        for child in self.chooser.choose(&index.manifests) {
-            if self.locate(&child).await?.is_some() {
-                leads_to_image |= self.descend(&child, depth + 1).await?;
+        let mut is_for_platform = self.chooser.takes_all();
+        for child in &chosen {
+            if self.locate(child).await?.is_some() {
+                let leads = self.descend(child, depth + 1).await?;
+                leads_to_image |= leads;
+                is_for_platform |= leads && child.platform.is_some();
             }
+        }
+        if !is_for_platform {
+            let mut of_platform = chosen.iter().filter(|child| child.platform.is_some());
+            let error = of_platform.find_map(|child| self.unverifiable.remove(&child.digest));
+            return error.map_or(Ok(leads_to_image), Err);
         }
         Ok(leads_to_image)
     }

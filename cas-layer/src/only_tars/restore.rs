@@ -53,31 +53,39 @@ impl<'a> Restorer<'a> {
     }
 
     /// Makes and stores the missing layer blobs of `root`, an image or an index, for `platforms`.
-    /// Does not read the manifests of other platforms. The blobs are made from the tars that the
-    /// snapshotter keeps. If the original bytes of a blob cannot be made again, compresses the tar
-    /// with gzip instead, so the new blob has another digest. Does not make the layers of a
-    /// manifest whose configuration is missing or is not that of an image. Returns `root` if every
-    /// new blob has its original digest. Otherwise, stores new manifests and indexes that list the
-    /// new blobs and the same configurations, and returns the descriptor of the manifest or index
-    /// that takes the place of `root`. In this case, the progress receives a warning with the
-    /// digest in this descriptor.
+    /// Makes none if the store does not have `root` for `platforms`, because the operation that
+    /// needs the blobs reports this. Does not read the manifests of other platforms. The blobs are
+    /// made from the tars that the snapshotter keeps. If the original bytes of a blob cannot be
+    /// made again, compresses the tar with gzip instead, so the new blob has another digest. Does
+    /// not make the layers of a manifest whose configuration is missing or is not that of an image.
+    /// Returns `root` if every new blob has its original digest. Otherwise, stores new manifests
+    /// and indexes that list the new blobs and the same configurations, and returns the descriptor
+    /// of the manifest or index that takes the place of `root`. In this case, the progress receives
+    /// a warning with the digest in this descriptor.
     ///
     /// # Errors
     /// `Corrupt` for a damaged or lost tar, for a damaged document, or if a manifest and its
-    /// configuration do not match; unless all platforms are selected, errors of
-    /// [`image::manifest_for`]; errors of the store, of its leases and of the snapshotter.
+    /// configuration do not match; `OutOfRange` if an index or a manifest is too large to be read,
+    /// or if the indexes exceed a bound of [`dispatch::walk()`]; errors of the store, of its leases
+    /// and of the snapshotter.
     pub async fn restore(
         &mut self,
         root: &Descriptor,
         platforms: &Platforms,
     ) -> Result<Descriptor> {
+        use ErrorKind::{Corrupt, NotFound, Unsupported};
         self.selected = match platforms {
             Platforms::All => None,
-            one => {
-                let found = image::manifest_for(&*self.store.content, root, one).await?;
-                let documents = found.indexes.iter().chain([&found.descriptor]);
-                Some(documents.map(|document| document.digest).collect())
-            }
+            one => match image::manifest_for(&*self.store.content, root, one).await {
+                Err(error) if matches!(error.kind(), Corrupt | NotFound | Unsupported) => {
+                    return Ok(root.clone());
+                }
+                found => {
+                    let found = found?;
+                    let documents = found.indexes.iter().chain([&found.descriptor]);
+                    Some(documents.map(|document| document.digest).collect())
+                }
+            },
         };
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {

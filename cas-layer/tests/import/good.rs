@@ -465,3 +465,53 @@ async fn manifests_with_digests_of_other_algorithms_are_left_out_of_an_index() {
         assert!(state_of(&to).await.blobs.is_empty());
     }
 }
+
+/// The image can be used for its other platforms.
+#[tokio::test]
+async fn manifests_that_list_digests_of_other_algorithms_are_left_out_of_an_index() {
+    let mut files = Files::layout();
+    let amd64 = files.image(1, "amd64");
+    let amd64 = amd64.with_platform("linux/amd64".parse().unwrap());
+    let rootfs = json!({ "type": "layers", "diff_ids": [] });
+    let config = json!({ "os": "linux", "architecture": "arm64", "rootfs": rootfs });
+    let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+    let layer = json!({ "mediaType": MediaType::OCI_LAYER, "digest": "blake3:00", "size": 2 });
+    let other = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+    let other = files.blob(MediaType::OCI_MANIFEST, other.to_string().as_bytes());
+    let arm64 = other.clone().with_platform("linux/arm64".parse().unwrap());
+    let empty = files.blob(MediaType::OCI_EMPTY, b"{}");
+    let artifact = files.manifest(empty, Vec::new());
+    let usable = files.index(vec![arm64.clone(), amd64.clone(), artifact]);
+    let alone = files.index(vec![arm64]);
+    let listing = |entries: &[(Option<&str>, &Descriptor)]| {
+        let mut files = files.clone();
+        files.entries(entries);
+        files.tar()
+    };
+    let (to, (options, said)) = (store(), warned());
+    let both = listing(&[(Some("usable"), &usable), (Some("other"), &other)]);
+    let images = import(&to, in_stream(&both), &options).await.unwrap();
+    assert_eq!(names(&images), ["usable"]);
+    assert_eq!(images[0].target, usable);
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(&other.digest.to_string()), "{said:?}");
+    assert!(said[0].contains("blake3:00"), "{said:?}");
+    let (record, _) = to.blobs().load(&usable.digest).await.unwrap().unwrap();
+    assert_eq!(record.absent, BTreeSet::from([other.digest]));
+    assert!(!to.present(&other).await.unwrap());
+
+    for (target, options) in [
+        (&usable, for_platform("linux/arm64")),
+        (&alone, ImportOptions::default()),
+        (&other, ImportOptions::default()),
+    ] {
+        let to = store();
+        let source = listing(&[(Some("image"), target)]);
+        let error = import(&to, in_stream(&source), &options).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("blake3:00"), "{error}");
+        assert!(state_of(&to).await.blobs.is_empty());
+    }
+}
