@@ -91,8 +91,9 @@ pub use cas_layer::export::ExportOptions;
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
     Cas, CopyOptions, DeleteOptions, EndedRun, FsckOptions, ImageRef, ImportOptions, IngestInfo,
-    Listed, MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
-    Run, SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
+    Listed, Listing, MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions,
+    RootDirOptions, Run, SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions,
+    blocking,
 };
 #[cfg(feature = "erofs")]
 pub use self::cas::{DiskFormat, DiskOptions};

@@ -239,7 +239,7 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
         if records.load_blocking(Table::Images, &key)?.is_some() {
             continue;
         }
-        let value = encode_image(&Image::new(name, target))?;
+        let value = encode_image(&key, &Image::new(name, target))?;
         batch.put(Table::Images, key, Expect::Any, value);
         records.commit_blocking(&batch)?;
     }

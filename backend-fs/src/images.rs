@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
-use cas_core::image::{Image, Reference, Root, decode_image, encode_image};
+use cas_core::image::{Image, ImageList, Reference, Root, decode_image, encode_image};
 use cas_core::layout::INDEX;
 use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{
@@ -127,7 +127,8 @@ impl FsImages {
     fn write_record(&self, image: &Image) -> Result<()> {
         let mut batch = Batch::new();
         let key = key(&image.name, &image.target);
-        batch.put(Table::Images, key, Expect::Any, encode_image(image)?);
+        let value = encode_image(&key, image)?;
+        batch.put(Table::Images, key, Expect::Any, value);
         self.records.commit_blocking(&batch)
     }
 
@@ -406,12 +407,26 @@ impl ImageStore for FsImages {
 
     async fn unnamed(&self) -> Result<Vec<Image>> {
         self.run(|images| {
-            let mut unnamed = images.index()?.unnamed();
-            unnamed.sort_by_key(|target| target.digest);
-            unnamed.dedup_by_key(|target| target.digest);
-            let unnamed = unnamed.into_iter();
+            let unnamed = unnamed_targets(&*images.index()?).into_iter();
             let image = |target: Descriptor| images.image(target.digest.into(), target);
             unnamed.map(image).collect()
+        })
+        .await
+    }
+
+    async fn list_sound(&self) -> Result<ImageList> {
+        self.run(|images| {
+            let (index, mut found) = (images.index()?, ImageList::default());
+            for (name, target) in index.list() {
+                let image = found.sound(images.image(name, target))?;
+                let shown = image.filter(|image| image.is_shown_to(images.owner.as_ref()));
+                found.named.extend(shown);
+            }
+            for target in unnamed_targets(&index) {
+                let image = found.sound(images.image(target.digest.into(), target))?;
+                found.unnamed.extend(image);
+            }
+            Ok(found)
         })
         .await
     }
@@ -519,6 +534,14 @@ fn is_stray(index: &Index, key: &str) -> bool {
     };
     let targets = index.targets(&name);
     targets.is_ok_and(|targets| targets.iter().all(|target| target.digest != digest))
+}
+
+/// Returns the targets of the entries without a name, each once, in the order of their digests.
+fn unnamed_targets(index: &Index) -> Vec<Descriptor> {
+    let mut targets = index.unnamed();
+    targets.sort_by_key(|target| target.digest);
+    targets.dedup_by_key(|target| target.digest);
+    targets
 }
 
 /// Returns the key of the record of a name with this target. Names contain no spaces.

@@ -118,17 +118,20 @@ pub fn gc_ref_child(child: &Descriptor) -> String {
 }
 
 /// Checks that each label has at most [`limit::LABEL`] bytes, that at most [`limit::DESCRIPTORS`]
-/// labels begin with [`GC_REF`], and that there are at most [`limit::LABELS`] other labels.
+/// labels begin with [`GC_REF`] or [`GC_BACK_REF`], and that there are at most [`limit::LABELS`]
+/// other labels.
 ///
 /// # Errors
 /// `InvalidArgument` if a bound is exceeded. The message states the bound.
 pub fn check_labels(labels: &Labels) -> Result<()> {
-    let references = labels.keys().filter(|key| key.starts_with(GC_REF)).count();
+    let is_reference = |key: &&String| key.starts_with(GC_REF) || key.starts_with(GC_BACK_REF);
+    let references = labels.keys().filter(is_reference).count();
     let found = labels.len() - references;
     if found > limit::LABELS || references > limit::DESCRIPTORS {
         return Err(Error::invalid(format!(
-            "too many labels: found {references} with the prefix {GC_REF} (at most {} are allowed) \
-             and {found} without this prefix (at most {} are allowed); remove some labels",
+            "too many labels: found {references} with the prefix {GC_REF} or {GC_BACK_REF} (at \
+             most {} are allowed) and {found} without these prefixes (at most {} are allowed); \
+             remove some labels",
             limit::DESCRIPTORS,
             limit::LABELS
         )));

@@ -20,7 +20,7 @@ pub const LAYOUT_FILE: u64 = 64 << 10;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
 /// Maximum number of descriptors that one document lists. Also the maximum number of labels of one
-/// object that begin with `containerd.io/gc.ref.`.
+/// object that begin with `containerd.io/gc.ref.` or `containerd.io/gc.bref.`.
 pub const DESCRIPTORS: usize = 4096;
 /// Maximum depth of nested indexes. The outermost index counts as one level.
 pub const INDEX_DEPTH: usize = 4;
@@ -105,7 +105,7 @@ pub const USES: usize = 65_536;
 /// value of a label in the manifest of an ACI.
 pub const LABEL: usize = 4096;
 /// Maximum number of labels of one object, not counting labels that begin with
-/// `containerd.io/gc.ref.`.
+/// `containerd.io/gc.ref.` or `containerd.io/gc.bref.`.
 pub const LABELS: usize = 256;
 /// Maximum length of a filter expression of a listing.
 pub const FILTER: usize = 4096;

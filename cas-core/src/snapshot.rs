@@ -39,6 +39,8 @@
 //! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
 //! share the snapshots of these layers.
 
+mod list;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -46,13 +48,12 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use list::{SnapshotList, all, all_sound};
+
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
-
-/// Maximum number of snapshots in one page.
-const PAGE: usize = 256;
 
 /// The state of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -486,6 +487,15 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
 
+    /// Returns whether [`Self::check`] cannot compare the files of a snapshot, because the snapshot
+    /// is committed and the list of its files is missing. By default, returns false.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
+    async fn is_unlisted(&self, _key: &str) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Repairs the committed snapshot `key` if its layer is sound, and the damage is only in files
     /// that the snapshotter has made from layers to mount the snapshot. First checks the layer,
     /// reading at most `per_second` bytes per second. Then removes the damaged files, which are
@@ -545,23 +555,6 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
     /// `FailedPrecondition`. Default implementations that only return `None` or false do not fail.
     async fn close(&self) -> Result<()>;
-}
-
-/// Reads all snapshots, page by page, and returns them in the order of their keys.
-///
-/// # Errors
-/// Errors of [`Snapshotter::walk`].
-pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
-    let mut found: Vec<Info> = Vec::new();
-    loop {
-        let after = found.last().map(|info| info.key.as_str());
-        let page = snapshotter.walk(after, PAGE).await?;
-        let is_last = page.len() < PAGE;
-        found.extend(page);
-        if is_last {
-            return Ok(found);
-        }
-    }
 }
 
 /// Returns the chain IDs of the layers that have these diff IDs. The argument and the result both

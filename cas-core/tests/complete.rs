@@ -10,6 +10,7 @@ use cas_core::records::{Batch, BlobRecord, Expect, Packing, Table};
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Image, Labels, MediaType, Store};
 
 mod support;
+use support::wrapped::{Flaw, Wrapped};
 use support::{image, index, parts, put, store};
 
 /// The parts of a manifest with one layer.
@@ -241,4 +242,56 @@ async fn a_document_whose_record_is_damaged_is_judged_by_its_bytes() {
             assert_eq!(scene.left_out().await, expected, "{lost:?}");
         }
     }
+}
+
+/// The record of the damaged manifest may list its children or not.
+#[tokio::test]
+async fn an_index_with_a_damaged_manifest_can_be_named_if_another_manifest_is_complete() {
+    for (is_recorded, finds) in [(false, false), (false, true), (true, false), (true, true)] {
+        let Scene { store, root, part } = Scene::whole().await;
+        let alone = index(&store, std::slice::from_ref(&part)).await;
+        let whole = parts(&store, &root).await.remove(0);
+        let layer = parts(&store, &whole).await.remove(LAYER);
+        if is_recorded {
+            let guard = LeaseGuard::begin(&store, "name").await.unwrap();
+            guard.pin_tree(&root).await.unwrap();
+            guard.finish().await.unwrap();
+        }
+        let mut content = Wrapped::new(&store);
+        content.damaged = Some((part.digest, Flaw::First));
+        let store = content.of(&store);
+        let guard = LeaseGuard::begin(&store, "name").await.unwrap();
+        let pin = async |image: &Descriptor| match finds {
+            true => guard.pin_found_to_name(image).await,
+            false => guard.pin_to_name(image).await,
+        };
+        pin(&root).await.unwrap();
+        let record = store.blobs().load(&layer.digest).await.unwrap().unwrap().0;
+        assert!(record.leases.contains(guard.id()), "{is_recorded} {finds}");
+        for damaged in [&part, &alone] {
+            let error = pin(damaged).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            let digest = part.digest.to_string();
+            assert!(error.to_string().contains(&digest), "{error}");
+        }
+        // Lost content is still an error.
+        assert!(store.content.remove(&layer.digest).await.unwrap());
+        let error = pin(&root).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+}
+
+/// A blob whose record is damaged cannot be pinned.
+#[tokio::test]
+async fn an_image_is_not_named_if_a_record_is_damaged() {
+    let scene = Scene::whole().await;
+    let layer = parts(&scene.store, &scene.part).await.remove(LAYER);
+    scene.damage_record(&layer).await;
+    let guard = LeaseGuard::begin(&scene.store, "name").await.unwrap();
+    let error = guard.pin_to_name(&scene.root).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(
+        error.to_string().contains(&layer.digest.to_string()),
+        "{error}"
+    );
 }

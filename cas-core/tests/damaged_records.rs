@@ -1,5 +1,5 @@
 //! Damaged records of blobs. A repair replaces each of them in one step, and keeps the labels that
-//! can be read. Also damaged records of images.
+//! can be read. Also damaged records of images, and records that were written for another key.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cas_core::check::{CheckOptions, Finding, Problem, RECOVERED, check};
 use cas_core::gc::{GcOptions, collect};
-use cas_core::image::{Image, UNCOMPRESSED};
+use cas_core::image::{Image, Reference, UNCOMPRESSED};
 use cas_core::records::{Batch, BlobRecord, Expect, Resource, Table};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Store, limit};
@@ -196,10 +196,24 @@ async fn no_lease_keeps_a_blob_whose_damaged_record_states_that_it_has_no_labels
     let store = store();
     let blob = put(&store, MediaType::BYTES, b"plain").await.digest;
     let sound = value_of(&store, &blob).await.unwrap();
-    // The last digit of the checksum, and a letter of the key `media_type`.
-    for (at, is_doubtful) in [(sound.len() - 3, false), (15, true)] {
+    let changed = |at: usize| {
         let mut damaged = sound.to_vec();
         damaged[at] ^= 1;
+        damaged
+    };
+    let text = std::str::from_utf8(&sound).unwrap();
+    let (members, _) = text.split_once(",\"place\":").unwrap();
+    for (damaged, is_doubtful) in [
+        // The last digit of the last checksum.
+        (changed(sound.len() - 3), false),
+        // A letter of the key `media_type`.
+        (changed(15), true),
+        // A wrong checksum in a record of an earlier release.
+        (
+            format!("{members},\"sum\":\"0123456789abcdef\"}}").into_bytes(),
+            false,
+        ),
+    ] {
         write(&store, &blob, damaged.into()).await;
         let report = repaired(&store).await.unwrap();
         assert_eq!(report.findings.len(), 1, "{report:?}");
@@ -237,6 +251,87 @@ async fn a_name_stays_if_its_damaged_record_still_states_it_and_its_target() {
         let found = found.map(|image| image.target);
         assert_eq!(found, stays.then_some(target), "{text}");
     }
+}
+
+/// The other record states nothing about the blob, not even that it has no labels.
+#[tokio::test]
+async fn a_record_that_was_written_for_another_blob_is_replaced_and_a_lease_keeps_the_blob() {
+    for others in [
+        labels(&[]),
+        labels(&[("containerd.io/gc.root", "yes".to_owned())]),
+    ] {
+        let (store, target) = with_image().await;
+        let parts = parts(&store, &target).await;
+        let other = parts[1].digest;
+        let label = |record: Option<BlobRecord>| {
+            let mut record = record.expect("every blob has a record");
+            record.labels.clone_from(&others);
+            Ok(record)
+        };
+        store.blobs().update(&other, label).await.unwrap();
+        let copied = value_of(&store, &other).await.unwrap();
+        write(&store, &target.digest, copied.clone()).await;
+        let error = store.blobs().load(&target.digest).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("for another key"), "{error}");
+
+        let subject = format!("blobs/{}", target.digest);
+        let checked = check(&store, &[], &CheckOptions::default()).await.unwrap();
+        let repaired = repaired(&store).await.unwrap();
+        for (report, is_repaired) in [(checked, false), (repaired, true)] {
+            let found = report.findings.iter();
+            let found: Vec<_> = found
+                .map(|one| (one.problem, one.subject.as_str(), one.repaired))
+                .collect();
+            let expected = [(Problem::RecordDamaged, subject.as_str(), is_repaired)];
+            assert_eq!(found, expected, "{report:?}");
+        }
+        let record = record_of(&store, &target.digest).await;
+        let children: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
+        assert_eq!(record.size, target.size);
+        assert_eq!(record.labels, Labels::new());
+        assert_eq!(record.children, children);
+        assert_eq!(value_of(&store, &other).await, Some(copied));
+        assert!(was_recovered(&store, target.digest).await);
+        let report = check(&store, &[], &CheckOptions::default()).await;
+        assert_eq!(report.unwrap().findings, []);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_was_written_for_another_name_is_set_aside() {
+    let (store, target) = with_image().await;
+    let other = image(&store, "linux/arm64").await;
+    let name: Reference = "app:2".parse().unwrap();
+    let create = || store.images.create(Image::new(name.clone(), other.clone()));
+    create().await.unwrap();
+    let record = store.records.load(Table::Images, "app:1").await.unwrap();
+    let mut batch = Batch::new();
+    batch.put(Table::Images, "app:2", Expect::Any, record.unwrap().value);
+    store.records.commit(&batch).await.unwrap();
+    let error = store.images.get(&name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("for another key"), "{error}");
+    let report = check(&store, &[], &CheckOptions::default()).await.unwrap();
+    assert_eq!(report.findings[0].problem, Problem::RecordDamaged);
+    assert_eq!(report.findings[0].subject, "images/app:2");
+
+    let report = repaired(&store).await.unwrap();
+    let found = report.findings.iter();
+    let found: Vec<_> = found.map(|one| (one.problem, one.repaired)).collect();
+    let expected = [
+        (Problem::RecordDamaged, true),
+        (Problem::NameLost, false),
+        (Problem::NameMissing, true),
+    ];
+    assert_eq!(found, expected, "{report:?}");
+    assert_eq!(store.images.get(&name).await.unwrap(), None);
+    let first = store.images.get(&"app:1".parse().unwrap()).await.unwrap();
+    assert_eq!(first.unwrap().target, target);
+    create().await.unwrap();
+    assert_eq!(repaired(&store).await.unwrap().findings, []);
+    let report = check(&store, &[], &CheckOptions::default()).await;
+    assert_eq!(report.unwrap().findings, []);
 }
 
 /// A repair can make a record while the stored bytes of the blob are truncated.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cas_core::check::{CheckOptions, NoSources, Problem, Repair, check};
+use cas_core::check::{CheckOptions, NoSources, Problem, Repair, Report, check};
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
 use cas_core::gc::{GcOptions, collect};
@@ -174,7 +174,7 @@ async fn a_stored_name_that_states_another_digest_is_found_and_replaced() {
     let wrong = name(&format!("app@{}", Digest::sha256(b"other")));
     let mut image = Image::new(wrong.clone(), target.clone());
     image.labels.insert("k".into(), "v".into());
-    let value = encode_image(&image).unwrap();
+    let value = encode_image(wrong.as_str(), &image).unwrap();
     let mut batch = Batch::new();
     batch.put(Table::Images, wrong.as_str(), Expect::Absent, value);
     store.records.commit(&batch).await.unwrap();
@@ -206,49 +206,50 @@ async fn a_stored_name_that_states_another_digest_is_found_and_replaced() {
     assert_eq!(report.findings, []);
 }
 
-/// The value of a record has a checksum, but the key has none.
+/// In a record of an earlier release, no checksum covers the key, so the record can be read.
 #[tokio::test]
 async fn a_record_with_a_changed_key_is_set_aside_and_the_content_kept() {
-    let store = store();
-    let target = support::image(&store, "linux/amd64").await;
-    store
-        .images
-        .create(Image::new(name("app"), target))
-        .await
-        .unwrap();
-    let record = store.records.load(Table::Images, "app").await.unwrap();
-    let mut batch = Batch::new();
-    batch.delete(Table::Images, "app", Expect::Any);
-    let value = record.unwrap().value;
-    batch.put(Table::Images, "apq", Expect::Absent, value);
-    store.records.commit(&batch).await.unwrap();
-    let repair = CheckOptions {
-        repair: Some(Repair {
-            sources: &NoSources,
-            rebuilder: None,
-        }),
-        ..CheckOptions::default()
-    };
-    for (options, expected) in [
-        (&CheckOptions::default(), &[Problem::RecordDamaged][..]),
-        (
-            &repair,
-            &[
-                Problem::RecordDamaged,
-                Problem::NameLost,
-                Problem::NameMissing,
-            ][..],
-        ),
-    ] {
-        let report = check(&store, &[], options).await.unwrap();
-        let found = report.findings.iter().map(|one| one.problem);
-        assert_eq!(found.collect::<Vec<_>>(), expected, "{report:?}");
-        assert_eq!(report.findings[0].subject, "images/apq");
+    use Problem::{NameLost, NameMissing, RecordDamaged, StoreDamaged};
+    for is_old in [false, true] {
+        let store = store();
+        let target = support::image(&store, "linux/amd64").await;
+        let image = Image::new(name("app"), target);
+        let image = store.images.create(image).await.unwrap();
+        let record = store.records.load(Table::Images, "app").await.unwrap();
+        let value = match is_old {
+            false => record.unwrap().value,
+            true => serde_json::to_vec(&image).unwrap().into(),
+        };
+        let mut batch = Batch::new();
+        batch.delete(Table::Images, "app", Expect::Any);
+        batch.put(Table::Images, "apq", Expect::Absent, value);
+        store.records.commit(&batch).await.unwrap();
+        let read = store.images.get(&name("apq")).await;
+        match is_old {
+            true => assert_eq!(read.unwrap(), Some(image)),
+            false => assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt),
+        }
+        let found: &[Problem] = match is_old {
+            true => &[RecordDamaged],
+            // The images cannot be listed.
+            false => &[RecordDamaged, StoreDamaged],
+        };
+        let report = check(&store, &[], &CheckOptions::default()).await;
+        assert_problems(&report.unwrap(), found);
+        let report = support::repaired(&store).await.unwrap();
+        assert_problems(&report, &[RecordDamaged, NameLost, NameMissing]);
+        let later = SystemTime::now() + Duration::from_hours(72);
+        let options = GcOptions::default().with_now(later);
+        let removed = collect(&store, &[], &options).await.unwrap();
+        assert_eq!(removed.blobs, []);
     }
-    let later = SystemTime::now() + Duration::from_hours(72);
-    let options = GcOptions::default().with_now(later);
-    let removed = collect(&store, &[], &options).await.unwrap();
-    assert_eq!(removed.blobs, []);
+}
+
+/// Checks which problems a report lists, and that the first one is that of the record `apq`.
+fn assert_problems(report: &Report, expected: &[Problem]) {
+    let found = report.findings.iter().map(|one| one.problem);
+    assert_eq!(found.collect::<Vec<_>>(), expected, "{report:?}");
+    assert_eq!(report.findings[0].subject, "images/apq");
 }
 
 /// Neither a name nor a record of the image is left.

@@ -98,9 +98,14 @@ fn labels() {
     edge(limit::LABELS, limit::LABELS, |count| {
         check_labels(&many("key", count))
     });
-    edge(limit::DESCRIPTORS, limit::DESCRIPTORS, |count| {
-        check_labels(&many("containerd.io/gc.ref.content.", count))
-    });
+    for prefix in [
+        "containerd.io/gc.ref.content.",
+        "containerd.io/gc.bref.content.",
+    ] {
+        edge(limit::DESCRIPTORS, limit::DESCRIPTORS, |count| {
+            check_labels(&many(prefix, count))
+        });
+    }
 }
 
 /// A walk counts the root, and counts a repeated descriptor each time.

@@ -11,7 +11,9 @@ use cas_core::image::Reference;
 use cas_core::lease::{LeaseGuard, UNLEASED_TTL, add_to_lease};
 use cas_core::records::{Lease, Resource};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
-use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType, Owner, Result, Store};
+use cas_core::{
+    ContentExt, Descriptor, ErrorKind, Image, ImageStore, MediaType, Owner, Result, Store,
+};
 
 mod support;
 use support::{config, manifest, parts, put, store};
@@ -194,6 +196,29 @@ async fn space_is_kept_free_but_content_that_a_label_keeps_is_not_counted_as_fre
     // `c` frees less than a layer, so `b` goes, and then `c` may stay.
     assert_eq!(names(&pruned), ["b"]);
     assert_eq!(cache.names().await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn bytes_that_the_store_has_lost_do_not_count() {
+    let mut cache = Cache::new();
+    let target = cache.add("lost", &["1"], 9).await;
+    cache.add("whole", &["2"], 8).await;
+    let layer = parts(&cache.store, &target).await.remove(1);
+    assert!(cache.store.content.remove(&layer.digest).await.unwrap());
+    let before = cache.bytes().await;
+    let fits = cache.options().with_max_size(before);
+    assert_eq!(cache.prune(fits).await, Pruned::default());
+    // The removal of `lost` does not free a layer.
+    let free = cache.options().with_free(0).with_keep_free(LAYER);
+    let pruned = cache.prune(free.with_dry_run(true)).await;
+    assert_eq!(names(&pruned), ["whole"]);
+    let last = cache.options().with_keep_last(1);
+    let pruned = cache.prune(last).await;
+    assert_eq!(names(&pruned), ["lost"]);
+    let freed = before - cache.bytes().await;
+    assert!(freed < LAYER, "{freed}");
+    assert_eq!((pruned.freed, pruned.images[0].bytes), (freed, freed));
+    assert_eq!(pruned.removed.bytes(), freed);
 }
 
 #[tokio::test]

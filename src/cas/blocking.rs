@@ -28,9 +28,9 @@ use tokio::runtime::{Builder, Runtime};
 #[cfg(feature = "erofs")]
 use super::DiskOptions;
 use super::{
-    CopyOptions, DeleteOptions, EndedRun, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
-    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions, Run,
-    SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions,
+    CopyOptions, DeleteOptions, EndedRun, FsckOptions, ImageRef, ImportOptions, IngestInfo,
+    Listing, MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions,
+    RootDirOptions, Run, SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -271,7 +271,7 @@ verbs! {
     fn images() -> Result<Vec<Image>>;
 
     /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
-    fn listing(filters: &[&str]) -> Result<Vec<Listed>>;
+    fn listing(filters: &[&str]) -> Result<Listing>;
 
     /// Returns the image that the argument stands for.
     fn image(image: impl Into<ImageRef>) -> Result<Image>;

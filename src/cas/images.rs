@@ -63,7 +63,7 @@ impl Cas {
     /// without a name.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `Corrupt` if the record of an image is damaged; errors of the store.
     pub async fn images(&self) -> Result<Vec<Image>> {
         self.opened()?.images.list(&[]).await
     }
@@ -89,19 +89,16 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`
-    /// if the new name is not valid, or has the digest of another image; `Corrupt` if a manifest or
-    /// an index is damaged.
+    /// if the new name is not valid, or has the digest of another image; `Corrupt` if the image is
+    /// damaged, unless it is an index of which another manifest is complete; `Corrupt` if the
+    /// record of a blob of the image is damaged.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
         let image = Image::new(name, self.image(image).await?.target);
         image.name.check_digest(&image.target.digest)?;
         let guard = LeaseGuard::begin(store, "tag").await?;
-        let pinned = async {
-            guard.pin_tree(&image.target).await?;
-            guard.check_whole(&image.target).await
-        };
-        if let Err(error) = pinned.await {
+        if let Err(error) = guard.pin_to_name(&image.target).await {
             return guard.finish_with(Err(error)).await;
         }
         let image = guard.name_one(image, &["target"]).await?;
@@ -119,7 +116,8 @@ impl Cas {
     /// `AlreadyExists` if the name exists, or if it is a [`FullName`] and another spelling of it
     /// exists; `NotFound` if the store does not have `target`, or has lost a part of it;
     /// `InvalidArgument` if `target` is neither a manifest nor an index, for text that is not a
-    /// name, or for a name with a digest that is not `target`; `Corrupt` for a damaged document.
+    /// name, or for a name with a digest that is not `target`; `Corrupt` for a damaged image, as
+    /// [`Cas::tag`].
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
@@ -299,8 +297,7 @@ async fn pinned(store: &Store, name: Reference, target: &Digest) -> Result<(Leas
     let guard = LeaseGuard::begin(store, "name").await?;
     let found = async {
         let target = blob::document(store, target).await?;
-        guard.pin_tree_found(&target).await?;
-        guard.check_whole(&target).await.map(|()| target)
+        guard.pin_found_to_name(&target).await.map(|()| target)
     };
     match found.await.during("name image", &name) {
         Ok(target) => Ok((guard, Image::new(name, target))),

@@ -27,17 +27,21 @@ pub struct IngestInfo {
 }
 
 impl Cas {
-    /// Returns the unfinished ingests, in the order of their keys.
+    /// Returns the unfinished ingests, in the order of their keys. If the record of a lease is
+    /// damaged, logs a warning, and does not list the owner of this lease.
     ///
     /// # Errors
     /// Errors of the store.
     pub async fn ingests(&self) -> Result<Vec<IngestInfo>> {
         let store = self.opened()?;
         let found = store.content.ingests().await?;
-        let leases = store.leases().list().await?;
+        let listed = store.leases().list_sound().await?;
+        for problem in &listed.problems {
+            tracing::warn!("an owner may be missing from the list of ingests: {problem}");
+        }
         let mut described = Vec::with_capacity(found.len());
         for status in found {
-            let (total, owners) = keepers(store, &status.key, &leases).await?;
+            let (total, owners) = keepers(store, &status.key, &listed.leases).await?;
             described.push(IngestInfo {
                 key: status.key,
                 offset: status.offset,

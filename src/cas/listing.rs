@@ -6,10 +6,21 @@ use std::time::SystemTime;
 use cas_core::blob::stored_subject;
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
-use cas_core::{Image, Result};
+use cas_core::{Error, Image, Result};
 use serde::Serialize;
 
 use super::{Cas, lookup};
+
+/// The images that [`Cas::listing`] returns.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The images, sorted by stored name.
+    pub images: Vec<Listed>,
+    /// For each image whose record is damaged, the error `Corrupt` of reading the record. Such an
+    /// image is not in `images`, and may or may not pass the filters.
+    pub problems: Vec<Error>,
+}
 
 /// An image that [`Cas::listing`] returns.
 #[derive(Clone, Debug, Serialize)]
@@ -32,16 +43,17 @@ impl Cas {
     /// If all stored spellings of a name refer to the same image, the image is listed once.
     /// Otherwise, each spelling is listed. Images without a name are listed under their digests,
     /// except referrers of content that the store has. A filter may match the stored name or the
-    /// name to show.
+    /// name to show. A damaged record of an image does not hide other images.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse; errors of the store.
-    pub async fn listing(&self, filters: &[&str]) -> Result<Vec<Listed>> {
+    pub async fn listing(&self, filters: &[&str]) -> Result<Listing> {
         let filters = Filters::parse(filters)?;
         let store = self.opened()?;
-        let mut images = store.images.list(&[]).await?;
+        let found = store.images.list_sound().await?;
+        let mut images = found.named;
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
-        for image in store.images.unnamed().await? {
+        for image in found.unnamed {
             if !known.contains(&image.name) && stored_subject(store, &image.target).await?.is_none()
             {
                 images.push(image);
@@ -52,7 +64,10 @@ impl Cas {
         let mut listed = merge(images, &uses);
         listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));
         listed.sort_by(|one, other| one.image.name.cmp(&other.image.name));
-        Ok(listed)
+        Ok(Listing {
+            images: listed,
+            problems: found.problems,
+        })
     }
 }
 

@@ -33,6 +33,7 @@ mod only_tars;
 mod open;
 #[cfg(feature = "registry")]
 mod parallel_pull;
+mod paths;
 mod prune;
 #[cfg(feature = "registry")]
 mod remote;
@@ -69,7 +70,7 @@ pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
 pub use self::images::{DeleteOptions, QueryOptions};
 pub use self::ingests::IngestInfo;
-pub use self::listing::Listed;
+pub use self::listing::{Listed, Listing};
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
 #[cfg(feature = "registry")]

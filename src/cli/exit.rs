@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use cas::{Error, ErrorKind};
+use cas::{Error, ErrorKind, Result};
 
 use super::message::{print, tell};
 use super::output::{printable, printable_lines};
@@ -18,6 +18,21 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
         cause = inner.source();
     }
     ExitCode::from(code(error))
+}
+
+/// Reports the records that a list lacks because they are damaged. Prints all of these errors
+/// except the last one, with which the command ends.
+///
+/// # Errors
+/// The last one of `problems`, if there are any.
+pub(crate) fn damaged(problems: Vec<Error>) -> Result<()> {
+    let advised = |problem: Error| problem.advice("run `cas fsck --repair`");
+    let mut problems = problems.into_iter().map(advised);
+    let last = problems.next_back();
+    for problem in problems {
+        tell(format_args!("cas: {}", printable(&problem.to_string())));
+    }
+    last.map_or(Ok(()), Err)
 }
 
 /// Prints the error in the arguments, or the requested help, and ends the process. The message

@@ -3,18 +3,20 @@
 use cas::gc::GcOptions;
 use cas::image::{self, FullName, familiar};
 use cas::platform::All;
-use cas::{ErrorKind, Image, ImageRef, Result};
+use cas::{ErrorKind, Image, ImageRef, Listed, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::gc::when;
 use super::output::{ago, size};
-use super::{Context, names};
+use super::{Context, exit, names};
 
 /// List images
 #[derive(Args)]
 #[command(after_help = "Examples:\n  cas images --json | jq -r .name\n  \
-    cas images --sort used --reverse")]
+    cas images --sort used --reverse
+
+If the record of an image is damaged, the other images are listed, and the exit code is 4.")]
 pub(crate) struct Images {
     /// Show only images that match a filter, as in name~=debian; repeat the option to show images
     /// that match any of several filters
@@ -45,8 +47,9 @@ impl Images {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
+        let found = cas.listing(&filters).await?;
         let mut rows = Vec::new();
-        for listed in cas.listing(&filters).await? {
+        for listed in found.images {
             let image = &listed.image;
             let size = match image::size(&*cas.store().content, &image.target, &All).await {
                 Ok(size) => Some(size),
@@ -74,24 +77,30 @@ impl Images {
         if self.reverse {
             rows.reverse();
         }
-        if context.out.is_json() {
-            return rows.iter().try_for_each(|(listed, size)| {
-                let mut shown = describe(&listed.image, *size);
-                shown["usedAt"] = json!(listed.used_at.map(when));
-                context.out.item(&shown, String::new)
-            });
-        }
-        let columns = ["NAME", "TARGET", "SIZE", "CREATED", "LAST USED"];
-        context.out.list(&columns, &rows, |(listed, bytes)| {
-            vec![
-                listed.shown.clone(),
-                listed.image.target.digest.short(),
-                bytes.map_or_else(|| without_size(&listed.image).into(), size),
-                ago(listed.image.created_at),
-                listed.used_at.map_or_else(|| "never".into(), ago),
-            ]
-        })
+        show(context, &rows)?;
+        exit::damaged(found.problems)
     }
+}
+
+/// Prints images with their sizes in bytes, if these are known.
+fn show(context: &Context, rows: &[(Listed, Option<u64>)]) -> Result<()> {
+    if context.out.is_json() {
+        return rows.iter().try_for_each(|(listed, size)| {
+            let mut shown = describe(&listed.image, *size);
+            shown["usedAt"] = json!(listed.used_at.map(when));
+            context.out.item(&shown, String::new)
+        });
+    }
+    let columns = ["NAME", "TARGET", "SIZE", "CREATED", "LAST USED"];
+    context.out.list(&columns, rows, |(listed, bytes)| {
+        vec![
+            listed.shown.clone(),
+            listed.image.target.digest.short(),
+            bytes.map_or_else(|| without_size(&listed.image).into(), size),
+            ago(listed.image.created_at),
+            listed.used_at.map_or_else(|| "never".into(), ago),
+        ]
+    })
 }
 
 /// Returns the text that is shown in place of a size if the size of `image` is not known.

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::gc::when;
-use super::{Context, resource};
+use super::{Context, exit, resource};
 
 /// Owner of the leases that this command makes. The leases of jobs have other owners.
 const OWNER: &str = "the tool";
@@ -70,7 +70,11 @@ impl Leases {
         };
         let leases = cas.store().leases();
         match self {
-            Leases::Ls => list(context, leases.list().await?),
+            Leases::Ls => {
+                let found = leases.list_sound().await?;
+                list(context, &found.leases)?;
+                exit::damaged(found.problems)
+            }
             Leases::Create {
                 id,
                 expire,
@@ -127,7 +131,7 @@ fn end_of(length: Duration) -> Result<SystemTime> {
     })
 }
 
-fn list<R>(context: &Context, leases: Vec<(String, Lease, R)>) -> Result<()> {
+fn list<R>(context: &Context, leases: &[(String, Lease, R)]) -> Result<()> {
     let rows: Vec<Value> = leases
         .iter()
         .map(|(id, lease, _)| shown(id, lease))

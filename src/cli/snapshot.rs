@@ -5,14 +5,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
-use cas::snapshot::{Commit, Info, Mount, OnDemandBytes, Usage, all};
+use cas::snapshot::{Commit, Info, Mount, OnDemandBytes, Usage, all, all_sound};
 use cas::{Cas, Error, ErrorKind, Labels, Result, UsageOptions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::output::{ago, size};
+use super::{Context, exit};
 
 /// List, show, create, commit and remove snapshots
 #[derive(Subcommand)]
@@ -191,10 +191,12 @@ struct Listed {
 }
 
 async fn list(context: &Context, cas: &Cas) -> Result<()> {
-    let mut found = Vec::new();
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
     for cas in listed(context, cas).await? {
         let snapshots = &**cas.snapshotter()?;
-        for info in all(snapshots).await? {
+        let sound = all_sound(snapshots).await?;
+        problems.extend(sound.problems);
+        for info in sound.snapshots {
             let usage = match snapshots.usage(&info.key).await {
                 // The snapshot was removed after it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -227,16 +229,18 @@ async fn list(context: &Context, cas: &Cas) -> Result<()> {
             row.push(one.snapshotter.into());
         }
         row
-    })
+    })?;
+    exit::damaged(problems)
 }
 
 async fn tree(context: &Context, cas: &Cas) -> Result<()> {
-    let mut trees = Vec::new();
+    let (mut trees, mut problems) = (Vec::new(), Vec::new());
     for cas in listed(context, cas).await? {
         let snapshots = &**cas.snapshotter()?;
-        let infos = all(snapshots).await?;
-        if !infos.is_empty() {
-            trees.push((snapshots.name(), nested(infos)));
+        let sound = all_sound(snapshots).await?;
+        problems.extend(sound.problems);
+        if !sound.snapshots.is_empty() {
+            trees.push((snapshots.name(), nested(sound.snapshots)));
         }
     }
     let several = trees.len() > 1;
@@ -254,7 +258,7 @@ async fn tree(context: &Context, cas: &Cas) -> Result<()> {
             context.out.item(&item, text)?;
         }
     }
-    Ok(())
+    exit::damaged(problems)
 }
 
 /// Returns snapshots with their depths in a tree, each before its children. The depth is 0 for a

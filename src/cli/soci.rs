@@ -11,10 +11,10 @@ use serde::Serialize;
 #[cfg(feature = "on-demand")]
 use serde_json::json;
 
-use super::Context;
 use super::output::{count, size};
 #[cfg(feature = "registry")]
 use super::remote::Upload;
+use super::{Context, exit};
 
 /// Make, list and push SOCI indexes, which allow reading layers on demand
 #[derive(Subcommand)]
@@ -232,11 +232,13 @@ impl PrefetchList {
 impl Ls {
     async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let images = match self.image {
-            Some(image) => vec![(image.clone(), ImageRef::typed(&image))],
+        let (images, problems) = match self.image {
+            Some(image) => (vec![(image.clone(), ImageRef::typed(&image))], Vec::new()),
             None => {
-                let listed = cas.listing(&[]).await?.into_iter();
-                listed.map(|one| (one.shown, one.image.into())).collect()
+                let found = cas.listing(&[]).await?;
+                let images = found.images.into_iter();
+                let images = images.map(|one| (one.shown, one.image.into()));
+                (images.collect(), found.problems)
             }
         };
         let mut rows = Vec::new();
@@ -258,6 +260,7 @@ impl Ls {
                 index.layers.len().to_string(),
                 size(index.size + ztocs),
             ]
-        })
+        })?;
+        exit::damaged(problems)
     }
 }

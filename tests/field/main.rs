@@ -10,6 +10,7 @@
 mod common;
 mod compressed;
 mod config_types;
+mod damaged;
 mod foreign;
 mod healed;
 mod long_names;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
-use cas::{ContentExt, Digest, Store};
+use cas::{ContentExt, Digest, ErrorKind, Store};
 
 use crate::common::{ENGINES, can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has, overwrite, without_leftovers};
@@ -256,6 +256,24 @@ fn records_of_blobs_are_made_again() {
             (0, Vec::new()),
             "after gc on {store}"
         );
+    }
+}
+
+#[test]
+fn a_record_that_was_written_for_another_blob_is_made_again() {
+    for store in ENGINES {
+        let scene = Scene::new(store);
+        let (layer, document) = (scene.layer(), scene.manifest_digest);
+        let read = scene.open(async |store| {
+            let copied = store.records.load(Table::Blobs, &layer.to_string()).await;
+            let value = copied.unwrap().unwrap().value;
+            let mut batch = Batch::new();
+            batch.put(Table::Blobs, document.to_string(), Expect::Any, value);
+            store.records.commit(&batch).await.unwrap();
+            store.blobs().load(&document).await
+        });
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "on {store}");
+        scene.heals("record-damaged", document.hex());
     }
 }
 

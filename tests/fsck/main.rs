@@ -17,6 +17,7 @@ mod database;
 mod directory;
 mod entries;
 mod kept;
+mod listed;
 mod lost;
 mod misplaced;
 mod names;

@@ -155,6 +155,41 @@ fn a_lost_name_is_reported_and_its_image_is_kept() {
     }
 }
 
+/// The `fs` store still has the target of the name in `index.json`.
+#[test]
+fn a_record_that_was_written_for_another_name_is_set_aside() {
+    for store in ENGINES {
+        let scene = Scene::new(store);
+        let tag = || ok(cas(&scene.root).args(["tag", "app:1", "app:2"]));
+        tag();
+        scene.open(async |store| {
+            let found = store.records.scan(Table::Images, "", None, 10).await;
+            let found = found.unwrap();
+            let of = |name: &str| found.iter().find(|record| record.key.contains(name));
+            let (one, two) = (of("app:1").unwrap(), of("app:2").unwrap());
+            let mut batch = Batch::new();
+            batch.put(Table::Images, &*two.key, Expect::Any, one.value.clone());
+            store.records.commit(&batch).await.unwrap();
+        });
+        let said = fails(cas(&scene.root).args(["inspect", "app:2"]), 4);
+        assert!(said.contains("for another key"), "on {store}: {said}");
+        if *store == "fs" {
+            scene.heals("record-damaged", "app:2");
+        } else {
+            let (code, found) = scene.fsck(&["--repair"]);
+            assert_eq!(code, 4, "on {store}: {found:#?}");
+            for problem in ["record-damaged", "name-lost"] {
+                assert!(has(&found, problem, "app:2"), "on {store}: {found:#?}");
+            }
+            tag();
+            scene.fsck(&["--repair"]);
+            assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+        }
+        ok(cas(&scene.root).args(["inspect", "app:2"]));
+        scene.works();
+    }
+}
+
 /// Deletes all records of the store.
 fn lose_records(scene: &Scene) {
     scene.open(async |store| {

@@ -167,6 +167,41 @@ fn nothing_is_left_of_a_written_snapshot_that_is_removed() {
     assert_eq!(scene.fsck(&[]), (0, Vec::new()));
 }
 
+/// Snapshots of earlier releases have neither manifests nor `.kept` files.
+#[test]
+fn snapshots_without_manifests_are_not_damaged_and_a_check_states_it_once() {
+    for snapshotter in mounting_snapshotters() {
+        let scene = Scene::with("fs", snapshotter);
+        let file = write_file(&scene);
+        let said = |arguments: &[&str]| ok(cas(&scene.root).arg("fsck").args(arguments));
+        assert!(!said(&[]).contains("not checked"));
+        let layers = layers(&scene).len();
+        fs::remove_dir_all(
+            scene
+                .root
+                .join("snapshots")
+                .join(snapshotter)
+                .join("manifests"),
+        )
+        .unwrap();
+        let noun = if layers == 1 { "snapshot" } else { "snapshots" };
+        let expected = format!("not checked: the files of {layers} {noun}, because");
+        for arguments in [&[][..], &["--read-data"], &["--repair"]] {
+            let said = said(arguments);
+            assert_eq!(said.matches(&expected).count(), 1, "{snapshotter}: {said}");
+            assert!(said.contains("0 problems left, 0 repaired"), "{said}");
+        }
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        for command in [&["gc"][..], &["df"], &["snapshot", "info", "mine"]] {
+            ok(cas(&scene.root).args(command));
+        }
+        scene.works();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "only here");
+        ok(cas(&scene.root).args(["snapshot", "rm", "mine"]));
+        assert!(!file.exists());
+    }
+}
+
 #[test]
 fn a_directory_in_the_place_of_a_manifest_does_not_stop_a_collection() {
     let scene = Scene::with("fs", "native");

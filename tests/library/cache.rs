@@ -63,7 +63,7 @@ fn names(cas: &Cas) -> Vec<String> {
 }
 
 fn used(cas: &Cas) -> BTreeMap<String, Option<SystemTime>> {
-    let listed = cas.listing(&[]).unwrap().into_iter();
+    let listed = cas.listing(&[]).unwrap().images.into_iter();
     listed
         .map(|Listed { image, used_at, .. }| (image.name.to_string(), used_at))
         .collect()

@@ -111,7 +111,7 @@ fn store_name(scene: &Scene, name: &str) {
     let target = cas.image(ImageRef::typed("app:1")).unwrap().target;
     let image = Image::new(name.parse::<Reference>().unwrap(), target);
     let mut batch = Batch::new();
-    let value = encode_image(&image).unwrap();
+    let value = encode_image(name, &image).unwrap();
     batch.put(Table::Images, name, Expect::Absent, value);
     cas::backend::pool::wait(cas.store().records.commit(&batch)).unwrap();
 }

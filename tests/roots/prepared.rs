@@ -118,7 +118,7 @@ fn what_was_written_stays_until_it_is_prepared_again() {
 fn a_root_directory_is_a_use_of_its_image() {
     each_store(|scene| {
         let used = |name: &str| {
-            let listed = scene.cas.listing(&[]).unwrap().into_iter();
+            let listed = scene.cas.listing(&[]).unwrap().images.into_iter();
             let mut listed = listed.filter(|one| one.shown == name);
             listed.next().unwrap().used_at.unwrap()
         };

@@ -48,7 +48,6 @@ impl Checker<'_> {
         self.link_referrers(&stats).await?;
         unnamed.retain(|document| !self.uses.contains_key(&document.digest));
         self.keep_unnamed(unnamed).await?;
-        self.restore_claims().await?;
         self.read_data(&stats).await
     }
 
@@ -85,7 +84,7 @@ impl Checker<'_> {
             true => self.children(&descriptor).await?,
             false => Vec::new(),
         };
-        let is_replaced = !self.made.insert(stat.digest);
+        let is_replaced = !self.note_made(stat.digest).await?;
         let repairs = self.options.repair.is_some();
         let found = self.store.blobs().load(&stat.digest).await;
         // `check_records` has reported a damaged record.
@@ -101,6 +100,7 @@ impl Checker<'_> {
         if self.foreign.contains(&stat.digest) {
             self.report.unrecorded += u64::from(!is_reported);
         } else if !is_reported {
+            self.labels_lost = true;
             self.add(Problem::RecordMissing, stat.digest, detail, repairs);
         }
         Ok((is_document && used.is_none()).then_some(Unnamed {
@@ -160,7 +160,7 @@ impl Checker<'_> {
             .flat_map(|document| document.children.iter().copied())
             .collect();
         let tops = unnamed.iter().map(|document| document.digest);
-        let kept = &self.recovered().await? - &self.doubtful;
+        let kept = &self.kept_by(RECOVERED).await? - &self.doubtful;
         let is_new = |digest: &Digest| !listed.contains(digest) && !kept.contains(digest);
         let tops: Vec<Digest> = tops.filter(is_new).collect();
         let repairs = self.options.repair.is_some();
@@ -185,9 +185,13 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that the lease [`RECOVERED`] keeps.
-    pub(super) async fn recovered(&self) -> Result<BTreeSet<Digest>> {
-        let lease = self.store.leases().load(RECOVERED).await?;
+    /// Returns the blobs that a lease lists, or none if the lease does not exist or is damaged.
+    pub(super) async fn kept_by(&self, lease: &str) -> Result<BTreeSet<Digest>> {
+        let lease = match self.store.leases().load(lease).await {
+            // `check_records` has reported the damaged lease.
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            lease => lease?,
+        };
         let resources = lease.into_iter().flat_map(|(lease, _)| lease.resources);
         Ok(resources
             .filter_map(|resource| match resource {

@@ -19,8 +19,8 @@ pub enum Problem {
     /// has rows that cannot be read. A repair copies the readable rows to a new database. Names in
     /// the unreadable rows are lost.
     DatabaseDamaged,
-    /// A record does not parse or has a wrong checksum, the parents of a snapshot lack records or
-    /// form a circle, or the counter for snapshot ids is damaged.
+    /// A record does not parse, has a wrong checksum or was written for another key, the parents of
+    /// a snapshot lack records or form a circle, or the counter for snapshot ids is damaged.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
@@ -28,9 +28,11 @@ pub enum Problem {
     /// names.
     NameWrong,
     /// A blob has no record, and it is not certain that another program stored it (see
-    /// [`Report::unrecorded`]).
+    /// [`Report::unrecorded`]). Also reported by a repair for each blob that it keeps because a
+    /// label in a lost record may have referred to the blob.
     RecordMissing,
-    /// The record of a document does not list the same blobs as the document.
+    /// The record of a document does not list the same blobs as the document. Also reported by a
+    /// repair if the record of an index stated a stored manifest as absent.
     ChildrenWrong,
     /// An image or a lease needs a blob that the store does not have. An image does not need the
     /// blob of a layer if a snapshotter keeps the tar of the layer, or if the layer was unpacked
@@ -41,7 +43,8 @@ pub enum Problem {
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
     BlobDamaged,
-    /// Damaged bytes of a blob were set aside, and the blob is still missing.
+    /// Damaged bytes of a blob were set aside, the blob is still missing, and the lease
+    /// [`QUARANTINE`](super::QUARANTINE) keeps the damaged bytes.
     Quarantined,
     /// A document is a referrer of another document, its subject, but the record of the subject
     /// lacks the label that keeps the referrer.
@@ -145,6 +148,10 @@ pub struct Report {
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,
+    /// Number of these snapshots whose files were not compared, because the list of files that a
+    /// commit records is missing. This is not damage: earlier releases recorded no list, and a loss
+    /// of power can undo its write.
+    pub unlisted: u64,
     /// Keys, and sizes in bytes, of the ingests that interrupted jobs have left and that a later
     /// pull can continue. These ingests are not damage. A collection removes an ingest that has not
     /// grown for [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).

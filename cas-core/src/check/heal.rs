@@ -1,8 +1,10 @@
 //! Fetching blobs again, and setting damaged bytes aside.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::{Checker, Problem, QUARANTINE, Use};
 use crate::blob::note_damaged;
@@ -98,15 +100,17 @@ impl Checker<'_> {
         let Some(aside) = copy_aside(self.store, &stat).await? else {
             return Ok(());
         };
-        keep(self.store, QUARANTINE, &[aside.found]).await?;
         let note = serde_json::to_vec(&aside).map_err(|error| {
             Error::internal("a note on damaged bytes could not be serialized; please report it")
                 .source(error)
         })?;
+        // A repair that is killed before it adds the bytes to the lease leaves a note, which the
+        // next repair deletes. In the other order, nothing would remove the bytes from the lease.
         let notes = self.quarantined()?;
         notes
             .put(&digest.to_string(), note.into(), Expect::Any)
             .await?;
+        keep(self.store, QUARANTINE, &[aside.found]).await?;
         self.store
             .content
             .remove_version(digest, stat.version)
@@ -114,25 +118,41 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the blobs whose damaged bytes were set aside and that are still missing. A repair
-    /// deletes the notes on the other blobs.
+    /// Reports the blobs that are still missing, and whose damaged bytes the lease [`QUARANTINE`]
+    /// keeps. A repair removes the damaged bytes of the other blobs from the lease, and deletes the
+    /// notes on them.
     pub(super) async fn report_quarantine(&mut self) -> Result<()> {
         let notes = self.quarantined()?;
+        let kept = self.kept_by(QUARANTINE).await?;
+        let (mut needed, mut done) = (BTreeSet::new(), Vec::new());
         for note in notes.list("").await? {
             let digest: Digest = note.key.parse()?;
-            let back = self.store.content.stat(&digest).await?.is_some();
-            if !back {
-                let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
-                let found = aside.map(|aside| format!(" as {}", aside.found));
-                let detail = format!(
-                    "its damaged bytes are kept{} under the lease `{QUARANTINE}`; pull or import \
-                     an image with the blob",
-                    found.unwrap_or_default()
-                );
-                self.add(Problem::Quarantined, digest, detail, false);
-            } else if self.options.repair.is_some() {
-                notes.delete(&note.key, Expect::Any).await?;
+            let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
+            let found = aside.map(|aside| aside.found);
+            // A user may have ended the lease.
+            let is_kept = found.is_none_or(|found| kept.contains(&found));
+            if !is_kept || self.store.content.stat(&digest).await?.is_some() {
+                done.push((note.key, found));
+                continue;
             }
+            needed.extend(found);
+            let name = found.map(|found| format!(" as {found}"));
+            let detail = format!(
+                "its damaged bytes are kept{} under the lease `{QUARANTINE}`; pull or import an \
+                 image with the blob, or give up all damaged bytes with \
+                 `cas lease rm --force {QUARANTINE}`",
+                name.unwrap_or_default()
+            );
+            self.add(Problem::Quarantined, digest, detail, false);
+        }
+        if self.options.repair.is_none() {
+            return Ok(());
+        }
+        let unneeded = done.iter().filter_map(|(_, found)| *found);
+        let unneeded = unneeded.filter(|found| kept.contains(found) && !needed.contains(found));
+        let_go(self.store, QUARANTINE, &unneeded.collect()).await?;
+        for (key, _) in done {
+            notes.delete(&key, Expect::Any).await?;
         }
         Ok(())
     }
@@ -180,6 +200,34 @@ pub(super) async fn keep(store: &Store, lease: &str, blobs: &[Digest]) -> Result
         Ok(())
     });
     added.await.map(|_| ())
+}
+
+/// Removes blobs from a lease. Ends the lease if it then lists nothing.
+async fn let_go(store: &Store, lease: &str, blobs: &BTreeSet<Digest>) -> Result<()> {
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    let leases = store.leases();
+    let is_kept =
+        |resource: &Resource| !matches!(resource, Resource::Content(blob) if blobs.contains(blob));
+    let removed = leases.update(lease, |lease| {
+        lease.resources.retain(is_kept);
+        Ok(())
+    });
+    match removed.await {
+        // A user has ended the lease meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    };
+    let left = leases.load(lease).await?;
+    match left.filter(|(left, _)| left.resources.is_empty()) {
+        None => Ok(()),
+        Some((_, revision)) => match leases.remove(lease, revision).await {
+            // Another repair uses the lease.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+            removed => removed,
+        },
+    }
 }
 
 /// Returns the bytes of a small blob, or `None` if they are missing or do not have its digest.

@@ -182,10 +182,11 @@ impl Checker<'_> {
         if let Some(record) = &record {
             self.check_children(descriptor, &children, record).await?;
         }
-        let record = match self.find_unpacked(blob, &children, record.as_ref()).await? {
-            Some(found) => Some(found),
-            None => record,
+        let corrected = match descriptor.media_type.is_index() {
+            true => self.find_left_out(blob, &children, record.as_ref()).await?,
+            false => self.find_unpacked(blob, &children, record.as_ref()).await?,
         };
+        let record = corrected.or(record);
         let (mut needed, lost) = match &record {
             Some(record) => (
                 self.referrers_of(blob, record).await?,

@@ -11,8 +11,7 @@
 //! 3. Blobs: each one must have a record, except blobs that are needed only by images that another
 //!    program has named. The record of the subject of each referrer must keep the referrer.
 //! 4. Lost names: a document that no name and no lease reaches is reported if it had no record, or
-//!    if the store lost names. A repair then adds the claims of owners to the records that it has
-//!    made: each owner claims the blobs that the names of this owner reach.
+//!    if the store lost names.
 //! 5. Bytes: the selected blobs are read and hashed.
 //! 6. Ingests: an ingest is reported if no job has it open and no later job continues it. A repair
 //!    discards these ingests.
@@ -20,17 +19,22 @@
 //!    that were committed. The files of the selected snapshots are read. A repair makes damaged
 //!    committed snapshots again from their layers. It also removes directories and files that a
 //!    snapshotter has, but that no record names.
+//! 8. Facts that only lost records of blobs had: a repair adds the claims of owners to the records
+//!    that it has made. Each owner claims the blobs that the names of this owner reach. If labels
+//!    may be lost, a repair also keeps the blobs to which nothing refers.
 //!
 //! A repair fetches a missing or damaged blob from a source. If the fetch fails, damaged bytes that
 //! can be read are set aside in quarantine: they are stored under their own digest, and the lease
 //! [`QUARANTINE`] keeps them. The blob itself is then missing, and each check reports it until the
-//! store has it again. A repair also keeps documents that no name reaches, and blobs whose labels
-//! may be lost, under the lease [`RECOVERED`].
+//! store has it again, or a user ends the lease. A repair also keeps documents that no name
+//! reaches, blobs whose labels may be lost, and blobs to which a lost label may have referred,
+//! under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;
 mod heal;
 mod images;
+mod made;
 mod options;
 mod owners;
 mod reader;
@@ -55,8 +59,8 @@ use crate::store::Store;
 
 /// The id of the lease that keeps damaged bytes.
 pub const QUARANTINE: &str = "quarantine";
-/// The id of the lease that keeps documents that no name reaches, and blobs whose labels may be
-/// lost.
+/// The id of the lease that keeps documents that no name reaches, blobs whose labels may be lost,
+/// and blobs to which a lost label may have referred.
 pub const RECOVERED: &str = "recovered";
 
 /// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was
@@ -86,6 +90,8 @@ pub async fn check(
         names_lost: options.names_lost,
         hashed: BTreeSet::new(),
         made: BTreeSet::new(),
+        is_continued: false,
+        labels_lost: false,
         doubtful: BTreeSet::new(),
     };
     let outcome = checker.run().await;
@@ -116,6 +122,10 @@ struct Checker<'a> {
     hashed: BTreeSet<Digest>,
     /// The blobs whose records were missing or damaged. A repair makes these records again.
     made: BTreeSet<Digest>,
+    /// Whether an earlier repair has made records again, and was killed before its end.
+    is_continued: bool,
+    /// Whether the missing or damaged records may have had labels that are lost.
+    labels_lost: bool,
     /// The blobs that this repair has added to the lease [`RECOVERED`] because their labels may be
     /// lost. For the rest of the repair, the lease does not count as a use of them. So a document
     /// without a name is still reported, and a referrer is still linked to its subject.
@@ -135,6 +145,7 @@ impl Checker<'_> {
         if !self.options.resume {
             self.forget_notes().await?;
         }
+        self.load_unfinished().await?;
         self.check_records().await?;
         self.check_images().await?;
         self.check_blobs().await?;
@@ -144,6 +155,7 @@ impl Checker<'_> {
         for snapshotter in self.snapshotters {
             self.check_snapshots(*snapshotter).await?;
         }
+        self.restore_facts().await?;
         self.forget_notes().await
     }
 

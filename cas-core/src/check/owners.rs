@@ -14,17 +14,13 @@ impl Checker<'_> {
     /// Adds claims to the records that this repair has made: the claim of each owner with a name
     /// that reaches the blob. Other records keep their claims. Even without damage, these claims
     /// may differ from the names: an administrator may have moved a name, or a name may have been
-    /// deleted since the last collection.
+    /// deleted since the last collection. After a killed repair, the claims are added to all
+    /// records that the names reach.
+    ///
+    /// # Errors
+    /// `Corrupt` if the record of an image is damaged; errors of the store.
     pub(super) async fn restore_claims(&self) -> Result<()> {
-        if self.options.repair.is_none() || self.made.is_empty() {
-            return Ok(());
-        }
-        let images = match self.store.images.list(&[]).await {
-            // `check_images` has reported the damaged record.
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
-            images => images?,
-        };
-        for image in images {
+        for image in self.store.images.list(&[]).await? {
             if let Some(owner) = &image.owner {
                 self.claim(&image, owner).await?;
             }
@@ -32,7 +28,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Adds the claim of `owner` to the records of `image` that this repair has made.
+    /// Adds the claim of `owner` to the records of `image` that a repair has made.
     async fn claim(&self, image: &Image, owner: &Owner) -> Result<()> {
         let (mut seen, mut pending) = (BTreeSet::new(), vec![image.target.digest]);
         let blobs = self.store.blobs();
@@ -45,7 +41,7 @@ impl Checker<'_> {
             };
             pending.extend(kept_referrers(&record.labels));
             pending.extend(&record.children);
-            if self.made.contains(&digest) {
+            if self.is_continued || self.made.contains(&digest) {
                 self.add_claim(&digest, owner).await?;
             }
         }

@@ -1,12 +1,13 @@
-//! Damaged records: records of blobs, images or leases that do not parse, or that do not have their
-//! checksum.
+//! Damaged records: records of blobs, images or leases that do not parse, that have a wrong
+//! checksum, or that were written for another key.
 //!
 //! A repair copies a damaged record into a note, so that a user can still read the data: perhaps
 //! only one letter is wrong. A table that contains a damaged record cannot be listed. So the repair
 //! then deletes the record or, if it is the record of a stored blob, replaces it. The replacement
 //! has the labels that can be read from the beginning. So even if the repair is killed,
 //! collections keep what these labels refer to. If labels may be lost or wrong, a lease keeps the
-//! blob. The record of an image is replaced, too, if its name and its target can still be read.
+//! blob. No labels are taken from a record that was written for another blob. The record of an
+//! image is replaced, too, if its name and its target can still be read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,13 +71,14 @@ impl Checker<'_> {
     /// that they have no labels. This comes before the records are replaced: the next repair does
     /// not know which labels a replaced record may have lost.
     async fn keep_doubtful(&mut self, damaged: Vec<&Record>) -> Result<()> {
-        let kept = self.recovered().await?;
+        let kept = self.kept_by(RECOVERED).await?;
         let mut doubtful = BTreeSet::new();
         for record in damaged {
             let digest: Option<Digest> = record.key.parse().ok();
-            let Some(digest) = digest.filter(|_| !states_no_labels(&record.value)) else {
+            let Some(digest) = digest.filter(|_| !states_no_labels(record)) else {
                 continue;
             };
+            self.labels_lost = true;
             if !kept.contains(&digest) && self.store.content.stat(&digest).await?.is_some() {
                 doubtful.insert(digest);
             }
@@ -110,7 +112,7 @@ impl Checker<'_> {
                 }
                 None => match self.readable_image(table, record).await? {
                     Some(image) => {
-                        let value = encode_image(&image)?;
+                        let value = encode_image(&record.key, &image)?;
                         batch.put(table, record.key.as_str(), expect, value);
                         is_named = true;
                     }
@@ -132,7 +134,7 @@ impl Checker<'_> {
             }
             (_, Some(labels)) => format!(
                 "the record is damaged: {why}; it was set aside, and made again {}",
-                outcome(&record.value, &labels)
+                outcome(record, &labels)
             ),
             _ if repairs => format!("the record is damaged: {why}; it was set aside"),
             _ => format!("the record is damaged: {why}; a repair sets it aside"),
@@ -155,24 +157,27 @@ impl Checker<'_> {
         let Some(digest) = digest.filter(|_| table == Table::Blobs) else {
             return Ok(None);
         };
-        self.made.insert(digest);
+        self.note_made(digest).await?;
         let Some(stat) = self.store.content.stat(&digest).await? else {
             return Ok(None);
         };
         let mut record = BlobRecord::new(stat.size, self.recognise(&stat).await?);
-        record.labels = self.readable_labels(&damaged.value).await?;
+        record.labels = self.readable_labels(damaged).await?;
         Ok(Some((digest, record)))
     }
 
-    /// Returns the labels that can be read in the damaged record of a blob. Leaves out the diff ID:
-    /// a wrong one would not be noticed, and the next unpack computes it again. Also leaves out
-    /// references to blobs that the store does not know. A repair could not fetch these blobs,
-    /// because their sizes are not known.
-    async fn readable_labels(&self, value: &[u8]) -> Result<Labels> {
-        let readable: Readable = serde_json::from_slice(value).unwrap_or_default();
+    /// Returns the labels that can be read in the damaged record of a blob, or none if the record
+    /// is that of another blob. Leaves out the diff ID: a wrong one would not be noticed, and the
+    /// next unpack computes it again. Also leaves out references to blobs that the store does not
+    /// know. A repair could not fetch these blobs, because their sizes are not known.
+    async fn readable_labels(&self, damaged: &Record) -> Result<Labels> {
+        if codec::is_of_another_key(Table::Blobs, damaged) {
+            return Ok(Labels::new());
+        }
+        let readable: Readable = serde_json::from_slice(&damaged.value).unwrap_or_default();
         let mut labels = readable.labels;
         if labels.is_empty() {
-            labels = salvage(value);
+            labels = salvage(&damaged.value);
         }
         if check_labels(&labels).is_err() {
             return Ok(Labels::new());
@@ -252,16 +257,21 @@ impl Checker<'_> {
 }
 
 /// Returns whether the damaged record of a blob states that the blob has no labels. Then the record
-/// parses, and has no other member, which might be the labels under a changed key.
-fn states_no_labels(value: &[u8]) -> bool {
-    serde_json::from_slice(value).is_ok_and(|record: BlobRecord| {
-        let encoded = codec::encode(&record, "the record of a blob");
-        record.labels.is_empty() && encoded.is_ok_and(|bytes| bytes.len() == value.len())
-    })
+/// is not that of another blob, parses, and has no other member, which might be the labels under a
+/// changed key.
+fn states_no_labels(damaged: &Record) -> bool {
+    let content = codec::content(&damaged.value);
+    let parsed: serde_json::Result<BlobRecord> = serde_json::from_slice(&damaged.value);
+    let has_none = parsed.is_ok_and(|record| {
+        let encoded = serde_json::to_vec(&record);
+        // `content` lacks the end of the object.
+        record.labels.is_empty() && encoded.is_ok_and(|bytes| bytes.len() == content.len() + 1)
+    });
+    has_none && !codec::is_of_another_key(Table::Blobs, damaged)
 }
 
 /// Says which labels the new record of a blob has.
-fn outcome(damaged: &[u8], labels: &Labels) -> String {
+fn outcome(damaged: &Record, labels: &Labels) -> String {
     if states_no_labels(damaged) {
         return "without labels, because it had none".to_owned();
     }
@@ -299,8 +309,7 @@ fn split_string<'a>(text: &'a [u8], ends: &[u8]) -> Option<(String, &'a [u8])> {
     is_end.then_some((string, rest))
 }
 
-/// Checks that a record parses and does not have a wrong checksum, and that an image has the key of
-/// its record.
+/// Checks that a record parses, does not have a wrong checksum, and was written for its key.
 fn examine(table: Table, record: &Record) -> Result<()> {
     match table {
         Table::Blobs => {
@@ -308,13 +317,14 @@ fn examine(table: Table, record: &Record) -> Result<()> {
             blob::decode(record).map(drop)
         }
         Table::Images => check_key(&decode_image(record)?, &record.key),
-        Table::Leases => codec::decode::<Lease>(record, "read lease").map(drop),
+        Table::Leases => codec::decode::<Lease>(table, record, "read lease").map(drop),
         _ => Ok(()),
     }
 }
 
 /// Checks that the key of a record belongs to its image: that it is the name of the image or, in
-/// `backend-fs`, the name and the digest of the target. Only the value has a checksum.
+/// `backend-fs`, the name and the digest of the target. Records of earlier releases have no
+/// checksum of their keys.
 fn check_key(image: &Image, key: &str) -> Result<()> {
     let (name, target) = (&image.name, image.target.digest);
     if key == name.as_str() || key == format!("{name} {target}") {

@@ -17,14 +17,17 @@ impl Checker<'_> {
     /// damaged snapshots.
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let damaged = self.check_snapshot_records(snapshotter).await?;
-        let all = parents_first(readable(snapshotter, &damaged).await?);
+        let all = parents_first(snapshot::all_sound(snapshotter).await?.snapshots);
         let mut chains = Chains::new(snapshotter, &all);
         let mut sound = Vec::new();
         for info in &all {
             let condition = condition(snapshotter, &info.key, Depth::Files).await?;
             self.report.snapshots += u64::from(condition.is_some());
             match condition {
-                Some(Condition::Sound) if info.kind == SnapshotKind::Committed => sound.push(info),
+                Some(Condition::Sound) if info.kind == SnapshotKind::Committed => {
+                    self.report.unlisted += u64::from(is_unlisted(snapshotter, &info.key).await?);
+                    sound.push(info);
+                }
                 Some(condition) => self.heal_snapshot(&mut chains, info, condition).await?,
                 None => {}
             }
@@ -329,6 +332,15 @@ async fn condition(
     Ok(Some(found).filter(|_| !is_gone))
 }
 
+/// Returns whether the files of a snapshot cannot be compared. Returns false if the snapshot was
+/// removed since it was listed.
+async fn is_unlisted(snapshotter: &dyn Snapshotter, key: &str) -> Result<bool> {
+    match snapshotter.is_unlisted(key).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        found => found,
+    }
+}
+
 /// Returns a snapshot in the form of a blob, as [`Reading`] selects it: with the digest of its key
 /// and the size of its files. Returns `None` if the snapshot was removed since it was listed.
 async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>> {
@@ -341,31 +353,6 @@ async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>
         size: usage.bytes,
         version: Version(0),
     }))
-}
-
-/// Returns all snapshots whose records can be read. `damaged` are the keys of the damaged records.
-async fn readable(snapshotter: &dyn Snapshotter, damaged: &[String]) -> Result<Vec<Info>> {
-    if damaged.is_empty() {
-        return snapshot::all(snapshotter).await;
-    }
-    let (mut found, mut after) = (Vec::new(), None::<String>);
-    loop {
-        // With one snapshot per page, the record that cannot be read is that of the next damaged
-        // key.
-        match snapshotter.walk(after.as_deref(), 1).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let later = damaged.iter().filter(|key| Some(*key) > after.as_ref());
-                after = Some(later.min().ok_or(error)?.clone());
-            }
-            page => match page?.pop() {
-                None => return Ok(found),
-                Some(info) => {
-                    after = Some(info.key.clone());
-                    found.push(info);
-                }
-            },
-        }
-    }
 }
 
 /// Returns a snapshot of a damaged record, if the record can be read and the snapshot does not

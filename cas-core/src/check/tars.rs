@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Checker, Problem, Use};
-use crate::complete::is_of_document;
+use crate::complete::{completeness, is_of_document};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -102,12 +102,11 @@ impl<'a> Checker<'a> {
             if !may_be_found || self.store.content.stat(layer).await?.is_some() {
                 continue;
             }
-            let Some(mut info) = stat(snapshotter, chain_id).await? else {
+            let Some(info) = stat(snapshotter, chain_id).await? else {
                 continue;
             };
-            // The label may name another blob that was packed from the same tar.
             let is_tar = record.is_some_and(|record| record.is_tar(layer));
-            let is_kept = is_tar || info.labels.remove(VERIFIED_LAYER) == Some(layer.to_string());
+            let is_kept = is_tar || is_of_layer(&info, layer);
             // The snapshot of a ready layer has no such label, even if the blob was not fetched.
             let may_be_ready = is_lost || is_listed(layer);
             if is_kept || (may_be_ready && snapshotter.has_ready_layer(&info.key).await?) {
@@ -151,13 +150,109 @@ impl<'a> Checker<'a> {
         if !repairs {
             return noted(record.cloned()).map(Some);
         }
-        if of_config.is_none() {
-            self.made.insert(config.digest);
+        for (blob, is_lost) in [(own, record.is_none()), (config, of_config.is_none())] {
+            if is_lost {
+                self.labels_lost = true;
+                self.note_made(blob.digest).await?;
+            }
         }
         let label = Labels::from([(gc_ref_snapshot(snapshotter.name()), top.to_string())]);
         lease::set_labels(self.store, config, &label).await?;
         let record = self.store.blobs().update(&own.digest, noted).await?;
         Ok(Some(record))
+    }
+
+    /// Finds manifests that the record of an index states as absent, although they were stored
+    /// before records were lost. A job that then stores another platform of the index states this.
+    /// A repair corrects the record of the index. `children` are the blobs that the index lists.
+    /// Returns the new record of the index, or `None` if there are no such manifests. A check that
+    /// does not repair looks for none: what a killed job has left may look the same.
+    ///
+    /// # Errors
+    /// Errors of the store and of the snapshotters.
+    pub(super) async fn find_left_out(
+        &mut self,
+        index: &Use,
+        children: &[Descriptor],
+        record: Option<&BlobRecord>,
+    ) -> Result<Option<BlobRecord>> {
+        let Some(record) = record.filter(|_| self.guard.is_some()) else {
+            return Ok(None);
+        };
+        let mut found = BTreeSet::new();
+        for child in children {
+            if record.absent.contains(&child.digest) && self.was_stored(child).await? {
+                found.insert(child.digest);
+            }
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        // This comes before the records of the manifests are corrected. If the repair is killed in
+        // between, a collection reads the manifests.
+        let own = index.descriptor.digest;
+        let correct = |old: Option<BlobRecord>| {
+            let mut record = old.unwrap_or_else(|| record.clone());
+            record.absent.retain(|child| !found.contains(child));
+            Ok(record)
+        };
+        let record = self.store.blobs().update(&own, correct).await?;
+        for child in &found {
+            let detail = format!(
+                "the record stated that {child} was not stored, but the store has it; the record \
+                 was corrected"
+            );
+            self.add(Problem::ChildrenWrong, own, detail, true);
+        }
+        Ok(Some(record))
+    }
+
+    /// Returns whether a manifest that an index lists was stored before its record was lost, and
+    /// nothing that it needs is missing. Layers do not count as missing if the image was unpacked
+    /// and [`find_unpacked`](Self::find_unpacked) will find them.
+    async fn was_stored(&self, manifest: &Descriptor) -> Result<bool> {
+        let content = &*self.store.content;
+        let record = self.store.blobs().load_sound(&manifest.digest).await?;
+        let is_known =
+            |record: &BlobRecord| !record.children.is_empty() || record.tombstone.is_some();
+        let is_stored = content.stat(&manifest.digest).await?.is_some();
+        if !is_stored || record.as_ref().is_some_and(is_known) {
+            return Ok(false);
+        }
+        let layers = self.layers(manifest).await?;
+        let mut unpacked = None;
+        if let (Some(first), Some((_, top))) = (self.snapshotters.first(), layers.last())
+            && stat(*first, top).await?.is_some()
+        {
+            unpacked = Some(*first);
+        }
+        let Some(snapshotter) = unpacked else {
+            // A job that was killed leaves a record without children, too.
+            if record.is_some() {
+                return Ok(false);
+            }
+            return match completeness(self.store, manifest).await {
+                Err(error) if is_of_document(&error) => Ok(false),
+                found => Ok(found?.missing.is_none()),
+            };
+        };
+        for child in dispatch::children(content, manifest).await? {
+            let is_needed = child.data.is_none() && !child.media_type.is_non_distributable();
+            if !is_needed || content.stat(&child.digest).await?.is_some() {
+                continue;
+            }
+            let mut chain_ids = layers.iter().filter(|(layer, _)| *layer == child.digest);
+            let Some((layer, chain_id)) = chain_ids.next() else {
+                return Ok(false);
+            };
+            let Some(info) = stat(snapshotter, chain_id).await? else {
+                return Ok(false);
+            };
+            if !is_of_layer(&info, layer) && !snapshotter.has_ready_layer(&info.key).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the first snapshotter of the check if it keeps tars. The tars of any other
@@ -198,6 +293,12 @@ async fn stat(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<Option
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
         found => Ok(found?.filter(|info| info.kind == SnapshotKind::Committed)),
     }
+}
+
+/// Returns whether a label of a snapshot names this layer. It may name another blob that was packed
+/// from the same tar.
+fn is_of_layer(info: &Info, layer: &Digest) -> bool {
+    info.labels.get(VERIFIED_LAYER) == Some(&layer.to_string())
 }
 
 /// Returns whether a record has a label that refers to a snapshot of `snapshotter`. The keys of the

@@ -60,6 +60,14 @@ pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completene
     find(store, root, Unreadable::Fail).await
 }
 
+/// As [`completeness`], but what is damaged or unsupported below `root` counts as missing.
+///
+/// # Errors
+/// As [`completeness`], but `Corrupt` and `Unsupported` only for `root` itself.
+pub(crate) async fn sound_completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
+    find(store, root, Unreadable::Missing).await
+}
+
 async fn find(store: &Store, root: &Descriptor, unreadable: Unreadable) -> Result<Completeness> {
     let finder = Finder {
         store,
@@ -83,6 +91,22 @@ enum Unreadable {
     Fail,
     /// It counts as complete.
     Complete,
+    /// It counts as missing, and so does an unsupported document.
+    Missing,
+}
+
+impl Unreadable {
+    /// Returns what a part counts as if it cannot be read because of `error`.
+    ///
+    /// # Errors
+    /// `error`, if such a part is an error.
+    fn part(self, error: Error) -> Result<Part> {
+        match self {
+            Unreadable::Complete if is_of_document(&error) => Ok(Part::Leaf),
+            Unreadable::Missing if is_damage(&error) => Ok(Part::Missing),
+            _ => Err(error),
+        }
+    }
 }
 
 /// A blob of an image.
@@ -124,10 +148,9 @@ struct Finder<'a> {
 #[async_trait]
 impl Handler for Finder<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        let may_be_damaged =
-            self.unreadable == Unreadable::Complete && descriptor.digest != self.root;
+        let is_root = descriptor.digest == self.root;
         let (part, children) = match self.find(descriptor).await {
-            Err(error) if may_be_damaged && is_of_document(&error) => (Part::Leaf, Vec::new()),
+            Err(error) if !is_root => (self.unreadable.part(error)?, Vec::new()),
             found => found?,
         };
         lock(&self.parts).insert(descriptor.digest, part);
@@ -299,6 +322,11 @@ pub(crate) async fn incomplete_children(
         }
         found => Ok(found?.left_out),
     }
+}
+
+/// Returns whether an error states that a document is damaged or unsupported.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }
 
 /// Returns whether an error states that a document is missing, damaged, too large or unsupported.

@@ -118,6 +118,11 @@ impl Graph {
         &self.edges[id]
     }
 
+    /// Returns the resources to which something refers, once for each reference.
+    pub(super) fn targets(&self) -> impl Iterator<Item = Id> {
+        self.edges.iter().flatten().map(|(to, _)| *to)
+    }
+
     /// Returns how many resources there are. They are numbered from 0 in the order in which they
     /// were added.
     pub(super) fn len(&self) -> usize {

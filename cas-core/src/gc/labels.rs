@@ -95,6 +95,14 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
     })
 }
 
+/// Returns the digests that `gc.bref.content` labels refer to.
+pub(super) fn back_referenced_content(labels: &Labels) -> impl Iterator<Item = Digest> {
+    effects(labels).filter_map(|effect| match effect {
+        Effect::BackReference(Resource::Content(digest)) => Some(digest),
+        _ => None,
+    })
+}
+
 /// Checks that every gc label has a meaning on a blob, so that a mistake in its key or its value
 /// does not go unnoticed.
 ///

@@ -46,6 +46,7 @@
 mod explain;
 mod graph;
 mod labels;
+mod lost;
 mod owned;
 mod prune;
 mod removed;
@@ -66,6 +67,7 @@ pub use request::{RemoveOptions, remove};
 pub use unreachable::leftovers;
 pub(crate) use unreachable::leftovers_of_content;
 
+pub(crate) use self::lost::unattributed;
 pub(crate) use self::scan::live_leases;
 use self::scan::scan;
 use self::unreachable::Unreachable;

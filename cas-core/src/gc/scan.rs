@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason};
+use super::labels::back_referenced_content;
 use crate::complete::is_of_document;
 use crate::content::{ContentExt, IngestStatus, Stat};
 use crate::descriptor::Descriptor;
@@ -51,9 +52,13 @@ pub(super) struct Scan {
     pub(super) foreign: HashSet<Id>,
     /// The documents whose children are in the graph. Other documents may have edges, too, because
     /// of their labels.
-    listed: HashSet<Id>,
+    pub(super) listed: HashSet<Id>,
     /// The blobs that may be documents, but whose records list no children.
-    bare: HashSet<Id>,
+    pub(super) bare: HashSet<Id>,
+    /// The indexes, each with a child that its record states as absent.
+    pub(super) left_out: Vec<(Id, Digest)>,
+    /// The blobs that keep snapshots by back references.
+    pub(super) keepers: HashSet<Id>,
     pub(super) graph: Graph,
 }
 
@@ -76,6 +81,8 @@ pub(super) async fn scan(
         foreign: HashSet::new(),
         listed: HashSet::new(),
         bare: HashSet::new(),
+        left_out: Vec::new(),
+        keepers: HashSet::new(),
         graph: Graph::default(),
     };
     scan.read_revisions(store).await?;
@@ -93,6 +100,7 @@ pub(super) async fn scan(
     scan.read_roots(store, roots, now, owner).await?;
     scan.graph.resolve_conditions(now);
     scan.read_bare(store).await?;
+    scan.read_left_out(store).await?;
     Ok(scan)
 }
 
@@ -150,6 +158,10 @@ impl Scan {
                 self.listed.insert(id);
             }
             let media_type = blob.media_type.as_ref();
+            if media_type.is_some_and(MediaType::is_index) {
+                let left_out = blob.absent.iter().map(|child| (id, *child));
+                self.left_out.extend(left_out);
+            }
             if blob.children.is_empty() && media_type.is_none_or(MediaType::is_document) {
                 self.bare.insert(id);
             }
@@ -185,6 +197,10 @@ impl Scan {
                 self.graph.consist(id, &named(parent));
             }
             self.graph.label(id, &info.labels);
+            for keeper in back_referenced_content(&info.labels) {
+                let keeper = self.graph.id(&Resource::Content(keeper));
+                self.keepers.insert(keeper);
+            }
             let until = info.created_at + UNLEASED_TTL;
             if !info.labels.contains_key(LEASE) && until > now {
                 self.graph.root(id, Reach::Full, Reason::Young { until });
@@ -285,7 +301,7 @@ impl Scan {
     /// children to the graph. The record of such a document was lost or is being repaired, or a job
     /// has pinned the document since and has made a record without children. The record of the
     /// index above may still list the document.
-    async fn read_bare(&mut self, store: &Store) -> Result<()> {
+    pub(super) async fn read_bare(&mut self, store: &Store) -> Result<()> {
         let mut read = HashSet::new();
         loop {
             let found = self.reached_bare(&mut read);
@@ -293,16 +309,11 @@ impl Scan {
                 return Ok(());
             }
             for (id, digest) in found {
-                let Some(stat) = store.content.stat(&digest).await? else {
+                let Some((size, listed)) = stored_children(store, &digest).await? else {
                     continue;
                 };
-                let listed = match recognised_children(store, &stat).await {
-                    // It was removed meanwhile.
-                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    outcome => outcome?,
-                };
-                self.graph.weigh(id, stat.size, false);
-                for child in listed.into_iter().flatten() {
+                self.graph.weigh(id, size, false);
+                for child in listed {
                     self.graph.refer(id, &Resource::Content(child.digest));
                 }
             }
@@ -315,8 +326,8 @@ impl Scan {
     fn reached_bare(&self, read: &mut HashSet<Id>) -> Vec<(Id, Digest)> {
         let graph = &self.graph;
         let mut is_referred = vec![false; graph.len()];
-        for (to, _) in (0..graph.len()).flat_map(|from| graph.edges(from)) {
-            is_referred[*to] = true;
+        for to in graph.targets() {
+            is_referred[to] = true;
         }
         let mut found = Vec::new();
         for (id, is_referred) in is_referred.into_iter().enumerate() {
@@ -363,6 +374,26 @@ async fn children(store: &Store, descriptor: &Descriptor) -> Result<Vec<Descript
     let what = "a collection cannot read a document, and keeps nothing that it lists";
     tracing::warn!(digest = %stat.digest, %error, "{what}");
     Ok(Vec::new())
+}
+
+/// Returns the size and the children of a stored document whose type is not known. There are no
+/// children if the content is not a valid document, or is too large to be read. Returns `None` if
+/// the store does not have the content.
+///
+/// # Errors
+/// As [`children`].
+pub(super) async fn stored_children(
+    store: &Store,
+    digest: &Digest,
+) -> Result<Option<(u64, Vec<Descriptor>)>> {
+    let Some(stat) = store.content.stat(digest).await? else {
+        return Ok(None);
+    };
+    match recognised_children(store, &stat).await {
+        // It was removed meanwhile.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        listed => Ok(Some((stat.size, listed?.unwrap_or_default()))),
+    }
 }
 
 /// Returns the children of a stored document whose type is not known. Returns `None` if the content

@@ -154,7 +154,7 @@ async fn tombstone_step(store: &Store, digest: Digest, revision: Revision) -> Re
         digest,
         bytes: None,
         expect: found.revision,
-        value: Some(encode(&record)?),
+        value: Some(encode(&found.key, &record)?),
     }))
 }
 
@@ -196,7 +196,7 @@ async fn release_step(
         digest,
         bytes: None,
         expect: found.revision,
-        value: Some(encode(&record)?),
+        value: Some(encode(&found.key, &record)?),
     }))
 }
 

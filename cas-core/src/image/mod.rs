@@ -90,6 +90,35 @@ impl Image {
     }
 }
 
+/// The images of a store whose records are not damaged.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct ImageList {
+    /// The images with a name, in the order of their names.
+    pub named: Vec<Image>,
+    /// The images without a name, in the order of their digests.
+    pub unnamed: Vec<Image>,
+    /// For each damaged record, the error `Corrupt` of reading it.
+    pub problems: Vec<Error>,
+}
+
+impl ImageList {
+    /// Returns the image that was read. If its record is damaged, adds the error to
+    /// [`problems`](Self::problems), and returns `None`.
+    ///
+    /// # Errors
+    /// The error of reading the image, if it is not `Corrupt`.
+    pub fn sound(&mut self, read: Result<Image>) -> Result<Option<Image>> {
+        match read {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.problems.push(error);
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+}
+
 /// A store of image names.
 ///
 /// A store that is [opened for an owner](ImageStore::for_owner) shows only the names of this owner.
@@ -176,6 +205,22 @@ pub trait ImageStore: Send + Sync + 'static {
             }
         }
         Ok(found.into_values().collect())
+    }
+
+    /// Returns the same images as [`ImageStore::list`] without filters and [`ImageStore::unnamed`],
+    /// but without those whose records are damaged. A damaged record does not show its owner, so a
+    /// store that is opened for an owner reports the damaged records of all owners.
+    ///
+    /// In the default implementation, a damaged record is an error.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn list_sound(&self) -> Result<ImageList> {
+        Ok(ImageList {
+            named: self.list(&[]).await?,
+            unnamed: self.unnamed().await?,
+            problems: Vec::new(),
+        })
     }
 
     /// Creates a name. The store sets the times of the image, and leaves out labels with an empty

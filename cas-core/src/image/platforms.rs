@@ -17,23 +17,24 @@ use crate::sync::lock;
 /// platform, this is the only one. Otherwise, the platform of a manifest is the one that its
 /// configuration states. For an index, the platforms that its entries state come first. Entries
 /// that state no platform are then read, and their platforms follow. The platform `unknown`, which
-/// marks attestations, is left out. An index, manifest or configuration that is not in the store is
-/// skipped, although it may state another platform.
+/// marks attestations, is left out. An index, manifest or configuration that is missing, damaged or
+/// unsupported is skipped, although it may state another platform.
 ///
 /// # Errors
-/// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;
-/// `Corrupt` if one of these is invalid; errors of reading them; errors of [`walk`].
+/// If no platform is found, the error for the first index, manifest or configuration that was
+/// skipped: `NotFound`, `Corrupt` or `Unsupported`. Also other errors of reading them; errors of
+/// [`walk`].
 pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
     let platforms = Platforms {
         content,
         found: Mutex::default(),
-        missing: Mutex::default(),
+        skipped: Mutex::default(),
     };
     let roots = platforms.split_off_named(vec![image.clone()]);
     walk(&platforms, &roots).await?;
     let found = mem::take(&mut *lock(&platforms.found));
-    let missing = lock(&platforms.missing).take();
-    match missing {
+    let skipped = lock(&platforms.skipped).take();
+    match skipped {
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
@@ -42,8 +43,8 @@ pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result
 struct Platforms<'a> {
     content: &'a dyn ContentStore,
     found: Mutex<Vec<Platform>>,
-    /// The error for the first index, manifest or configuration that is not in the store.
-    missing: Mutex<Option<Error>>,
+    /// The error for the first index, manifest or configuration that was skipped.
+    skipped: Mutex<Option<Error>>,
 }
 
 impl Platforms<'_> {
@@ -89,9 +90,10 @@ impl Platforms<'_> {
 #[async_trait]
 impl Handler for Platforms<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        use ErrorKind::{Corrupt, NotFound, Unsupported};
         match self.read(descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                lock(&self.missing).get_or_insert(error);
+            Err(error) if matches!(error.kind(), NotFound | Corrupt | Unsupported) => {
+                lock(&self.skipped).get_or_insert(error);
                 Ok(Next::NONE)
             }
             outcome => outcome,

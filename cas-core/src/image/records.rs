@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
 use super::targets::Targets;
-use super::{Image, ImageStore, ImageStoreExt, Reference, Root};
+use super::{Image, ImageList, ImageStore, ImageStoreExt, Reference, Root};
 use crate::capability::Capability;
 use crate::descriptor::Descriptor;
 use crate::digest::DigestPrefix;
@@ -86,9 +86,10 @@ impl RecordImages {
     /// Writes an image if its record is in the state `expect`. `before` is the image in that state.
     async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
-        let value = encode_image(image)?;
+        let key = image.name.as_str();
+        let value = encode_image(key, image)?;
         let mut batch = Batch::new();
-        batch.put(Table::Images, image.name.as_str(), expect, value);
+        batch.put(Table::Images, key, expect, value);
         if let Some(targets) = &self.targets {
             targets.replace(&mut batch, before, image)?;
         }
@@ -232,6 +233,18 @@ impl ImageStore for RecordImages {
         Ok(Vec::new())
     }
 
+    async fn list_sound(&self) -> Result<ImageList> {
+        let mut found = ImageList::default();
+        each(&*self.records, Table::Images, "", |record| {
+            let image = found.sound(decode_image(record))?;
+            let shown = image.filter(|image| image.is_shown_to(self.owner.as_ref()));
+            found.named.extend(shown);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let mut image = Image {
             labels: image.labels,
@@ -302,19 +315,20 @@ fn absent() -> Error {
     Error::not_found("no image with this name in the store; check the name")
 }
 
-/// Returns an image as the value of a record, with a checksum.
+/// Returns an image as the value of a record, with checksums. The value can be read only under this
+/// key of [`Table::Images`].
 ///
 /// # Errors
 /// `Internal` if the image cannot be serialized.
-pub fn encode_image(image: &Image) -> Result<Bytes> {
-    codec::encode(image, "an image")
+pub fn encode_image(key: &str, image: &Image) -> Result<Bytes> {
+    codec::encode(Table::Images, key, image)
 }
 
 /// Returns the image in a record whose value [`encode_image`] has made. Earlier releases made
-/// records without a checksum, which are accepted.
+/// records without checksums, or without one of the key. Such records are accepted.
 ///
 /// # Errors
-/// `Corrupt` if the record has a wrong checksum or does not parse.
+/// `Corrupt` if the record has a wrong checksum, was written for another key, or does not parse.
 pub fn decode_image(record: &Record) -> Result<Image> {
-    codec::decode(record, "read image record")
+    codec::decode(Table::Images, record, "read image record")
 }

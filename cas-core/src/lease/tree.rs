@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::guard::LeaseGuard;
 use super::pin::{self, BlobRef, Pinned};
-use crate::complete::{completeness, incomplete_children, is_of_document};
+use crate::complete::{
+    completeness, incomplete_children, is_damage, is_of_document, sound_completeness,
+};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -63,16 +65,45 @@ impl LeaseGuard {
         self.pin_below(root, Absent::LookUp, Unreadable::Fail).await
     }
 
-    /// Checks that the store has every blob that an image needs (see [`completeness`]). A job calls
-    /// this before it gives a name to an image that it has pinned and did not store itself.
+    /// Pins an image as [`LeaseGuard::pin_tree`] does, for a job that gives it a name and did not
+    /// store it. Checks that the store has every blob that the image needs (see [`completeness`]).
+    /// If the bytes of something below `root` are damaged or unsupported, but another manifest of
+    /// the index is complete, this is not an error. The method then logs a warning.
     ///
     /// # Errors
-    /// `NotFound` if a blob is missing; errors of [`completeness`].
-    pub async fn check_whole(&self, root: &Descriptor) -> Result<()> {
-        match completeness(&self.store, root).await?.missing {
-            Some(missing) => Err(gone(&missing, root)),
-            None => Ok(()),
+    /// `NotFound` if a blob is missing; `Corrupt` if `root` or a record is damaged, or if damage
+    /// leaves no manifest complete; otherwise as [`LeaseGuard::pin_tree`] and [`completeness`].
+    pub async fn pin_to_name(&self, root: &Descriptor) -> Result<()> {
+        self.pin_below(root, Absent::Skip, Unreadable::SkipDamaged)
+            .await?;
+        self.check_whole(root).await
+    }
+
+    /// As [`LeaseGuard::pin_to_name`], but treats children that are recorded as absent in the same
+    /// way as [`LeaseGuard::pin_tree_found`].
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::pin_to_name`].
+    pub async fn pin_found_to_name(&self, root: &Descriptor) -> Result<()> {
+        self.pin_below(root, Absent::LookUp, Unreadable::SkipDamaged)
+            .await?;
+        self.check_whole(root).await
+    }
+
+    async fn check_whole(&self, root: &Descriptor) -> Result<()> {
+        let damage = match completeness(&self.store, root).await {
+            Err(error) if is_damage(&error) => error,
+            found => {
+                let missing = found?.missing;
+                return missing.map_or(Ok(()), |missing| Err(gone(&missing, root)));
+            }
+        };
+        let sound = sound_completeness(&self.store, root).await?;
+        if sound.missing.is_some() {
+            return Err(damage);
         }
+        tracing::warn!("a part of the image cannot be read: {damage}");
+        Ok(())
     }
 
     async fn pin_below(
@@ -85,16 +116,22 @@ impl LeaseGuard {
         let mut waiting =
             VecDeque::from([(BlobRef::existing(root.digest), Some(root.clone()), false)]);
         while let Some((blob, descriptor, optional)) = waiting.pop_front() {
-            let may_skip = unreadable == Unreadable::Skip && blob.digest != root.digest;
-            let listed = match self.pin_one(&blob, descriptor, absent).await {
+            let is_below = blob.digest != root.digest;
+            let may_skip = is_below && unreadable == Unreadable::Skip;
+            let pinned = match self.pin_one(&blob).await {
                 Err(error) if may_skip && is_of_document(&error) => continue,
-                listed => listed?,
+                pinned => pinned?,
             };
-            let Some(listed) = listed else {
+            let Some(pinned) = pinned else {
                 if optional || may_skip {
                     continue;
                 }
                 return Err(gone(&blob.digest, root));
+            };
+            let listed = self.listed(&pinned, &blob.digest, descriptor, absent);
+            let listed = match listed.await {
+                Err(error) if is_below && unreadable.is_skipped(&error) => continue,
+                listed => listed?,
             };
             for child in listed.children {
                 if seen.insert(child.digest) {
@@ -107,20 +144,11 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Pins a blob. Returns what it refers to, or `None` if the store does not have it.
-    async fn pin_one(
-        &self,
-        blob: &BlobRef,
-        descriptor: Option<Descriptor>,
-        absent: Absent,
-    ) -> Result<Option<Listed>> {
+    /// Pins a blob. Returns `None` if the store does not have it.
+    async fn pin_one(&self, blob: &BlobRef) -> Result<Option<Pinned>> {
         let pinned = pin::pin(&self.store, Some(&self.id), blob).await?;
         let stored = self.add_pinned(blob, pinned.as_ref());
-        let Some(pinned) = pinned.filter(|_| stored) else {
-            return Ok(None);
-        };
-        let listed = self.listed(&pinned, &blob.digest, descriptor, absent);
-        listed.await.map(Some)
+        Ok(pinned.filter(|_| stored))
     }
 
     /// Returns what a pinned blob refers to, from its record. Reads the document itself if
@@ -224,7 +252,22 @@ enum Absent {
 enum Unreadable {
     /// The job fails.
     Fail,
+    /// The job skips damaged and unsupported documents. It fails if content is missing, or if a
+    /// record is damaged, because the blob of the record cannot be pinned.
+    SkipDamaged,
+    /// The job skips all of this.
     Skip,
+}
+
+impl Unreadable {
+    /// Returns whether a document that cannot be read because of `error` is skipped.
+    fn is_skipped(self, error: &Error) -> bool {
+        match self {
+            Unreadable::Fail => false,
+            Unreadable::SkipDamaged => is_damage(error),
+            Unreadable::Skip => is_of_document(error),
+        }
+    }
 }
 
 struct Listed {

@@ -178,7 +178,9 @@ impl Blobs {
         expect: Expect,
     ) -> Result<()> {
         check_labels(&record.labels)?;
-        batch.put(Table::Blobs, digest.to_string(), expect, encode(record)?);
+        let key = digest.to_string();
+        let value = encode(&key, record)?;
+        batch.put(Table::Blobs, key, expect, value);
         Ok(())
     }
 
@@ -235,10 +237,10 @@ impl Blobs {
     }
 }
 
-pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
-    codec::encode(record, "a blob record")
+pub(crate) fn encode(key: &str, record: &BlobRecord) -> Result<Bytes> {
+    codec::encode(Table::Blobs, key, record)
 }
 
 pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {
-    codec::decode(record, "read blob record")
+    codec::decode(Table::Blobs, record, "read blob record")
 }

@@ -142,6 +142,16 @@ impl<'de> Deserialize<'de> for Resource {
     }
 }
 
+/// The leases with sound records, and the errors for damaged records.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct LeaseList {
+    /// The leases with their ids and revisions, in the order of their ids.
+    pub leases: Vec<(String, Lease, Revision)>,
+    /// For each damaged record, the error `Corrupt` of reading it.
+    pub problems: Vec<Error>,
+}
+
 /// The records of leases, with typed access to [`Table::Leases`].
 #[derive(Clone)]
 pub struct Leases(Arc<dyn Records>);
@@ -195,13 +205,28 @@ impl Leases {
     /// # Errors
     /// As [`Leases::load`].
     pub async fn list(&self) -> Result<Vec<(String, Lease, Revision)>> {
-        let mut leases = Vec::new();
+        let LeaseList { leases, problems } = self.list_sound().await?;
+        problems.into_iter().next().map_or(Ok(leases), Err)
+    }
+
+    /// Returns the same leases as [`Leases::list`], but without those whose records are damaged.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn list_sound(&self) -> Result<LeaseList> {
+        let mut found = LeaseList::default();
         each(&*self.0, Table::Leases, "", |record| {
-            leases.push((record.key.clone(), decode(record)?, record.revision.clone()));
+            match decode(record) {
+                Ok(lease) => {
+                    let lease = (record.key.clone(), lease, record.revision.clone());
+                    found.leases.push(lease);
+                }
+                Err(error) => found.problems.push(error),
+            }
             Ok(())
         })
         .await?;
-        Ok(leases)
+        Ok(found)
     }
 
     /// Changes a lease, and retries if another writer was faster. Returns the lease as written.
@@ -287,7 +312,7 @@ impl Leases {
     /// `InvalidArgument` for labels that exceed their bounds.
     pub fn put(batch: &mut Batch, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
-        let value = codec::encode(lease, "a lease")?;
+        let value = codec::encode(Table::Leases, id, lease)?;
         batch.put(Table::Leases, id, expect, value);
         Ok(())
     }
@@ -305,7 +330,7 @@ fn ended(id: &str) -> Error {
 }
 
 fn decode(record: &Record) -> Result<Lease> {
-    codec::decode(record, "read lease")
+    codec::decode(Table::Leases, record, "read lease")
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 pub use blob::{BlobRecord, Blobs, Tombstone};
 pub(crate) use each::each;
-pub use leases::{Lease, Leases, Resource};
+pub use leases::{Lease, LeaseList, Leases, Resource};
 pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
 pub use notes::Notes;
 pub use packing::Packing;

@@ -9,7 +9,7 @@ use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::digest::DigestPrefix;
 use crate::error::Result;
-use crate::image::{Image, ImageStore, Reference, Root};
+use crate::image::{Image, ImageList, ImageStore, Reference, Root};
 use crate::owner::Owner;
 use crate::records::{Batch, Record, Records, Table};
 
@@ -98,6 +98,11 @@ impl ImageStore for Watched<dyn ImageStore> {
     async fn unnamed(&self) -> Result<Vec<Image>> {
         let call = self.inner.unnamed();
         self.watch.call(Operation::Roots, call).await
+    }
+
+    async fn list_sound(&self) -> Result<ImageList> {
+        let call = self.inner.list_sound();
+        self.watch.call(Operation::Images, call).await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {

@@ -17,7 +17,7 @@ pub use self::options::PruneOptions;
 use self::in_use::InUse;
 use self::plan::{Candidate, Plan};
 use self::seen::{Seen, delete};
-use super::graph::Reason;
+use super::graph::{Graph, Reason};
 use super::removed::Removed;
 use super::scan::{Scan, scan};
 use super::{GcOptions, collect};
@@ -29,6 +29,9 @@ use crate::records::{Resource, Revision};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
+/// Maximum number of blobs in one page.
+const PAGE: usize = 1000;
+
 /// What [`prune`] removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,7 +39,7 @@ pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
     /// Number of bytes that only the removed images kept. Like `later` and `missing`, this number
-    /// was computed before the names were removed.
+    /// was computed before the names were removed, and leaves out bytes that the store has lost.
     pub freed: u64,
     /// Number of bytes of the removed images that this collection cannot free, because the content
     /// was stored less than a day ago or a lease keeps it. A later collection can free them.
@@ -62,7 +65,8 @@ pub struct PrunedImage {
     /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
     /// Number of bytes of the blobs to which only this image refers, once the images before this
-    /// one in [`Pruned::images`] are removed. References from images of other owners do not count.
+    /// one in [`Pruned::images`] are removed. References from images of other owners do not count,
+    /// and neither do bytes that the store has lost.
     pub bytes: u64,
 }
 
@@ -99,7 +103,8 @@ pub async fn prune(
         .into_iter()
         .filter(|image| image.owner.as_ref() == store.owner());
     let own = own.map(|image| (last_use(&image, uses), image)).collect();
-    let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
+    let mut found = scan(store, snapshotters, options.now, true, store.owner()).await?;
+    weigh_absent(store, &mut found.graph).await?;
     let names = snapshotters.iter().map(|one| one.name().to_owned());
     let (names, options_of_plan) = (names.collect(), options.clone());
     let work = move || Ok(select(own, &found, names, &options_of_plan));
@@ -113,6 +118,33 @@ pub async fn prune(
         .with_dry_run(options.dry_run);
     pruned.removed = collect(store, snapshotters, &collection).await?;
     Ok(pruned)
+}
+
+/// Gives each blob whose bytes are absent the size 0, because its removal frees nothing.
+async fn weigh_absent(store: &Store, graph: &mut Graph) -> Result<()> {
+    let mut is_stored = vec![false; graph.len()];
+    let mut after = None;
+    loop {
+        let page = store.content.entries(after.as_ref(), PAGE).await?;
+        for entry in &page {
+            if let Some(id) = graph.find(&Resource::Content(*entry.digest())) {
+                is_stored[id] = true;
+            }
+        }
+        // Most stores answer without yielding, and other tasks share this thread.
+        pool::give_way().await;
+        match page.get(PAGE - 1) {
+            Some(last) => after = Some(*last.digest()),
+            None => break,
+        }
+    }
+    for (id, is_stored) in is_stored.into_iter().enumerate() {
+        if !is_stored {
+            let is_layer = graph.weight(id).is_layer;
+            graph.weigh(id, 0, is_layer);
+        }
+    }
+    Ok(())
 }
 
 /// Returns when an image was last used, created or changed.

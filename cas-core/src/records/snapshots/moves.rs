@@ -183,7 +183,9 @@ impl Snapshots {
         record: &SnapshotRecord,
         expect: Expect,
     ) -> Result<()> {
-        batch.put(Table::Snapshots, self.row(key), expect, record.encode()?);
+        let row = self.row(key);
+        let value = record.encode(&row)?;
+        batch.put(Table::Snapshots, row, expect, value);
         Ok(())
     }
 }

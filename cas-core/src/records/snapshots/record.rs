@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::labels::Labels;
-use crate::records::{Record, codec};
+use crate::records::{Record, Table, codec};
 use crate::snapshot::{Info, SnapshotKind, Usage};
 
 /// A snapshot that is to be created.
@@ -117,11 +117,12 @@ impl SnapshotRecord {
         }
     }
 
-    pub(super) fn encode(&self) -> Result<Bytes> {
-        codec::encode(self, "a snapshot")
+    /// Returns the record as bytes. `row` is the key of the record.
+    pub(super) fn encode(&self, row: &str) -> Result<Bytes> {
+        codec::encode(Table::Snapshots, row, self)
     }
 
     pub(super) fn decode(found: &Record) -> Result<Self> {
-        codec::decode(found, "read snapshot record")
+        codec::decode(Table::Snapshots, found, "read snapshot record")
     }
 }

@@ -334,6 +334,26 @@ async fn a_record_with_too_high_an_id_is_damaged() {
     }
 }
 
+#[tokio::test]
+async fn a_record_that_was_written_for_another_snapshot_is_damaged() {
+    let [view, other] = two_views();
+    for key in ["a", "b"] {
+        layer(&view, key, None).await;
+    }
+    let copied = view.records.load(Table::Snapshots, &view.row("a")).await;
+    let value = copied.unwrap().unwrap().value;
+    let mut batch = Batch::new();
+    batch.put(Table::Snapshots, view.row("b"), Expect::Any, value);
+    view.records.commit(&batch).await.unwrap();
+    assert_eq!(kind(view.load("b").await), Some(ErrorKind::Corrupt));
+    for remove in [false, true] {
+        assert_eq!(other.damaged(remove).await.unwrap(), ["b"]);
+    }
+    assert!(other.damaged(true).await.unwrap().is_empty());
+    assert_eq!(view.load("b").await.unwrap(), None);
+    view.find("a").await.unwrap();
+}
+
 /// Each view has reserved ids that are not in a record yet. The corrected counter must skip them.
 #[tokio::test]
 async fn a_corrected_counter_gives_out_no_id_twice() {

@@ -9,7 +9,7 @@ use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::digest::DigestPrefix;
 use crate::error::Result;
-use crate::image::{Image, ImageStore, Reference, Root};
+use crate::image::{Image, ImageList, ImageStore, Reference, Root};
 use crate::owner::Owner;
 use crate::records::{Batch, Record, Records, Table};
 
@@ -85,6 +85,10 @@ impl ImageStore for Faulty<dyn ImageStore> {
 
     async fn unnamed(&self) -> Result<Vec<Image>> {
         self.inner.unnamed().await
+    }
+
+    async fn list_sound(&self) -> Result<ImageList> {
+        self.inner.list_sound().await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {
