@@ -50,10 +50,14 @@ impl Index {
                 .source(error)
         })?;
         match document.get("manifests") {
-            Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
+            Some(Value::Array(_) | Value::Null) => Ok(Self::of(document)),
             Some(_) => Err(
                 Error::corrupt("not an image index: `manifests` is not an array").advice(REPAIR),
             ),
+            // An image index without this member may be one in which its name was damaged.
+            None => {
+                Err(Error::corrupt("not an image index: `manifests` is missing").advice(REPAIR))
+            }
         }
     }
 

@@ -388,18 +388,25 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
         assert!(error.contains(said), "{error}");
         assert!(artifacts.json("new", &["images"]).is_empty());
     }
-    // A referrer that was deleted is left out.
-    list(&Descriptor::of(MediaType::OCI_MANIFEST, b"gone"));
-    let pull = artifacts
-        .cas("new", &["pull", "--referrers", &there.image()])
-        .output();
-    let pull = pull.unwrap();
-    assert!(pull.status.success());
-    let said = text(&pull.stderr);
-    assert!(
-        said.contains("is left out, because it or a part of it is absent"),
-        "{said}"
-    );
+    // A referrer that was deleted or that is not supported is left out.
+    let gone = Descriptor::of(MediaType::OCI_MANIFEST, b"gone");
+    let odd = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "artifactType": SBOM,
+        "config": artifacts.sbom, "subject": artifacts.image, "layers": [
+            {"mediaType": "text/plain", "size": 1, "digest": format!("blake3:{}", "0".repeat(64))}]})
+    .to_string();
+    spec.put(None, MediaType::OCI_MANIFEST.as_str(), odd.as_bytes());
+    let odd = Descriptor::of(MediaType::OCI_MANIFEST, odd.as_bytes());
+    for (root, entry, why) in [("new", gone, "absent"), ("odd", odd, "not supported")] {
+        list(&entry);
+        let pull = artifacts
+            .cas(root, &["pull", "--referrers", &there.image()])
+            .output();
+        let pull = pull.unwrap();
+        let said = text(&pull.stderr);
+        assert!(pull.status.success(), "{said}");
+        let expected = format!("is left out, because it or a part of it is {why}");
+        assert!(said.contains(&expected), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -56,8 +56,8 @@ pub(super) async fn record(guard: &LeaseGuard, carried: Carried) -> Result<()> {
 }
 
 /// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. If a listed
-/// referrer or a part of it is absent, the referrer is left out with a warning. Returns what was
-/// moved.
+/// referrer or a part of it is absent or not supported, the referrer is left out with a warning.
+/// Returns what was moved.
 ///
 /// # Errors
 /// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
@@ -73,7 +73,7 @@ pub(super) async fn carry(
     let client = ArtifactClient::new(lister);
     let mut known: HashSet<Digest> = documents.iter().map(|one| one.digest).collect();
     let most = known.len() + limit::REFERRERS;
-    let mut absent = HashSet::new();
+    let mut left_out = HashSet::new();
     let (mut subjects, mut carried, mut depth) = (documents, Carried::default(), 0);
     let mut asked = HashSet::new();
     while !subjects.is_empty() {
@@ -92,13 +92,22 @@ pub(super) async fn carry(
                 if known.insert(referrer.digest) {
                     check_bounds(known.len() <= most, depth, &subject)?;
                     match carrier.carry(&referrer).await {
-                        Err(error) if error.kind() == ErrorKind::NotFound => {
+                        Err(error)
+                            if matches!(
+                                error.kind(),
+                                ErrorKind::NotFound | ErrorKind::Unsupported
+                            ) =>
+                        {
+                            let why = match error.kind() {
+                                ErrorKind::NotFound => "absent",
+                                _ => "not supported",
+                            };
                             progress.warn(&format!(
                                 "the listed referrer {} is left out, because it or a part of it is \
-                                 absent: {error}",
+                                 {why}: {error}",
                                 referrer.digest
                             ));
-                            absent.insert(referrer.digest);
+                            left_out.insert(referrer.digest);
                         }
                         documents => {
                             let documents = documents?;
@@ -107,7 +116,7 @@ pub(super) async fn carry(
                         }
                     }
                 }
-                if absent.contains(&referrer.digest) {
+                if left_out.contains(&referrer.digest) {
                     continue;
                 }
                 let checked = check_subject(carrier.content(), &referrer, &subject).await;

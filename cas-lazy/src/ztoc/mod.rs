@@ -20,6 +20,9 @@ pub(crate) use time::parse as parse_time;
 /// Size in bytes of a block of a tar.
 pub(crate) const BLOCK: u64 = 512;
 
+/// Size in bytes of the blocks that the kernel reads.
+const PAGE: u64 = 4096;
+
 /// The zTOC of a layer that is compressed with gzip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ztoc {
@@ -191,7 +194,8 @@ impl Ztoc {
     }
 
     /// Returns the range of the tar, in bytes, that has the headers and the bytes of the regular
-    /// file at `path`. Finds the file as [`Ztoc::spans_of`] does.
+    /// file at `path`, with the rest of their blocks of 4 KiB: the kernel reads whole blocks. The
+    /// range may end after the tar. Finds the file as [`Ztoc::spans_of`] does.
     pub fn range_of(&self, path: &[u8]) -> Option<Range<u64>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.
@@ -202,7 +206,8 @@ impl Ztoc {
         }
         let before = index.checked_sub(1).map(|before| &self.files[before]);
         let headers = before.map_or(0, FileMetadata::next_header);
-        Some(headers..file.offset + file.size)
+        let end = file.offset + file.size;
+        Some(headers - headers % PAGE..end.next_multiple_of(PAGE))
     }
 
     /// Returns the spans in order.
