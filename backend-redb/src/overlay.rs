@@ -14,6 +14,8 @@ use redb::StorageBackend;
 
 /// Size of a piece in bytes.
 const PIECE: usize = 4 << 10;
+/// Size of a page of redb in bytes.
+const PAGE: u64 = 4 << 10;
 
 /// The file, and the pieces of it that were written.
 #[derive(Debug)]
@@ -45,12 +47,15 @@ impl Overlay {
     }
 
     /// Opens a damaged file with `head` in place of its start. If the file is shorter than
-    /// `length`, extends it with zeros.
+    /// `length`, extends it with zeros. If it is longer, cuts off an incomplete last page, which
+    /// something else than redb has appended.
     pub(crate) fn with_head(file: File, head: &[u8], length: u64) -> io::Result<Self> {
         let overlay = Overlay::new(file)?;
         overlay.write(0, head)?;
-        if overlay.len()? < length {
-            overlay.set_len(length)?;
+        let found = overlay.len()?;
+        let whole = (found - found % PAGE).max(length);
+        if found != whole {
+            overlay.set_len(whole)?;
         }
         Ok(overlay)
     }

@@ -204,6 +204,20 @@ mod tests {
         assert_eq!(blobs(temp.path()), 1);
     }
 
+    #[test]
+    fn a_repair_reads_a_database_to_which_bytes_were_appended() {
+        for appended in [1, 3, 4095, 100_000] {
+            let temp = tempfile::tempdir().unwrap();
+            let [database, _] = create(temp.path());
+            let mut bytes = fs::read(&database).unwrap();
+            bytes.extend(vec![0x5a; appended]);
+            fs::write(&database, bytes).unwrap();
+            let found = examine(temp.path(), true).unwrap().unwrap();
+            assert!(found.repaired, "{appended}: {found:?}");
+            assert_eq!(blobs(temp.path()), 1, "{appended}");
+        }
+    }
+
     /// Stores of earlier releases have no copy, and neither does a store that was just repaired.
     #[test]
     fn without_a_whole_copy_the_new_database_is_empty() {
