@@ -80,6 +80,15 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
     );
     ok(cas(&root).args(["rmi", "tagged"]).args(&names));
     let mut collected = json(&root, &["gc"]);
+    for removed in &mut collected {
+        if removed["resource"]
+            .as_str()
+            .unwrap()
+            .starts_with("snapshots/")
+        {
+            removed["bytes"].take();
+        }
+    }
     collected.sort_by_key(Value::to_string);
     assert!(json(&root, &["blob", "ls"]).is_empty(), "left on {store}");
     Seen {

@@ -15,13 +15,15 @@ use cas_core::image::Image;
 use cas_core::{Descriptor, ErrorKind, ImageStore, MediaType, Opener, pool::wait};
 use cas_host::{Dir, Lock};
 
-const DAMAGED: [Option<&str>; 6] = [
+const DAMAGED: [Option<&str>; 8] = [
     None,
     Some(""),
     Some("{"),
     Some("[]"),
     Some("\0\0\0\0"),
     Some(r#"{"manifests":{}}"#),
+    Some(r#"{"schemaVersion":2,"lanifests":[]}"#),
+    Some("{}"),
 ];
 
 fn examine(path: &Path, repair: bool) -> Vec<Finding> {
