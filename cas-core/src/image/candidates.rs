@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
+use crate::complete::is_damage;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -82,7 +83,7 @@ impl Handler for Collector<'_> {
                 lock(&self.found).missing.push(index.clone());
                 return Ok(Next::NONE);
             }
-            Err(error) if is_of_index(&error) && index != self.root => {
+            Err(error) if is_damage(&error) && index != self.root => {
                 lock(&self.found).damaged.get_or_insert(error);
                 return Ok(Next::NONE);
             }
@@ -103,10 +104,4 @@ impl Handler for Collector<'_> {
         found.manifests.extend(manifests);
         Ok(Next::Children(indexes))
     }
-}
-
-/// Returns whether an error states that an index is damaged or has only entries that cannot be
-/// verified.
-fn is_of_index(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }

@@ -92,15 +92,15 @@ pub(super) async fn carry(
                 if known.insert(referrer.digest) {
                     check_bounds(known.len() <= most, depth, &subject)?;
                     match carrier.carry(&referrer).await {
-                        Err(error)
-                            if matches!(
-                                error.kind(),
-                                ErrorKind::NotFound | ErrorKind::Unsupported
-                            ) =>
-                        {
+                        Ok(documents) => {
+                            next.extend(descriptors(&documents));
+                            carried.documents.extend(documents);
+                        }
+                        Err(error) => {
                             let why = match error.kind() {
                                 ErrorKind::NotFound => "absent",
-                                _ => "not supported",
+                                ErrorKind::Unsupported => "not supported",
+                                _ => return Err(error),
                             };
                             progress.warn(&format!(
                                 "the listed referrer {} is left out, because it or a part of it is \
@@ -108,11 +108,6 @@ pub(super) async fn carry(
                                 referrer.digest
                             ));
                             left_out.insert(referrer.digest);
-                        }
-                        documents => {
-                            let documents = documents?;
-                            next.extend(descriptors(&documents));
-                            carried.documents.extend(documents);
                         }
                     }
                 }
