@@ -88,7 +88,7 @@ fn after_a_killed_unpack_the_same_unpack_succeeds() {
     assert!(killed, "it was never caught in the middle");
     ok(&mut unpack());
     assert!(tree.join("app/run").exists());
-    let said = fails(&mut unpack(), 1);
+    let said = fails(&mut unpack(), 2);
     assert!(said.contains("the directory is not empty"), "{said}");
     assert!(tree.join("app/run").exists(), "what is complete stays");
 }

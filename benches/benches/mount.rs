@@ -85,7 +85,7 @@ fn mounted(runtime: &Runtime, cas: &Cas, root: &Path, writable: bool) -> Result<
 /// Measures how long it takes to prepare a root directory from the image. If `over` is set, the
 /// path already has a mounted root directory.
 fn prepared(runtime: &Runtime, cas: &Cas, root: &Path, over: bool) -> Result<Taken> {
-    let path = root.join("container");
+    let path = root.with_extension("container");
     nine(|| {
         if over {
             runtime.block_on(cas.prepare_root_dir(&path, "bench"))?;

@@ -1,14 +1,17 @@
 //! Manifests and indexes. The parser enforces the bounds of [`limit`]. It refuses a
 //! document that could be read both as a manifest and as an index.
 
+mod unknown;
+
 use std::collections::BTreeMap;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::unknown::{left_out, unverifiable_subject};
+use self::unknown::{unknown_in_manifest, verifiable, without_unknown};
 use crate::descriptor::Descriptor;
-use crate::digest::{Algorithm, Digest};
-use crate::error::{Error, Result, excerpt, malformed};
+use crate::digest::Digest;
+use crate::error::{Error, Result, malformed};
 use crate::limit;
 use crate::media_type::MediaType;
 use crate::nulls::{null_is_default, optional_texts};
@@ -33,8 +36,13 @@ pub struct Manifest {
     /// The layers, lowest first.
     #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
-    /// The manifest or index that this manifest is a referrer of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The manifest or index that this manifest is a referrer of. A subject that
+    /// [`unverifiable_subject`] describes is read as `None`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "verifiable"
+    )]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.
     #[serde(
@@ -63,8 +71,13 @@ pub struct Index {
     /// Manifests and further indexes.
     #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
-    /// The manifest or index that this index is a referrer of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The manifest or index that this index is a referrer of. A subject that
+    /// [`unverifiable_subject`] describes is read as `None`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "verifiable"
+    )]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.
     #[serde(
@@ -95,14 +108,15 @@ pub enum Document {
 
 impl Document {
     /// Parses a document whose descriptor states `media_type`. Leaves out the entries of an index
-    /// that [`left_out`] describes.
+    /// that [`left_out`] describes, and a subject that [`unverifiable_subject`] describes.
     ///
     /// # Errors
     /// `Unsupported` if `media_type` is not the type of a manifest or an index, if all entries of
     /// an index would be left out, or if a manifest lists a digest whose algorithm is not one of
-    /// [`Algorithm`]; `Corrupt` if the document is invalid. A document is invalid if it does not
-    /// parse, exceeds a bound of [`limit`], or is in Docker's schema 1. It is invalid if a child
-    /// has the media type of OCI's empty document, but not the digest and the size of `{}`.
+    /// [`Algorithm`](crate::digest::Algorithm); `Corrupt` if the document is invalid. A document is
+    /// invalid if it does not parse, exceeds a bound of [`limit`], or is in Docker's schema 1. It
+    /// is invalid if a child has the media type of OCI's empty document, but not the digest and the
+    /// size of `{}`.
     ///
     /// If `media_type` is the type of a manifest, a document is also invalid if it has the member
     /// `manifests`, or states a media type that is not the type of a manifest. If `media_type` is
@@ -147,7 +161,8 @@ impl Document {
     }
 
     /// Returns the subject: the manifest or index that the document is a referrer of. Returns
-    /// `None` if the document is not a referrer.
+    /// `None` if the document is not a referrer, or if [`unverifiable_subject`] describes its
+    /// subject.
     pub fn subject(&self) -> Option<&Descriptor> {
         match self {
             Document::Manifest(manifest) => manifest.subject.as_ref(),
@@ -297,33 +312,6 @@ fn manifest(data: &[u8]) -> Result<Box<Manifest>> {
     })
 }
 
-/// Describes the digests in a manifest that have another algorithm than those of [`Algorithm`].
-/// Returns `None` if there are none, or if `data` does not list blobs as a manifest does.
-fn unknown_in_manifest(data: &[u8]) -> Option<String> {
-    let ManifestEntries {
-        config,
-        layers,
-        subject,
-    } = serde_json::from_slice(data).ok()?;
-    let entries = std::iter::once(config).chain(layers).chain(subject);
-    let unknown = entries.filter_map(|entry| match entry {
-        Entry::Known(_) => None,
-        Entry::Unknown { digest } => Some(digest),
-    });
-    describe_unknown("blobs", &unknown.collect::<Vec<_>>())
-}
-
-/// Describes the digests of unknown algorithms among the digests of `what`. Returns `None` if there
-/// are none.
-fn describe_unknown(what: &str, unknown: &[String]) -> Option<String> {
-    Some(format!(
-        "expected sha256 or sha512 in the digests of the {what}, found \"{}\" (number of such \
-         {what}: {})",
-        excerpt(unknown.first()?),
-        unknown.len()
-    ))
-}
-
 /// Parses an index and returns it. An entry without a media type counts as a manifest, because
 /// indexes of old versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
@@ -343,80 +331,6 @@ fn index(data: &[u8]) -> Result<Index> {
         }
     }
     Ok(index)
-}
-
-/// Describes the entries of an index whose digests have another algorithm than those of
-/// [`Algorithm`]. [`Document::parse`] leaves out these entries, because their content cannot be
-/// verified. Returns `None` if there are none, or if `data` is not a valid index.
-pub fn left_out(data: &[u8]) -> Option<String> {
-    without_unknown(data).map(|(_, what)| what)
-}
-
-/// Parses an index without the entries that [`left_out`] describes. Returns the index and the
-/// description.
-fn without_unknown(data: &[u8]) -> Option<(Index, String)> {
-    let Listed {
-        manifests,
-        mut index,
-    } = serde_json::from_slice(data).ok()?;
-    let mut unknown = Vec::new();
-    for entry in manifests {
-        match entry {
-            Entry::Known(entry) => index.manifests.push(*entry),
-            Entry::Unknown { digest } => unknown.push(digest),
-        }
-    }
-    Some((index, describe_unknown("entries", &unknown)?))
-}
-
-/// The blobs of a manifest, whose digests may have unknown algorithms.
-#[derive(Deserialize)]
-struct ManifestEntries {
-    config: Entry,
-    #[serde(default, deserialize_with = "null_is_default")]
-    layers: Vec<Entry>,
-    subject: Option<Entry>,
-}
-
-/// An index whose entries may have digests of unknown algorithms. As in other documents, no member
-/// may be stated twice, so this is not parsed through [`serde_json::Value`].
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(default, deserialize_with = "null_is_default")]
-    manifests: Vec<Entry>,
-    /// All other members.
-    #[serde(flatten)]
-    index: Index,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Known(Box<Descriptor>),
-    Unknown {
-        #[serde(deserialize_with = "of_unknown_algorithm")]
-        digest: String,
-    },
-}
-
-fn of_unknown_algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let digest = String::deserialize(deserializer)?;
-    match has_unknown_algorithm(&digest) {
-        true => Ok(digest),
-        false => Err(D::Error::custom("not a digest of an unknown algorithm")),
-    }
-}
-
-/// Returns whether a text begins with the name of an algorithm as in a digest, but with another
-/// name than those of [`Algorithm`].
-fn has_unknown_algorithm(digest: &str) -> bool {
-    let Some((name, _)) = digest.split_once(':') else {
-        return false;
-    };
-    let is_of_name =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+._-".contains(&byte);
-    let is_known = Algorithm::ALL.iter().any(|known| known.name() == name);
-    !is_known && !name.is_empty() && name.bytes().all(is_of_name)
 }
 
 fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
@@ -514,7 +428,6 @@ mod tests {
             (format!(r#""config":{other}"#), 1),
             (format!(r#""config":{known},"layers":[{known},{other}]"#), 1),
             (format!(r#""config":{other},"layers":[{other}]"#), 2),
-            (format!(r#""config":{known},"subject":{other}"#), 1),
         ] {
             let error = refused(&members);
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -535,6 +448,39 @@ mod tests {
             format!(r#""layers":[{other}]"#),
         ] {
             assert_eq!(refused(&members).kind(), ErrorKind::Corrupt, "{members}");
+        }
+    }
+
+    #[test]
+    fn a_subject_with_a_digest_of_an_unknown_algorithm_is_left_out() {
+        let blob = |digest: &str| format!(r#"{{"digest":"{digest}","size":2}}"#);
+        let known = blob(&Digest::sha256(b"{}").to_string());
+        let other = blob("sha384:00");
+        let entries = format!(r#""manifests":[{known},{other}]"#);
+        let config = format!(r#""config":{known}"#);
+        for (kind, members) in [
+            (&MediaType::OCI_MANIFEST, &config),
+            (&MediaType::OCI_INDEX, &format!(r#""manifests":[{known}]"#)),
+            (&MediaType::OCI_INDEX, &entries),
+        ] {
+            let with = |subject: &str| format!(r#"{{{members},"subject":{subject}}}"#);
+            let parse = |text: &str| Document::parse(kind, text.as_bytes());
+            let alone = parse(&format!("{{{members}}}")).unwrap();
+            assert_eq!(parse(&with(&other)).unwrap(), alone);
+            assert_eq!(
+                unverifiable_subject(with(&other).as_bytes()).unwrap(),
+                "expected sha256 or sha512 in the digest of the subject, found \"sha384:00\""
+            );
+            let kept = parse(&with(&known)).unwrap();
+            let subject = kept.subject().map(|subject| subject.digest);
+            assert_eq!(subject, Some(Digest::sha256(b"{}")));
+            assert_eq!(unverifiable_subject(with(&known).as_bytes()), None);
+            // A damaged digest does not have another algorithm, and nothing may be stated twice.
+            let twice = other.replace('{', r#"{"digest":"sha384:00","#);
+            let again = format!(r#"{other},"subject":{known}"#);
+            for bad in [blob("sha256:00"), twice, again] {
+                assert_eq!(parse(&with(&bad)).unwrap_err().kind(), ErrorKind::Corrupt);
+            }
         }
     }
 

@@ -39,8 +39,10 @@
 //! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
 //! share the snapshots of these layers.
 
+mod chain;
 mod list;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -48,6 +50,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use chain::chain_ids;
 pub use list::{SnapshotList, all, all_sound};
 
 use crate::descriptor::Descriptor;
@@ -552,41 +555,23 @@ pub trait Snapshotter: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Returns the paths of tars of layers that are in directories without a record: the record of
+    /// the snapshot was lost or is damaged, or its removal was interrupted. Leaves out the
+    /// directories that [`lost`](Self::lost) returns. Does not read the tars. By default, returns
+    /// no paths.
+    async fn unnamed_tars(&self) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    /// Reads the [tars in directories without a record](Self::unnamed_tars), and keeps those whose
+    /// digests are in `needed`: their directories do not count as [leftovers](Self::leftovers)
+    /// until the next call. `needed` are the diff IDs of layers that may have no other copy.
+    /// Returns the paths of the tars that are kept, by digest. By default, keeps no tars.
+    async fn keep_tars(&self, _needed: &BTreeSet<Digest>) -> Result<BTreeMap<Digest, PathBuf>> {
+        Ok(BTreeMap::new())
+    }
+
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
     /// `FailedPrecondition`. Default implementations that only return `None` or false do not fail.
     async fn close(&self) -> Result<()>;
-}
-
-/// Returns the chain IDs of the layers that have these diff IDs. The argument and the result both
-/// begin with the lowest layer. Each chain ID identifies its layer together with all layers below.
-pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        chain.push(match chain.last() {
-            None => *diff_id,
-            Some(below) => Digest::sha256(format!("{below} {diff_id}").as_bytes()),
-        });
-    }
-    chain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chain_ids_are_computed_as_the_specification_says() {
-        let layers = [b"a", b"b", b"c"].map(|layer| Digest::sha256(layer));
-        let chain = chain_ids(&layers);
-        let expected = [
-            "sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
-            "sha256:51c0c8ace48498d6f5fee6b0592cc06f2da0f3cbe09c5a34a97dce85c3889676",
-            "sha256:2fce7f8ce91bcf0a1428b36e1024639fdbd9469eea762dba98aa749631885106",
-        ];
-        assert_eq!(
-            chain.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            expected
-        );
-        assert!(chain_ids(&[]).is_empty());
-    }
 }

@@ -15,12 +15,12 @@ use cas_core::labels::GC_FLAT;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, BlobRecord, Expect, Lease, Notes, Resource, Table};
-use cas_core::transfer::{CopyOptions, Fetcher, StoreFetcher, copy};
+use cas_core::transfer::{CopyOptions, Fetcher, copy};
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, Result, Store, blob};
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{config, image, index, manifest, named, parts, put, repaired, store};
+use support::{Source, config, image, index, manifest, named, parts, put, repaired, store};
 
 #[tokio::test]
 async fn damaged_records_are_set_aside_whatever_their_keys_are() {
@@ -208,16 +208,6 @@ async fn an_interrupted_reading_is_noted_whichever_blobs_come_last() {
         assert_eq!(note, expected.to_string());
     }
     assert!(documents > 1, "the case did not occur");
-}
-
-/// A store from which a repair may fetch blobs.
-struct Source(Store);
-
-#[async_trait]
-impl Sources for Source {
-    async fn of(&self, _: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
-        Ok(vec![Arc::new(StoreFetcher(self.0.content.clone()))])
-    }
 }
 
 /// The damage changed no timestamp, so the store reports that the verified blob is unchanged.

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use cas_core::check::{CheckOptions, Finding, Problem, RECOVERED, check};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference, UNCOMPRESSED};
-use cas_core::records::{Batch, BlobRecord, Expect, Resource, Table};
-use cas_core::testing::fault::{Fault, Plan, Side, faulty};
-use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, Labels, MediaType, Store, limit};
+use cas_core::records::{Batch, BlobRecord, Expect, Notes, Resource, Table};
+use cas_core::testing::fault::Side;
+use cas_core::{
+    ContentExt, Descriptor, Digest, ErrorKind, ImageStoreExt, Labels, MediaType, Store, limit,
+};
 
 mod support;
-use support::{image, parts, put, repaired, store, strict};
+use support::{image, killed_repair, parts, put, repaired, store, strict};
 
 /// Returns a store with a named image, and the manifest of the image.
 async fn with_image() -> (Store, Descriptor) {
@@ -80,12 +82,7 @@ async fn an_interrupted_repair_keeps_the_labels_of_a_damaged_record() {
             damaged[last] ^= 1;
             write(&plain, &target.digest, damaged.clone().into()).await;
 
-            let plan = Plan::new();
-            let kind = ErrorKind::Unavailable;
-            plan.fail_nth(nth, Fault { kind, side });
-            let outcome = repaired(&faulty(&plain, &plan)).await;
-            let is_complete = plan.end().is_empty();
-            assert!(outcome.is_ok() || !is_complete, "{outcome:?}");
+            let is_complete = killed_repair(&plain, (nth, side), repaired).await;
             let left = value_of(&plain, &target.digest).await;
             let left = left.expect("no step deletes the record");
             if left != damaged {
@@ -368,4 +365,46 @@ async fn the_damaged_record_of_a_missing_blob_is_removed() {
     ];
     assert_eq!(found, expected, "{report:?}");
     assert_eq!(value_of(&store, &layer).await, None);
+}
+
+/// Returns the values of the notes on damaged records whose keys begin with `prefix`.
+async fn noted(store: &Store, prefix: &str) -> Vec<Bytes> {
+    let notes = Notes::new(store.records.clone(), "damaged-records").unwrap();
+    let found = notes.list(prefix).await.unwrap().into_iter();
+    found.map(|note| note.value).collect()
+}
+
+#[tokio::test]
+async fn a_note_on_a_damaged_record_stays_if_the_record_is_damaged_again() {
+    let (store, target) = with_image().await;
+    let layer = parts(&store, &target).await[1].digest;
+    for value in [&b"{"[..], b"[", b"{"] {
+        write(&store, &layer, Bytes::from_static(value)).await;
+        assert!(repaired(&store).await.unwrap().is_sound());
+    }
+    let expected = [&b"{"[..], b"["].map(Bytes::from_static);
+    assert_eq!(noted(&store, &format!("blobs/{layer}")).await, expected);
+
+    let name: Reference = "app:1".parse().unwrap();
+    let damage = async |value: &'static [u8]| {
+        let mut batch = Batch::new();
+        let value = Bytes::from_static(value);
+        batch.put(Table::Images, "app:1", Expect::Any, value);
+        store.records.commit(&batch).await.unwrap();
+        repaired(&store).await.unwrap()
+    };
+    let put = async || {
+        let image = Image::new(name.clone(), target.clone());
+        store.images.put(image).await.unwrap();
+    };
+    damage(b"{").await;
+    put().await;
+    let report = damage(b"[").await;
+    let is_lost = |one: &&Finding| one.problem == Problem::NameLost;
+    let lost = report.findings.iter().filter(is_lost);
+    assert_eq!(lost.count(), 1, "{report:?}");
+    assert_eq!(noted(&store, "images/").await, expected);
+    put().await;
+    repaired(&store).await.unwrap();
+    assert!(noted(&store, "images/").await.is_empty());
 }

@@ -168,6 +168,28 @@ async fn a_nested_index_that_cannot_be_verified_is_skipped_if_something_else_mat
     }
 }
 
+#[tokio::test]
+async fn an_entry_that_cannot_be_verified_may_be_for_a_platform_that_is_not_found() {
+    let store = store();
+    let amd64 = named(&store, "linux/amd64").await;
+    let entries = serde_json::json!([{"digest": "sha384:00", "size": 2}, amd64]);
+    let text = serde_json::json!({"schemaVersion": 2, "manifests": entries}).to_string();
+    let root = put(&store, MediaType::OCI_INDEX, text.as_bytes()).await;
+    assert_eq!(resolve(&store, &root, "linux/amd64").await, amd64);
+    let error = unresolved(&store, &root, "linux/arm64").await;
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("that can be verified: expected sha256"),
+        "{said}"
+    );
+    assert!(said.contains("found \"sha384:00\""), "{said}");
+    assert!(
+        said.contains("the store has the image for: linux/amd64"),
+        "{said}"
+    );
+}
+
 /// Another program has stored the manifest. It lists a digest of an unknown algorithm.
 #[tokio::test]
 async fn a_manifest_that_cannot_be_verified_is_skipped_if_something_else_matches() {

@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::SystemTime;
 
-use async_trait::async_trait;
 use cas_core::check::{CheckOptions, Finding, NoSources, Problem, Repair, Report, check};
 use cas_core::complete::completeness;
 use cas_core::gc::{GcOptions, Removed, collect};
@@ -14,93 +12,14 @@ use cas_core::labels::{GC_BACK_REF, LEASE, VERIFIED_LAYER, gc_ref_snapshot};
 use cas_core::lease::{LeaseGuard, UNLEASED_TTL, set_labels};
 use cas_core::platform::Platforms;
 use cas_core::records::{Batch, BlobRecord, Expect, Packing, Table};
-use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, SnapshotKind, Usage};
-use cas_core::testing::fault::{Fault, Plan, Side, faulty};
+use cas_core::snapshot::{Info, SnapshotKind};
+use cas_core::testing::fault::Side;
 use cas_core::transfer::{CopyOptions, copy};
-use cas_core::{
-    ContentExt, Descriptor, Digest, Error, ErrorKind, Labels, Result, Snapshotter, Store,
-};
+use cas_core::{ContentExt, Descriptor, Digest, Labels, Result, Snapshotter, Store};
+use testkit::tars::Tars;
 
 mod support;
-use support::{index, named, parts, repaired, store};
-
-/// The name of the snapshotter.
-const NAME: &str = "kept";
-
-/// A snapshotter that keeps tars, and has at most one snapshot.
-struct Kept(Mutex<Option<Info>>);
-
-impl Kept {
-    fn find(&self, is_wanted: impl Fn(&Info) -> bool) -> Option<Info> {
-        self.0.lock().unwrap().clone().filter(is_wanted)
-    }
-}
-
-fn unused() -> Error {
-    Error::internal("the test does not expect this call")
-}
-
-#[async_trait]
-impl Snapshotter for Kept {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-    fn rebases(&self) -> bool {
-        false
-    }
-    fn keeps_tars(&self) -> bool {
-        true
-    }
-    async fn stat(&self, key: &str) -> Result<Option<Info>> {
-        Ok(self.find(|info| info.key == key))
-    }
-    async fn walk(&self, after: Option<&str>, _: usize) -> Result<Vec<Info>> {
-        let found = self.find(|info| after.is_none_or(|after| &*info.key > after));
-        Ok(found.into_iter().collect())
-    }
-    async fn remove_seen(&self, _: &Info) -> Result<bool> {
-        Ok(self.0.lock().unwrap().take().is_some())
-    }
-    async fn usage(&self, _: &str) -> Result<Usage> {
-        Ok(Usage::default())
-    }
-    async fn check(&self, _: &str, _: Depth) -> Result<Condition> {
-        Ok(Condition::Sound)
-    }
-    async fn damaged_records(&self, _: bool) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    async fn leftovers(&self) -> Result<Vec<Usage>> {
-        Ok(Vec::new())
-    }
-    async fn cleanup(&self) -> Result<Usage> {
-        Ok(Usage::default())
-    }
-    async fn prepare(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn view(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn mounts(&self, _: &str) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn commit(&self, _: &str, _: &str, _: Commit) -> Result<()> {
-        Err(unused())
-    }
-    async fn remove(&self, _: &str) -> Result<()> {
-        Err(unused())
-    }
-    async fn update(&self, _: &str, _: Labels, _: &[&str]) -> Result<Info> {
-        Err(unused())
-    }
-    async fn replace(&self, _: &str, _: &str) -> Result<()> {
-        Err(unused())
-    }
-    async fn close(&self) -> Result<()> {
-        Ok(())
-    }
-}
+use support::{index, killed_repair, named, parts, repaired, store};
 
 /// A store with an index of two platforms. The first one is stored, and only the snapshotter has
 /// its layer.
@@ -110,7 +29,7 @@ struct Scene {
     from: Store,
     image: Image,
     own: Descriptor,
-    snapshotter: Kept,
+    snapshotter: Tars,
 }
 
 impl Scene {
@@ -126,7 +45,7 @@ impl Scene {
             from,
             image: Image::new("app:1".parse().unwrap(), root),
             own,
-            snapshotter: Kept(Mutex::default()),
+            snapshotter: Tars::default(),
         };
         scene.bring("linux/amd64").await;
         scene.keep_only_tar(is_kept).await;
@@ -160,7 +79,7 @@ impl Scene {
             labels.insert(format!("{GC_BACK_REF}content.config"), keeper);
         }
         let now = SystemTime::now();
-        *self.snapshotter.0.lock().unwrap() = Some(Info {
+        *self.snapshotter.snapshot.lock().unwrap() = Some(Info {
             key: key.clone(),
             kind: SnapshotKind::Committed,
             parent: None,
@@ -168,7 +87,7 @@ impl Scene {
             created_at: now,
             updated_at: now,
         });
-        let reference = Labels::from([(gc_ref_snapshot(NAME), key)]);
+        let reference = Labels::from([(gc_ref_snapshot(self.snapshotter.name()), key)]);
         set_labels(&self.store, config, &reference).await.unwrap();
         let change = |found: Option<BlobRecord>| {
             let mut record = found.expect("the manifest has a record");
@@ -271,12 +190,8 @@ async fn a_killed_repair_loses_no_platform_that_only_a_snapshot_has() {
             let scene = Scene::new(true).await;
             scene.lose_records().await;
             scene.bring("linux/arm64").await;
-            let plan = Plan::new();
-            let kind = ErrorKind::Unavailable;
-            plan.fail_nth(nth, Fault { kind, side });
-            let outcome = scene.repair_in(&faulty(&scene.store, &plan)).await;
-            let is_complete = plan.end().is_empty();
-            assert!(outcome.is_ok() || !is_complete, "{outcome:?}");
+            let repair = async |store: &Store| scene.repair_in(store).await;
+            let is_complete = killed_repair(&scene.store, (nth, side), repair).await;
             let removed = scene.collect().await;
             assert_eq!(removed.snapshots, [], "{side:?} {nth}");
             assert_eq!(removed.blobs, [], "{side:?} {nth}");

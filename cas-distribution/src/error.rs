@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cas_core::error::{REPAIR_BYTES, excerpt, shortened};
 use cas_core::nulls::null_is_default;
-use cas_core::{Error, ErrorKind, limit};
+use cas_core::{Digest, Error, ErrorKind, limit};
 use reqwest::header::{HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -245,12 +245,26 @@ pub(crate) fn redirected(url: &Url) -> Error {
 }
 
 /// Returns the error for a registry that states another digest for the bytes that it has stored.
-pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
-    let found = excerpt(&String::from_utf8_lossy(found.as_bytes()));
-    Error::corrupt(format!(
-        "expected the digest {expected}, but the registry stored \"{found}\"; check the registry"
-    ))
-    .backend(REGISTRY)
+/// The kind of the error is `Unsupported` if the two digests have different algorithms, or else
+/// `Corrupt`.
+pub(crate) fn stored_other(expected: &Digest, found: &HeaderValue) -> Error {
+    let text = String::from_utf8_lossy(found.as_bytes());
+    let (stored, wanted) = (text.parse::<Digest>(), expected.algorithm());
+    let found = excerpt(&text);
+    let error = match stored.map(|stored| stored.algorithm()) {
+        // For example, docker's registry takes each blob, but keeps it under its sha256 digest.
+        Ok(other) if other != wanted => Error::unsupported(format!(
+            "the registry does not keep {} digests: it stored {expected} as \"{found}\"; push to \
+             another registry, or build the image again with {} digests",
+            wanted.name(),
+            other.name()
+        )),
+        _ => Error::corrupt(format!(
+            "expected the digest {expected}, but the registry stored \"{found}\"; check the \
+             registry"
+        )),
+    };
+    error.backend(REGISTRY)
 }
 
 /// Returns the error for an answer that does not follow the protocol.
@@ -269,7 +283,9 @@ mod tests {
     #[test]
     fn what_a_registry_states_is_shown_in_part() {
         let found = HeaderValue::from_bytes(&[0xff; 10_000]).unwrap();
-        let said = stored_other("sha256:00", &found).to_string();
-        assert!(said.contains("sha256:00") && said.len() < 1000, "{said}");
+        let digest = Digest::sha256(b"");
+        let said = stored_other(&digest, &found).to_string();
+        let is_named = said.contains(&digest.to_string());
+        assert!(is_named && said.len() < 1000, "{said}");
     }
 }

@@ -69,7 +69,7 @@ pub use lock::Lock;
 pub use misplaced::{Misplaced, Place, if_directory};
 pub use new_directory::{NewDirectory, remove_unused_dir};
 pub use new_file::NewFile;
-pub use output::Output;
+pub use output::{Output, check_outside, resolved};
 pub use owner_file::OwnerFile;
 pub use pace::Pace;
 pub use read::{digest_of, fill};

@@ -41,10 +41,10 @@ impl NewDirectory {
     /// removed it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty and does not have the attribute;
-    /// `InvalidArgument` if `path`, or a part of the path above it, exists and is not a directory;
-    /// `NotFound` if its parent does not exist; errors of the file system, for example if the umask
-    /// does not allow the owner to read the new directory, which is then removed.
+    /// `InvalidArgument` if the directory is not empty and does not have the attribute, or if
+    /// `path`, or a part of the path above it, exists and is not a directory; `NotFound` if its
+    /// parent does not exist; errors of the file system, for example if the umask does not allow
+    /// the owner to read the new directory, which is then removed.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match undisturbed(|| DirBuilder::new().mode(mode).create(path)) {
             Ok(()) => true,
@@ -75,7 +75,7 @@ impl NewDirectory {
         } else if locked.is_unfinished() {
             remove_all(path, false)?;
         } else if !calls::list(locked.file())?.is_empty() {
-            return Err(Error::precondition(
+            return Err(Error::invalid(
                 "the directory is not empty; name one that is empty or absent",
             ));
         }
@@ -222,22 +222,14 @@ mod tests {
         fs::create_dir_all(path.join("half/a/tree")).unwrap();
         fs::write(path.join("file"), "").unwrap();
         let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::FailedPrecondition,
-            "it is not ours"
-        );
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "it is not ours");
         DirLock::try_new(&path).unwrap().unwrap().mark();
         let begun = NewDirectory::try_begin(&path, 0o755).unwrap().unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         fs::write(path.join("file"), "whole").unwrap();
         begun.keep();
         let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::FailedPrecondition,
-            "it is complete"
-        );
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "it is complete");
         assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "whole");
     }
 
@@ -282,7 +274,7 @@ mod tests {
             }
             fs::write(path.join("precious"), "").unwrap();
             let error = NewDirectory::try_begin(path, 0o755).err().unwrap();
-            assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             fs::remove_file(path.join("precious")).unwrap();
         }
     }
@@ -312,6 +304,6 @@ mod tests {
         fs::write(path.join("file"), "").unwrap();
         fourth.keep();
         let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 }

@@ -1,10 +1,10 @@
-//! The file, pipe or device that a command writes.
+//! The file, pipe or device that a command writes, and where it may be.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use cas_core::Result;
+use cas_core::{Error, Result};
 use rustix::fs::OFlags;
 
 use crate::NewFile;
@@ -28,11 +28,19 @@ impl Output {
     /// process reads it. A block device that is mounted is not opened.
     ///
     /// # Errors
-    /// `InvalidArgument` if the path is a directory or does not end in a UTF-8 file name, or if its
-    /// parent is not a directory; `NotFound` if its parent does not exist; errors of the file
-    /// system.
+    /// `InvalidArgument` if the path is a directory, is a symbolic link that leads to nothing, or
+    /// does not end in a UTF-8 file name, or if its parent is not a directory; `NotFound` if its
+    /// parent does not exist; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let there = undisturbed(|| path.metadata()).ok();
+        // `cp` refuses such a link, too. A write through it would make a file at a place that
+        // nobody has named, and a new file in its place would remove the link.
+        if there.is_none() && is_link(path) {
+            return Err(Error::invalid(
+                "the path is a symbolic link that leads to nothing; remove the link, or name \
+                 another file",
+            ));
+        }
         let resolved = undisturbed(|| path.canonicalize()).ok();
         // A link in /proc leads to an open file or a pipe that has no path.
         let is_direct = there
@@ -98,12 +106,58 @@ impl Output {
     }
 }
 
+fn is_link(path: &Path) -> bool {
+    undisturbed(|| path.symlink_metadata()).is_ok_and(|found| found.is_symlink())
+}
+
+/// Checks that the path of an output is not in `place`, such as the directory of a root: what a
+/// command writes there could replace files that the root needs. `what` is the word for `place` in
+/// the message, such as `root`.
+///
+/// # Errors
+/// `InvalidArgument` if the path leads into `place` or to `place` itself.
+pub fn check_outside(output: &Path, place: &Path, what: &str) -> Result<()> {
+    let place = resolved(place);
+    match resolved(output).starts_with(&place) {
+        true => Err(Error::invalid(format!(
+            "the path is in the {what} {}, and what is written there could replace files of the \
+             {what}; name a path outside of it",
+            place.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Returns where a path leads: an absolute path without symbolic links, `.` and `..`. If nothing is
+/// there, only the part of the path that exists can have symbolic links, and only these are
+/// resolved.
+pub fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for part in path.ancestors() {
+        let Ok(mut real) = undisturbed(|| part.canonicalize()) else {
+            continue;
+        };
+        let absent = path.strip_prefix(part).unwrap_or(Path::new(""));
+        for component in absent.components() {
+            match component {
+                Component::ParentDir => {
+                    real.pop();
+                }
+                component => real.push(component),
+            }
+        }
+        return real;
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::io::{Read, Write};
     use std::os::unix::fs::symlink;
 
+    use cas_core::ErrorKind;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
@@ -128,6 +182,72 @@ mod tests {
             temp.path().canonicalize().unwrap()
         );
         assert!(Output::open(temp.path()).is_err());
+    }
+
+    #[test]
+    fn a_link_that_leads_to_nothing_is_refused_and_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        let absolute = at("absent");
+        let links = [
+            ("dangling", Path::new("absent")),
+            ("deeper", Path::new("absent/file")),
+            ("below-a-file", Path::new("file/x")),
+            ("loop", Path::new("loop")),
+            ("of-a-link", Path::new("dangling")),
+            ("absolute", &absolute),
+        ];
+        for (link, target) in links {
+            symlink(target, at(link)).unwrap();
+        }
+        for (link, target) in links {
+            let error = Output::open(&at(link)).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{link}: {error}");
+            assert!(error.to_string().contains("leads to nothing"), "{error}");
+            assert_eq!(fs::read_link(at(link)).unwrap(), target);
+        }
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), links.len() + 1);
+    }
+
+    #[test]
+    fn a_path_that_leads_into_a_place_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        fs::create_dir_all(at("root/store")).unwrap();
+        fs::create_dir(at("beside")).unwrap();
+        fs::write(at("root/store/index.json"), "").unwrap();
+        symlink("root", at("to-root")).unwrap();
+        symlink("../root/store/index.json", at("beside/to-file")).unwrap();
+        for inside in [
+            "root",
+            "root/",
+            "root/.",
+            "root/new",
+            "root/store/index.json",
+            "root/absent/x/y",
+            "beside/../root/store/new",
+            "absent/../root/new",
+            "to-root/new",
+            "to-root/store/index.json",
+            "beside/to-file",
+        ] {
+            let error = check_outside(&at(inside), &at("root"), "root").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{inside}");
+            // The place itself may be named through a link.
+            check_outside(&at(inside), &at("to-root"), "root").unwrap_err();
+        }
+        for outside in [
+            "new",
+            "root-2",
+            "beside/new",
+            "root/../new",
+            "to-root/../new",
+            "absent/x",
+        ] {
+            check_outside(&at(outside), &at("root"), "root").unwrap();
+            check_outside(&at(outside), &at("absent-root"), "root").unwrap();
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use cas_layer::codec::inflate::{Format, Inflate, Stop, Until};
 
 use crate::checkpoint::Checkpoint;
 
-/// Size in bytes by which the output grows.
-const PIECE: usize = 128 << 10;
+/// Size in bytes of the buffer for decompressed bytes.
+const BUFFER: usize = 128 << 10;
 /// Size in bytes of the checksum and the length at the end of a gzip member.
 const TRAILER: usize = 8;
 
@@ -35,6 +35,25 @@ impl Span<'_> {
     /// `Corrupt` if the bytes do not have the digest, do not decompress, or decompress to fewer
     /// bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] decompressed bytes.
     pub fn inflate(&self, compressed: &[u8]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.inflate_to(compressed, |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Decompresses the span as [`Span::inflate`] does, and passes the bytes to `write` in order.
+    /// Returns the number of bytes.
+    ///
+    /// # Errors
+    /// As [`Span::inflate`], which may be found only after bytes were passed to `write`; errors of
+    /// `write`.
+    pub fn inflate_to(
+        &self,
+        compressed: &[u8],
+        write: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<u64> {
         let found = Digest::sha256(compressed);
         if found != self.digest {
             return Err(Error::corrupt(format!(
@@ -53,28 +72,32 @@ impl Span<'_> {
         let (&first, blocks) = first.zip(blocks).ok_or_else(short)?;
         let mut inflate = Inflate::new(Format::Raw)?;
         inflate.resume(self.checkpoint.bits, first, &self.checkpoint.window)?;
-        let bytes = members(inflate, blocks, wanted)?;
+        let written = members(inflate, blocks, wanted, write)?;
         match wanted {
-            Some(wanted) if (bytes.len() as u64) < wanted => Err(short()),
-            _ => Ok(bytes),
+            Some(wanted) if written < wanted => Err(short()),
+            _ => Ok(written),
         }
     }
 }
 
-/// Decompresses the rest of a gzip member and the gzip members after it, until the output has
-/// `wanted` bytes.
-fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Result<Vec<u8>> {
-    let most = wanted.unwrap_or(limit::SPAN + 1) as usize;
-    let mut bytes = Vec::new();
+/// Decompresses the rest of a gzip member and the gzip members after it, until `write` has received
+/// `wanted` bytes. Returns the number of bytes.
+fn members(
+    mut inflate: Inflate,
+    mut input: &[u8],
+    wanted: Option<u64>,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<u64> {
+    let most = wanted.unwrap_or(limit::SPAN + 1);
+    let (mut buffer, mut written) = (vec![0; BUFFER], 0);
     // The first member is decompressed from within, as raw deflate. In this mode, zlib does not
     // read the trailer of the member. So the trailer is skipped here.
     let mut raw = true;
-    while bytes.len() < most {
-        let filled = bytes.len();
-        bytes.resize(most.min(filled + PIECE), 0);
-        let step = inflate.step(input, &mut bytes[filled..], Until::Block);
-        bytes.truncate(filled + step.as_ref().map_or(0, |step| step.written));
-        let step = step?;
+    while written < most {
+        let room = (most - written).min(BUFFER as u64) as usize;
+        let step = inflate.step(input, &mut buffer[..room], Until::Block)?;
+        write(&buffer[..step.written])?;
+        written += step.written as u64;
         input = &input[step.read..];
         match step.stop {
             Stop::End => {
@@ -92,10 +115,10 @@ fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Resul
             _ => {}
         }
     }
-    if bytes.len() as u64 > limit::SPAN {
+    if written > limit::SPAN {
         return Err(too_large());
     }
-    Ok(bytes)
+    Ok(written)
 }
 
 fn short() -> Error {

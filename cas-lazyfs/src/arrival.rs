@@ -12,10 +12,11 @@ use cas_host::fill;
 use cas_lazy::{LazyLayer, Piece, StoredTable};
 
 use crate::place::Place;
+use crate::read::Reads;
 
 /// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
 /// single piece has more.
-pub(crate) const REQUEST: u64 = 4 << 20;
+pub(crate) const REQUEST: u64 = 2 << 20;
 
 /// Maximum time in which requests for a layer fail at once, after an attempt to fetch bytes of the
 /// layer has failed. If the attempt took less time, they fail for only as long as it took. The
@@ -54,13 +55,11 @@ pub(crate) struct State {
     pub(crate) unrecorded: Vec<(usize, u64)>,
     /// The members whose headers were compared with the table of contents.
     pub(crate) checked: BTreeSet<usize>,
-    /// The members in ranges that were read, in the order of the first reads. Members of any type
-    /// are listed. A member that an earlier process has listed may be listed again.
-    pub(crate) read: Vec<usize>,
+    pub(crate) reads: Reads,
+    /// Whether the file [`StoredTable::READ_FILE`] lacks some of the `reads`.
+    pub(crate) has_new_reads: bool,
     /// The content of the file [`StoredTable::BYTES_FILE`].
     pub(crate) written: OnDemandBytes,
-    /// How many of the members in `read` the file [`StoredTable::READ_FILE`] lists.
-    pub(crate) written_read: usize,
     /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
     /// they can still be read. Therefore nothing is read until the layer is opened again.
     pub(crate) has_failed: bool,

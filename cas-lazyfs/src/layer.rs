@@ -20,7 +20,8 @@ use cas_lazy::{LazyLayer, StoredTable};
 
 use crate::arrival::{Arrival, Claim, State, open_data};
 use crate::place::Place;
-use crate::{Fetch, bytes, complete, read};
+use crate::read::Reads;
+use crate::{Fetch, bytes, complete};
 
 /// As soon as this many pieces are present and not recorded, they are recorded. If there are fewer,
 /// they are recorded within a second.
@@ -41,6 +42,8 @@ pub(crate) struct Layer {
     pieces: Option<File>,
     /// Whether the complete tar is in the directory of the snapshot.
     is_complete: AtomicBool,
+    /// Whether a thread completes the layer.
+    is_completing: AtomicBool,
     /// Compressed bytes that were fetched.
     fetched: AtomicU64,
     /// Bytes that readers have requested.
@@ -85,12 +88,10 @@ impl Layer {
         };
         let first = first_pieces(&place, &table)?;
         let before: OnDemandBytes = bytes::read(&inside, StoredTable::BYTES_FILE);
-        let read = read::members(&inside);
         let state = State {
             pieces: arrived,
             written: before,
-            written_read: read.len(),
-            read,
+            reads: Reads::of_snapshot(&inside),
             ..State::default()
         };
         Ok(Layer {
@@ -101,6 +102,7 @@ impl Layer {
             data,
             pieces,
             is_complete,
+            is_completing: AtomicBool::new(false),
             fetched: before.fetched.into(),
             requested: before.read.into(),
             first,
@@ -138,6 +140,10 @@ impl Layer {
         self.requested.fetch_add(end - offset, Ordering::Relaxed);
         self.check_headers(fetch, offset..end)?;
         self.want(fetch, self.table.pieces_in(offset..end))?;
+        if self.table.is_tar() {
+            let mut state = lock(&self.state);
+            state.has_new_reads |= state.reads.add_range(offset..end);
+        }
         let stored = self.table.stored_length().clamp(offset, end);
         let (content, padding) = buffer.split_at_mut((stored - offset) as usize);
         self.data.read_exact_at(content, offset)?;
@@ -163,19 +169,12 @@ impl Layer {
         host.to_owned()
     }
 
-    /// Fetches the pieces that are missing. If another thread fetches one of these pieces and
-    /// fails, this call fails with the same error, so that readers do not wait for a registry one
-    /// after the other. If the other fetch was cancelled, this call fetches the piece itself.
+    /// Fetches the pieces that are missing. Waits for pieces that other threads are fetching. If
+    /// another thread fetches one of these pieces and fails, this call fails with the same error,
+    /// so that readers do not wait for a registry one after the other. If the other fetch was
+    /// cancelled, this call fetches the piece itself. Compares pieces that an earlier process has
+    /// recorded with their checksums. Pieces that do not match count as missing.
     pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
-        while self.want_some(fetch, pieces.clone())? {}
-        Ok(())
-    }
-
-    /// Fetches as many of the missing pieces as one request may fetch. Waits for pieces that other
-    /// threads are fetching, and fails as [`Self::want`] does. Compares pieces that an earlier
-    /// process has recorded with their checksums. Pieces that do not match count as missing.
-    /// Returns whether this call fetched pieces.
-    pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
             let claim = {
                 let mut state = lock(&self.state);
@@ -185,7 +184,7 @@ impl Layer {
                 let mut others = pieces.clone();
                 let Some(first) = others.find(|&piece| state.pieces[piece] != Arrival::Present)
                 else {
-                    return Ok(false);
+                    return Ok(());
                 };
                 if let Arrival::Recorded(sum) = state.pieces[first] {
                     drop(state);
@@ -205,7 +204,6 @@ impl Layer {
                 state.claim(first, pieces.end, self.table.pieces())
             };
             self.fetch_claimed(fetch, claim)?;
-            return Ok(true);
         }
     }
 
@@ -213,13 +211,22 @@ impl Layer {
     /// out pieces that other threads are fetching. Returns false if there was no piece left to
     /// fetch.
     pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
+        self.fetch_next(fetch, &self.first)
+    }
+
+    /// Fetches the next missing pieces of the layer, as [`fetch_first`](Self::fetch_first) does.
+    pub(crate) fn fetch_rest(&self, fetch: &dyn Fetch) -> Result<bool> {
+        self.fetch_next(fetch, &[self.all()])
+    }
+
+    fn fetch_next(&self, fetch: &dyn Fetch, ranges: &[Range<usize>]) -> Result<bool> {
         loop {
             let claim = {
                 let mut state = lock(&self.state);
                 if state.has_failed {
                     return Err(sync_failed());
                 }
-                let Some(missing) = self.first.iter().find_map(|all| state.missing(all)) else {
+                let Some(missing) = ranges.iter().find_map(|all| state.missing(all)) else {
                     return Ok(false);
                 };
                 if let Arrival::Recorded(sum) = state.pieces[missing.start] {
@@ -331,11 +338,10 @@ impl Layer {
         for (index, piece) in run.zip(pieces) {
             let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
             let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
-            for part in self.table.decode(index, of_piece)? {
-                // The last piece of a tar may continue after `length` with padding. Readers do not
-                // need the padding, but the diff ID covers it.
-                self.data.write_all_at(&part.bytes, part.offset)?;
-            }
+            // The last piece of a tar may continue after `length` with padding. Readers do not need
+            // the padding, but the diff ID covers it.
+            let write = |offset, part: &[u8]| Ok(self.data.write_all_at(part, offset)?);
+            self.table.decode(index, of_piece, write)?;
             sums.push((index, self.sum(index)?));
         }
         Ok(sums)
@@ -362,7 +368,8 @@ impl Layer {
             self.table.check_header(member, &bytes)?;
             let mut state = lock(&self.state);
             if state.checked.insert(member) {
-                state.read.push(member);
+                state.reads.add_member(member);
+                state.has_new_reads = true;
             }
         }
         Ok(())
@@ -406,17 +413,18 @@ impl Layer {
     /// Errors of the file system.
     pub(crate) fn write_arrived(&self) -> Result<()> {
         let arrived = self.arrived();
-        let read = {
-            let state = lock(&self.state);
-            let has_read = state.read.len() > state.written_read;
-            if state.written == arrived && !has_read {
+        let reads = {
+            let mut state = lock(&self.state);
+            if state.written == arrived && !state.has_new_reads {
                 return Ok(());
             }
-            has_read.then(|| state.read.clone())
+            let has_new = std::mem::take(&mut state.has_new_reads);
+            has_new.then(|| state.reads.clone())
         };
-        if let Some(read) = read {
-            bytes::write(&self.place, StoredTable::READ_FILE, &read)?;
-            lock(&self.state).written_read = read.len();
+        if let Some(reads) = reads {
+            let written = bytes::write(&self.place, StoredTable::READ_FILE, &reads);
+            lock(&self.state).has_new_reads |= written.is_err();
+            written?;
         }
         bytes::write(&self.place, StoredTable::BYTES_FILE, &arrived)?;
         lock(&self.state).written = arrived;
@@ -430,10 +438,38 @@ impl Layer {
         self.first.iter().any(|all| state.missing(all).is_some())
     }
 
-    /// Finds the first piece that is not present and that no thread is fetching. Returns the range
-    /// from this piece to the end, or `None` if all pieces are present or being fetched.
-    pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
-        lock(&self.state).missing(&(0..self.table.pieces().len()))
+    /// Returns whether there is work for [`fetch_rest`](Self::fetch_rest).
+    pub(crate) fn misses_rest(&self) -> bool {
+        lock(&self.state).missing(&self.all()).is_some()
+    }
+
+    /// Returns the range of all pieces.
+    fn all(&self) -> Range<usize> {
+        0..self.table.pieces().len()
+    }
+
+    /// Completes the layer with [`complete::complete`], unless another thread does or has done so.
+    /// Returns whether this call completed the layer.
+    ///
+    /// # Errors
+    /// As [`complete::complete`].
+    pub(crate) fn complete(&self, fetch: &dyn Fetch) -> Result<bool> {
+        if self.is_completing.swap(true, Ordering::Acquire) {
+            return Ok(false);
+        }
+        let must_complete = !self.is_complete();
+        let completed = if must_complete {
+            complete::complete(self, fetch)
+        } else {
+            Ok(())
+        };
+        self.is_completing.store(false, Ordering::Release);
+        completed.map(|()| must_complete)
+    }
+
+    /// Returns whether a thread completes the layer.
+    pub(crate) fn is_completing(&self) -> bool {
+        self.is_completing.load(Ordering::Acquire)
     }
 
     /// Returns whether the complete tar is in the directory of the snapshot.
@@ -550,13 +586,15 @@ mod tests {
         let directory = temp.path().to_owned();
         thread::spawn(move || {
             let opened = Layer::open(&directory).map(drop);
-            let listed = read::FilesRead::of_snapshot(&directory).map(drop);
+            let listed = crate::FilesRead::of_snapshot(&directory).map(drop);
             let kinds = [opened, listed].map(|one| one.unwrap_err().kind());
-            sender.send((kinds, read::members(&directory))).unwrap();
+            sender
+                .send((kinds, Reads::of_snapshot(&directory)))
+                .unwrap();
         });
         let found = receiver.recv_timeout(Duration::from_secs(60));
-        let (kinds, members) = found.expect("no thread waits");
+        let (kinds, reads) = found.expect("no thread waits");
         assert_eq!(kinds, [ErrorKind::Corrupt; 2]);
-        assert!(members.is_empty());
+        assert_eq!(reads, Reads::default());
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use cas_core::{Context, Error, Progress, Result, background};
-use cas_host::calls::undisturbed;
+use cas_host::calls::{is_dir, undisturbed};
 use cas_host::{NewDirectory, remove_all, remove_unused_dir};
 use cas_layer::unpack;
 
@@ -35,16 +35,18 @@ impl NewBundle {
     /// file system has extended attributes, first removes everything in the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
-    /// `InvalidArgument` if the path is not a directory; `Denied` if the directory belongs to
-    /// another user; errors of the file system.
+    /// `InvalidArgument` if the path is not a directory, or if the directory is not empty;
+    /// `NotFound` if its parent does not exist; `Denied` if the directory belongs to another user;
+    /// errors of the file system.
     pub(crate) async fn begin(path: &Path, progress: &dyn Progress) -> Result<Self> {
         let begun = unpack::new_directory(path, 0o700, progress).await;
         let directory = begun.map_err(|error| {
-            if error.kind() != cas_core::ErrorKind::FailedPrecondition {
+            let is_invalid = error.kind() == cas_core::ErrorKind::InvalidArgument;
+            // Otherwise, the path or a part of it is not a directory.
+            if !is_invalid || !is_dir(path) {
                 return error;
             }
-            Error::precondition(
+            Error::invalid(
                 "the directory is not empty; name one that is empty or absent, or remove what an \
                  interrupted `cas bundle` has left in it (if it ran with --mount, first run \
                  `cas umount DIR/rootfs`)",

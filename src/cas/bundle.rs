@@ -56,6 +56,10 @@ impl Cas {
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
         let directory = paths::directory(directory.as_ref());
+        if !self.is_of_run(directory) {
+            let outside = self.check_output(directory);
+            outside.during("make bundle", directory.display())?;
+        }
         let new = NewBundle::begin(directory, &*options.progress).await;
         let mut new = new.during("make bundle", directory.display())?;
         let filled = self.fill(&manifest, &mut new, &options).await;

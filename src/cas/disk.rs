@@ -10,7 +10,7 @@ use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
 use cas_erofs::{DataFile, Disk, Image, Layers};
 use cas_host::erofs::open_file;
-use cas_host::{Output, calls, make_ext4, no_directory};
+use cas_host::{Output, calls, make_ext4, no_directory, resolved};
 use cas_layer::unpack;
 
 use super::arguments::ImageRef;
@@ -117,9 +117,10 @@ impl Cas {
     /// nothing for the platform of this machine, or if the directory of `file` does not exist;
     /// `OutOfRange` if the file would have 2 TiB or more, or if the image exceeds another limit;
     /// `Corrupt` for damaged or hostile layers; `Unsupported` for an artifact, for a blob that is
-    /// not a layer, or for layers that are EROFS images themselves; errors of the file system, for
-    /// example for a block device that is mounted. On an error, an existing file is unchanged, but
-    /// a pipe or a device may have received a part of the disk.
+    /// not a layer, or for layers that are EROFS images themselves; `InvalidArgument` if `file` is
+    /// a directory, is in the root or the store, or is a symbolic link that leads to nothing;
+    /// errors of the file system, for example for a block device that is mounted. On an error, an
+    /// existing file is unchanged, but a pipe or a device may have received a part of the disk.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }
@@ -144,10 +145,10 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk with the path
-    /// `file`, for a writable disk at the path of a pipe or a device, or for a writable disk whose
-    /// size is not a multiple of 4,096 bytes; for [`DiskFormat::Vmdk`], `FailedPrecondition` for a
-    /// directory that is not empty, and `InvalidArgument` for a path that is not a directory;
-    /// `OutOfRange` for a writable disk of less than 16 MiB or more than
+    /// `file`, for a writable disk at the path of a pipe or a device, or in the root or the store,
+    /// or for a writable disk whose size is not a multiple of 4,096 bytes; for
+    /// [`DiskFormat::Vmdk`], `InvalidArgument` for a directory that is not empty, and for a path
+    /// that is not a directory; `OutOfRange` for a writable disk of less than 16 MiB or more than
     /// [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable disk
     /// if this machine does not have `mke2fs`.
     pub async fn disk_with(
@@ -162,6 +163,12 @@ impl Cas {
             DiskFormat::Erofs => paths::file(file).during("make disk", file.display())?,
             DiskFormat::Vmdk | DiskFormat::Layers => paths::directory(file),
         };
+        let outside = self.check_output(file);
+        outside.during("make disk", file.display())?;
+        if let Some((writable, _)) = &options.writable {
+            let outside = self.check_output(writable);
+            outside.during("make writable disk", writable.display())?;
+        }
         let mut layers = manifest.layers.iter();
         if let Some(image) = layers.find(|layer| layer.media_type.is_erofs()) {
             return Err(not_a_tar(image).operation("make disk"));
@@ -344,19 +351,6 @@ async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<Output> 
         Ok(out)
     });
     made.await.during("make writable disk", path)
-}
-
-/// Returns where a path leads. If nothing is there, resolves only the directory of the path.
-fn resolved(path: &Path) -> PathBuf {
-    let real = |path: &Path| calls::undisturbed(|| path.canonicalize()).ok();
-    let of_new = || {
-        let parent = path.parent()?;
-        let parent = real(&Path::new(".").join(parent))?;
-        Some(parent.join(path.file_name()?))
-    };
-    real(path)
-        .or_else(of_new)
-        .unwrap_or_else(|| path.to_owned())
 }
 
 /// Opens the files of the EROFS image that `mounts` show. Returns `None` if `mounts` is not a

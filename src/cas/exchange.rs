@@ -151,10 +151,10 @@ impl Cas {
     /// this happens in [`Cas::export_with`], the progress receives a warning with the new digest.
     ///
     /// # Errors
-    /// `InvalidArgument` if there are no images, or if `file` is a directory, ends in a slash or
-    /// does not end in a UTF-8 name; `NotFound` for an unknown name, for content that was lost, or
-    /// for a layer that a pull did not store; `Corrupt` for damaged content. On an error, an
-    /// existing file stays unchanged.
+    /// `InvalidArgument` if there are no images, or if `file` is a directory, is in the root or the
+    /// store, is a symbolic link that leads to nothing, ends in a slash or does not end in a UTF-8
+    /// name; `NotFound` for an unknown name, for content that was lost, or for a layer that a pull
+    /// did not store; `Corrupt` for damaged content. On an error, an existing file stays unchanged.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
@@ -185,7 +185,8 @@ impl Cas {
         }
         let store = self.opened()?;
         if let Target::Path(path) = &target {
-            paths::file(path).during("export", path.display())?;
+            let checked = paths::file(path).and_then(|path| self.check_output(path));
+            checked.during("export", path.display())?;
         }
         let progress = Arc::clone(&options.progress);
         let platforms = options.exported_platforms();

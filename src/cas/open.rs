@@ -118,10 +118,10 @@ impl Cas {
     /// # Errors
     /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` if the URL of the
     /// store does not parse or contains a secret, if an engine does not support one of its options,
-    /// if a composition lacks a member, or if [`Keep::Tar`] is set, but the engines do not allow it
-    /// (see [`Engines::keep`]); `AlreadyExists` if the root uses other engines;
-    /// `FailedPrecondition` if the directory is not a root, but contains other files; the error of
-    /// the preferred snapshotter if no snapshotter works.
+    /// if a composition lacks a member, if [`Keep::Tar`] is set, but the engines do not allow it
+    /// (see [`Engines::keep`]), or if the directory is not a root, but contains other files;
+    /// `AlreadyExists` if the root uses other engines; the error of the preferred snapshotter if no
+    /// snapshotter works.
     pub fn init_with(
         root: impl AsRef<Path>,
         engines: Engines,
@@ -143,9 +143,9 @@ impl Cas {
     /// # Errors
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` if
     /// the root keeps layers only as tars, but its engines do not allow this (see
-    /// [`Engines::keep`]); `Busy` if the store allows only one process at a time, and another
-    /// process has it open; `FailedPrecondition` if the root has a format that this release does
-    /// not read, or if the directory is not a root, but contains other files; `Corrupt` if
+    /// [`Engines::keep`]), or if the directory is not a root, but contains other files; `Busy` if
+    /// the store allows only one process at a time, and another process has it open;
+    /// `FailedPrecondition` if the root has a format that this release does not read; `Corrupt` if
     /// `cas.toml` does not parse, or if the directory of the store existed earlier and is now
     /// missing or empty; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {

@@ -15,8 +15,8 @@ use cas_core::gc::Leftover;
 use cas_core::records::Resource;
 use cas_core::snapshot::Usage;
 use cas_core::{Context, Result, pool, unique};
-use cas_host::calls::{make_dirs, undisturbed};
-use cas_host::{Dir, Lock};
+use cas_host::calls::{is_file, make_dirs, undisturbed};
+use cas_host::{Dir, Lock, resolved};
 
 use super::leftovers::with_size;
 use super::{Cas, mounted};
@@ -151,6 +151,16 @@ impl Cas {
             }
         }
         Ok(found)
+    }
+
+    /// Returns whether `bundle` is the path of [`Run::bundle`] of a run that has not ended.
+    pub(super) fn is_of_run(&self, bundle: &Path) -> bool {
+        let (Some(place), Some(id)) = (bundle.parent(), bundle.file_name()) else {
+            return false;
+        };
+        let lock = id.to_str().map(|id| place.join(lock_file(id)));
+        lock.is_some_and(|lock| is_file(&lock))
+            && resolved(place) == resolved(&self.root.path().join(RUNS))
     }
 
     /// Returns the beginning of the ids of runs that use the snapshotter of this handle.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::{Range, RangeInclusive};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use cas_core::content::{Durability, VerifiedReader};
@@ -18,7 +16,7 @@ use cas_core::{
 use cas_lazy::soci::{
     CONFIG, CONFIG_MEDIA_TYPE_V1, Index, LayerPrefetch, LayerZtoc, Prefetch, Version,
 };
-use cas_lazy::{SPAN_SIZE, Ztoc};
+use cas_lazy::{PrefetchFile, SPAN_SIZE, Ztoc};
 use serde::Serialize;
 
 use super::Cas;
@@ -42,10 +40,10 @@ pub struct SociOptions {
     pub span_size: u64,
     /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
-    /// Paths of the files of the image that containers read when they start. The spans of these
-    /// files are fetched before all other spans, and have few bytes of other files. A layer with
-    /// such a file is read twice. By default, the list is empty.
-    pub prefetch: Vec<PathBuf>,
+    /// The files of the image that containers read when they start. The spans of these files are
+    /// fetched before all other spans, and have few other bytes. A layer with such a file is read
+    /// twice. By default, the list is empty.
+    pub prefetch: Vec<PrefetchFile>,
     /// Receives the progress and warnings. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
@@ -86,7 +84,10 @@ impl SociOptions {
 
     /// Sets [`prefetch`](Self::prefetch).
     #[must_use]
-    pub fn with_prefetch(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+    pub fn with_prefetch(
+        mut self,
+        files: impl IntoIterator<Item = impl Into<PrefetchFile>>,
+    ) -> Self {
         self.prefetch = files.into_iter().map(Into::into).collect();
         self
     }
@@ -280,9 +281,9 @@ pub(super) async fn tables(
     Ok(Tables { ztocs, prefetches })
 }
 
-/// For each file of [`SociOptions::prefetch`], the spans of the file in one layer. `None` if the
-/// layer does not have a regular file at this path, or if the file is empty.
-type FileSpans = Vec<Option<RangeInclusive<u32>>>;
+/// For each file of [`SociOptions::prefetch`], the spans of the file in one layer. There are none
+/// if the layer does not have a regular file at this path, or if the file is empty.
+type FileSpans = Vec<Vec<RangeInclusive<u32>>>;
 
 /// Makes and stores the prefetch artifacts. If several layers with zTOCs have a file, only its
 /// spans in the highest of these layers are listed.
@@ -298,8 +299,8 @@ async fn prefetches(
         let of_files = spans.remove(&layer).unwrap_or_default();
         let mut prefetch = Prefetch::default();
         for (spans, is_found) in of_files.into_iter().zip(&mut is_found) {
-            if let Some(spans) = spans.filter(|_| !*is_found) {
-                prefetch.add(spans);
+            if !*is_found && !spans.is_empty() {
+                spans.into_iter().for_each(|spans| prefetch.add(spans));
                 *is_found = true;
             }
         }
@@ -317,7 +318,7 @@ async fn prefetches(
             .await?;
         made.push(artifact);
     }
-    for (path, _) in options
+    for (file, _) in options
         .prefetch
         .iter()
         .zip(is_found)
@@ -326,7 +327,7 @@ async fn prefetches(
         options.progress.warn(&format!(
             "{} is not fetched first: no layer with a zTOC has a regular file at this path, or the \
              file is empty",
-            path.display()
+            file.path().display()
         ));
     }
     made.reverse();
@@ -344,14 +345,13 @@ async fn ztoc(
     if layer.size < options.min_layer_size {
         return Ok(None);
     }
-    let paths = options.prefetch.iter();
-    let paths: Vec<_> = paths.map(|path| path.as_os_str().as_bytes()).collect();
+    let files = options.prefetch.iter();
     let Some(mut ztoc) = build(store, layer, Vec::new(), options).await? else {
         return Ok(None);
     };
-    let first: Vec<_> = paths
-        .iter()
-        .filter_map(|path| ztoc.range_of(path))
+    let first: Vec<_> = files
+        .clone()
+        .flat_map(|file| ztoc.ranges_of(file))
         .collect();
     if !first.is_empty() {
         // The offsets of the files are only known now.
@@ -360,7 +360,7 @@ async fn ztoc(
         };
         ztoc = around;
     }
-    let of_files = paths.iter().map(|path| ztoc.spans_of(path)).collect();
+    let of_files = files.map(|file| ztoc.spans_of(file)).collect();
     let bytes = ztoc.encode()?;
     let made = LayerZtoc {
         digest: Digest::sha256(&bytes),

@@ -138,7 +138,8 @@ pub(super) async fn warn_of_left_out(
     {
         progress.warn(
             "the SOCI index of the image is not pushed, so `cas pull --lazy` cannot use it for the \
-             pushed image; pull all platforms of the image, and push it again",
+             pushed image; push all platforms of the image; if the store does not have them, pull \
+             them first",
         );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Digest, Error, Manifest, Result};
+use cas_core::{Context, Digest, Error, Manifest, Result};
 use cas_layer::unpack::jobs::{DiskJobStorage, Jobs};
 use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
@@ -79,9 +79,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::manifest`]; `NotFound` if the store does not have the configuration, if a layer is
     /// neither in the store nor kept as a tar by the snapshotter, or if the parent of `directory`
-    /// does not exist; `FailedPrecondition` if `directory` is not empty; `InvalidArgument` if it is
-    /// not a directory; `Corrupt` for damaged or hostile layers, if the tar of a layer or the ready
-    /// layer in its place was lost, or if the manifest and the configuration do not match;
+    /// does not exist; `InvalidArgument` if `directory` is not empty, is not a directory, or is in
+    /// the root or the store; `Corrupt` for damaged or hostile layers, if the tar of a layer or the
+    /// ready layer in its place was lost, or if the manifest and the configuration do not match;
     /// `Unsupported` for an artifact, or if the list of layers has a blob that is not a layer;
     /// `OutOfRange` if the image exceeds a limit; `Denied` if this process may not give a file to
     /// its owner; `FailedPrecondition` if the owner of a file is not mapped in this user namespace.
@@ -109,6 +109,8 @@ impl Cas {
     ) -> Result<()> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let directory = paths::directory(directory.as_ref());
+        let outside = self.check_output(directory);
+        outside.during("unpack", directory.display())?;
         let entrance = match options.private {
             true => Entrance::Private,
             false => Entrance::AsImage,

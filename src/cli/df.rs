@@ -1,13 +1,13 @@
 //! `cas df`: disk usage by kind.
 
 use cas::backend::Snapshotter;
-use cas::snapshot::{Usage, all};
-use cas::{Cas, ErrorKind, Result};
+use cas::snapshot::{Usage, all_sound};
+use cas::{Cas, Error, ErrorKind, Result};
 use clap::Args;
 use serde::Serialize;
 
-use super::Context;
 use super::output::size;
+use super::{Context, exit};
 
 /// Show the disk usage of blobs, ingests, snapshots and the leftovers of killed processes
 #[derive(Args)]
@@ -45,14 +45,13 @@ impl Share {
 impl Df {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let mut shares = vec![
-            blobs(&cas).await?,
-            ingests(&cas).await?,
-            snapshots(&cas).await?,
-        ];
-        let leftovers = leftovers(&cas).await?;
-        if leftovers.count > 0 {
-            shares.push(leftovers);
+        let (snapshots, mut problems) = snapshots(&cas).await?;
+        let mut shares = vec![blobs(&cas).await?, ingests(&cas).await?, snapshots];
+        match leftovers(&cas).await {
+            // What belongs to a damaged record is not known. The record was reported already.
+            Err(error) if error.kind() == ErrorKind::Corrupt && !problems.is_empty() => {}
+            Err(error) if error.kind() == ErrorKind::Corrupt => problems.push(error),
+            leftovers => shares.extend(Some(leftovers?).filter(|share| share.count > 0)),
         }
         let columns = ["KIND", "COUNT", "SIZE"];
         context.out.list(&columns, &shares, |share| {
@@ -61,7 +60,8 @@ impl Df {
                 share.count.to_string(),
                 size(share.bytes),
             ]
-        })
+        })?;
+        exit::damaged(problems)
     }
 }
 
@@ -85,14 +85,17 @@ async fn ingests(cas: &Cas) -> Result<Share> {
     Ok(share)
 }
 
-async fn snapshots(cas: &Cas) -> Result<Share> {
-    let mut share = Share::of("snapshots");
+/// Adds up the snapshots whose records can be read. Also returns the errors of the damaged records.
+async fn snapshots(cas: &Cas) -> Result<(Share, Vec<Error>)> {
+    let (mut share, mut problems) = (Share::of("snapshots"), Vec::new());
     for cas in cas.with_each_snapshotter().await? {
         // A root may have no snapshotter of its own.
         let Ok(snapshotter) = cas.snapshotter() else {
             continue;
         };
-        for info in all(&**snapshotter).await? {
+        let found = all_sound(&**snapshotter).await?;
+        problems.extend(found.problems);
+        for info in found.snapshots {
             match measure(&**snapshotter, &info.key).await {
                 // The snapshot was removed after it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -100,7 +103,7 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
             }
         }
     }
-    Ok(share)
+    Ok((share, problems))
 }
 
 /// Measures a snapshot. If a directory of the snapshot is moved during a measurement, measures the

@@ -1,13 +1,12 @@
 //! `cas ingest`: blobs that are being written, or whose writing was interrupted.
 
-use cas::error::shortened;
 use cas::{Cas, Digest, DigestPrefix, Error, IngestInfo, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::Context;
 use super::gc::when;
-use super::output::size;
+use super::output::{beginning, size};
 
 /// List and remove ingests: blobs that are not completely written
 #[derive(Subcommand)]
@@ -102,7 +101,5 @@ async fn find(cas: &Cas, typed: &str) -> Result<String> {
             "ambiguous: the keys of several ingests begin with this text; give more digits",
         ),
     };
-    Err(failed
-        .operation("find ingest")
-        .subject(shortened(typed, 150, 0, typed.len())))
+    Err(failed.operation("find ingest").subject(beginning(typed)))
 }

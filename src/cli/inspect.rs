@@ -1,6 +1,5 @@
 //! `cas inspect`: shows an image, a blob or a snapshot by its name or digest.
 
-use cas::error::shortened;
 use cas::image::{self, Resolved};
 use cas::platform::Only;
 use cas::{Cas, Error, ErrorKind, Image, ImageRef, Platform, QueryOptions, Result, dispatch};
@@ -8,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::images::describe;
+use super::output::beginning;
 use super::resource::is_prefix;
 use super::{Context, blob, snapshot};
 
@@ -135,7 +135,7 @@ impl Inspect {
              `cas snapshot ls` list them all",
         )
         .operation("inspect")
-        .subject(shortened(&self.what, 150, 0, self.what.len())))
+        .subject(beginning(&self.what)))
     }
 }
 

@@ -28,6 +28,9 @@ const LIFE: Duration = Duration::from_millis(200);
 /// If this many processes in a row each end within [`LIFE`] of their start, no further process is
 /// started.
 const ATTEMPTS: u32 = 20;
+/// The process that serves layers gives memory of this size in bytes back to the system when it no
+/// longer needs it.
+const FREED: usize = 256 << 10;
 /// The name of the file for the messages of a `cas lazy serve` that another command has started.
 const LOG: &str = "lazy.log";
 
@@ -105,6 +108,8 @@ fn hold(on_demand: &OnDemand, root: &Path, in_background: bool) -> Result<()> {
         let mut server = serve_command(root);
         server
             .arg("--session")
+            // Each thread of glibc keeps memory that it has freed, unless it is of this size.
+            .env("MALLOC_MMAP_THRESHOLD_", FREED.to_string())
             .stdin(Stdio::from(session.during("open", "session")?));
         if in_background {
             server.arg("--background");

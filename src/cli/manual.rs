@@ -39,7 +39,9 @@ impl Completions {
 impl Man {
     pub(crate) fn run(self, context: &Context) -> Result<()> {
         let directory = self.directory.display().to_string();
-        let pages = write(&self.directory).during("write man pages into", &directory)?;
+        let outside = context.check_output(&self.directory);
+        let pages = outside.and_then(|()| write(&self.directory));
+        let pages = pages.during("write man pages into", &directory)?;
         let made = json!({"directory": directory, "pages": pages});
         context
             .out

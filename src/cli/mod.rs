@@ -67,6 +67,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cas::{Cas, Error, OpenOptions, Progress, Result};
+use cas_host::check_outside;
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
@@ -227,6 +228,18 @@ impl Context {
     /// `InvalidArgument` if no root was given, and the user has no data directory.
     pub(crate) fn root(&self) -> Result<PathBuf> {
         self.root.clone().map_or_else(default_root, Ok)
+    }
+
+    /// Checks that a path that a command writes is outside of the root, if there is one. Commands
+    /// that write by a method of [`Cas`] do not need this check.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the path is in the root.
+    pub(crate) fn check_output(&self, path: &Path) -> Result<()> {
+        match self.root() {
+            Ok(root) => check_outside(path, &root, "root"),
+            Err(_) => Ok(()),
+        }
     }
 
     /// If a misplaced file or directory in the root may have caused `error`, returns an error that

@@ -7,11 +7,15 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
+use cas::error::shortened;
 use cas::{Error, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::patient::Patient;
+
+/// Maximum number of characters of an argument that a message repeats.
+const ARGUMENT: usize = 200;
 
 /// Prints results.
 pub(crate) struct Output {
@@ -124,6 +128,11 @@ pub(crate) fn check_path(path: &Path) -> Result<()> {
     }
 }
 
+/// Returns the beginning of an argument for a message, as [`shortened`] does.
+pub(crate) fn beginning(argument: &str) -> String {
+    shortened(argument, ARGUMENT, 0, argument.len())
+}
+
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
     let text = serde_json::to_string(value).map_err(unserializable)?;
     Ok(harmless(&text).into_owned())
@@ -215,6 +224,14 @@ pub(crate) fn ago(time: std::time::SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_argument_is_shortened() {
+        let longest = "ä".repeat(200);
+        assert_eq!(beginning(&longest), longest);
+        let long = format!("{longest}b");
+        assert_eq!(beginning(&long), format!("{longest}… (401 bytes)"));
+    }
 
     #[test]
     fn what_a_terminal_may_interpret_is_escaped() {

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use cas::error::shortened;
 use cas::{Cas, Error, OpenOptions, Result};
 use cas_host::calls::{is_dir, is_file, undisturbed};
 
 use super::Context;
+use super::output::beginning;
 
 /// A store, and the name of an image in it.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Place {
         let refused = |why: &'static str| {
             Err(Error::invalid(why)
                 .operation("copy")
-                .subject(shortened(text, 200, 0, text.len())))
+                .subject(beginning(text)))
         };
         let Some((store, name)) = text.rsplit_once('#') else {
             if is_url(text) || is_path(text) {
@@ -77,7 +77,7 @@ impl Place {
         self.name.as_deref().ok_or_else(|| {
             Error::invalid("expected the name of an image after #, as in URL#NAME or DIR#NAME")
                 .operation("copy")
-                .subject(shortened(typed, 200, 0, typed.len()))
+                .subject(beginning(typed))
         })
     }
 }

@@ -1,17 +1,20 @@
 //! `cas soci`: SOCI indexes, which allow reading layers on demand.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 
 use cas::image::{FullName, familiar};
+use cas::lazy::PrefetchFile;
 use cas::{Context as _, Error, ImageRef, Platform, Result, SociIndex, SociOptions, limit};
+use cas_host::calls::is_dir;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 #[cfg(feature = "on-demand")]
 use serde_json::json;
 
 use super::output::{count, size};
+use super::patient::Patient;
 #[cfg(feature = "registry")]
 use super::remote::Upload;
 use super::{Context, exit};
@@ -86,20 +89,22 @@ struct How {
     /// repeated
     #[arg(long, value_name = "PATH")]
     prefetch_file: Vec<PathBuf>,
-    /// Read paths for --prefetch-file from this file, one on each line, as `cas soci prefetch-list`
-    /// prints them
+    /// Like --prefetch-file, for each file that this list names, one on each line, as `cas soci
+    /// prefetch-list` prints them; parts of a file may follow its path; - is standard input
     #[arg(long, value_name = "FILE")]
     prefetch_list: Option<PathBuf>,
 }
 
 impl How {
-    fn options(mut self, context: &Context) -> Result<SociOptions> {
+    fn options(self, context: &Context) -> Result<SociOptions> {
+        let mut prefetch: Vec<PrefetchFile> = Vec::new();
+        prefetch.extend(self.prefetch_file.iter().map(PrefetchFile::new));
         if let Some(list) = &self.prefetch_list {
-            self.prefetch_file.extend(paths(list)?);
+            prefetch.extend(listed(list)?);
         }
         let mut options = SociOptions::default()
             .with_platforms(self.platform)
-            .with_prefetch(self.prefetch_file)
+            .with_prefetch(prefetch)
             .with_progress(context.progress.clone());
         options.span_size = self.span_size.unwrap_or(options.span_size);
         options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);
@@ -107,15 +112,16 @@ impl How {
     }
 }
 
-/// Returns the paths in a file, which has one path on each line. Empty lines are skipped.
+/// Returns the files in a list, which has one file on each line. Empty lines are skipped.
 ///
 /// # Errors
-/// `OutOfRange` for a file of more than [`limit::PREFETCH`] bytes; `Corrupt` if the file is not
-/// UTF-8; errors of the file system.
-fn paths(list: &Path) -> Result<Vec<PathBuf>> {
-    let mut text = String::new();
-    let opened = File::open(list).during("open", list.display())?;
-    let read = opened.take(limit::PREFETCH + 1).read_to_string(&mut text);
+/// `InvalidArgument` if `list` is a directory, or if the parts of a file are not ranges;
+/// `OutOfRange` for a list of more than [`limit::PREFETCH`] bytes; errors of the file system.
+fn listed(list: &Path) -> Result<Vec<PrefetchFile>> {
+    // Names of files need not be UTF-8.
+    let mut text = Vec::new();
+    let opened = open(list).during("open", list.display())?;
+    let read = opened.take(limit::PREFETCH + 1).read_to_end(&mut text);
     let read = read.during("read", list.display())?;
     if read as u64 > limit::PREFETCH {
         return Err(Error::out_of_range(format!(
@@ -125,8 +131,26 @@ fn paths(list: &Path) -> Result<Vec<PathBuf>> {
         ))
         .subject(list.display()));
     }
-    let lines = text.lines().filter(|line| !line.is_empty());
-    Ok(lines.map(PathBuf::from).collect())
+    let lines = text.split(|byte| *byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let numbered = lines.enumerate().filter(|(_, line)| !line.is_empty());
+    let parsed = numbered.map(|(index, line)| {
+        let place = format!("line {} of {}", index + 1, list.display());
+        PrefetchFile::parse(line).map_err(|error| error.within(place))
+    });
+    parsed.collect()
+}
+
+/// Opens a file, or standard input if `file` is `-`.
+///
+/// # Errors
+/// `InvalidArgument` for a directory; errors of the file system.
+fn open(file: &Path) -> Result<Box<dyn Read>> {
+    match file.to_str() {
+        Some("-") => Ok(Box::new(Patient(stdin()))),
+        _ if is_dir(file) => Err(Error::invalid("the path is a directory; name a file")),
+        _ => Ok(Box::new(File::open(file)?)),
+    }
 }
 
 /// List the SOCI indexes that are referrers of an image, or of all images, with the number of
@@ -153,7 +177,7 @@ pub(crate) struct Push {
     upload: Upload,
 }
 
-/// List the files that containers have read from an image
+/// List the files that containers have read from an image, and which parts of large files
 #[cfg(feature = "on-demand")]
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -220,10 +244,17 @@ impl PrefetchList {
         let cas = context.cas().await?;
         let found = cas.manifest(ImageRef::typed(&self.image)).await?;
         let on_demand = cas::OnDemand::open(context.root()?)?;
-        for path in on_demand.files_read(&found.manifest.layers)? {
-            let path = path.display().to_string();
-            let line = || path.clone();
-            context.out.item(&json!({"path": path}), line)?;
+        for file in on_demand.files_read(&found.manifest.layers)? {
+            let parts: Vec<_> = file
+                .parts()
+                .iter()
+                .map(|part| [part.start, part.end])
+                .collect();
+            let path = file.path().display().to_string();
+            let line = || file.to_string();
+            context
+                .out
+                .item(&json!({"path": path, "parts": parts}), line)?;
         }
         Ok(())
     }

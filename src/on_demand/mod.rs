@@ -20,6 +20,7 @@ use cas_core::{Context, Descriptor, Digest, Error, ErrorKind, Manifest, Result};
 use cas_host::mount::UnmountMode;
 use cas_host::{Dir, Lock, MountedDirs, mount};
 use cas_layer::unpack::{LayerTable, LayerTables};
+use cas_lazy::PrefetchFile;
 use cas_lazyfs::{Files, FilesRead, Session};
 
 use self::lifetime::{LOCK, Lifetime};
@@ -165,8 +166,8 @@ impl OnDemand {
         })
     }
 
-    /// Returns the paths of the files that were read on demand from these layers, in all sessions
-    /// so far. Each path is returned once. The files of the first layer come first, in the order in
+    /// Returns the files that were read on demand from these layers, in all sessions so far, with
+    /// the parts that were read. Each path is returned once. The files of the first layer come first, in the order in
     /// which they were first read. Reads are recorded only for layers with a zTOC. Files that were
     /// first read within the last second may be missing.
     ///
@@ -174,7 +175,7 @@ impl OnDemand {
     /// `Corrupt` if the description or the table of contents of any layer of the root is damaged;
     /// `Unsupported` if the version of a table is not supported, or if the layer of a table cannot
     /// be read on demand; `OutOfRange` if a table exceeds a limit; errors of the file system.
-    pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PathBuf>> {
+    pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PrefetchFile>> {
         if !self.is_used() {
             return Ok(Vec::new());
         }
@@ -189,14 +190,14 @@ impl OnDemand {
                 read => found.push(read?),
             }
         }
-        let mut paths = Vec::new();
+        let mut files = Vec::new();
         for layer in layers {
             let of_layer = found.iter().filter(|read| read.layer == layer.digest);
-            paths.extend(of_layer.flat_map(|read| &read.paths).cloned());
+            files.extend(of_layer.flat_map(|read| &read.files).cloned());
         }
         let mut known = BTreeSet::new();
-        paths.retain(|path: &PathBuf| known.insert(path.clone()));
-        Ok(paths)
+        files.retain(|file: &PrefetchFile| known.insert(file.path().to_owned()));
+        Ok(files)
     }
 
     /// Returns the directory of the snapshotter.

@@ -19,6 +19,10 @@ use crate::root::RemoteSettings;
 /// Number of threads that wait for registries.
 const THREADS: usize = 2;
 
+/// Space in bytes for what a request fetches, made before the first byte arrives. Few requests are
+/// for more.
+const USUAL: usize = 2 << 20;
+
 /// Fetches bytes of layers from registries, with the settings of a root.
 pub(super) struct FromRegistry {
     settings: RemoteSettings,
@@ -78,7 +82,7 @@ pub(super) async fn read(
 ) -> Result<Vec<u8>> {
     let most = (range.end - range.start) as usize;
     let mut pieces = registry.fetch(blob, range).await?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(most.min(USUAL));
     while let Some(piece) = pieces.try_next().await? {
         if bytes.len() + piece.len() > most {
             return Err(Error::corrupt(

@@ -98,13 +98,13 @@ impl Root {
     /// machine, also returns the reason.
     ///
     /// # Errors
-    /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
-    /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
-    /// `cas.toml` does not parse, or if something else is in its place; `InvalidArgument` for a
-    /// store with a secret in its URL, a store that cannot be located, engines that do not allow
-    /// their `keep`, or a wrong `speed` in the table `[lazy]`; the error of the preferred
-    /// snapshotter if none works; errors of the file system. After an error of the file system, the
-    /// root may have been made. After any other error, it was not made.
+    /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` for a
+    /// `cas.toml` of another format; `Corrupt` if `cas.toml` does not parse, or if something else
+    /// is in its place; `InvalidArgument` if the directory contains something else, for a store
+    /// with a secret in its URL, a store that cannot be located, engines that do not allow their
+    /// `keep`, or a wrong `speed` in the table `[lazy]`; the error of the preferred snapshotter if
+    /// none works; errors of the file system. After an error of the file system, the root may have
+    /// been made. After any other error, it was not made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -290,13 +290,13 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
 /// Refuses a directory that contains an entry which no root has.
 ///
 /// # Errors
-/// `FailedPrecondition` for such an entry; errors of the file system.
+/// `InvalidArgument` for such an entry; errors of the file system.
 fn refuse_foreign(dir: &Dir) -> Result<()> {
     let ours = [file::NAME, "store", "stores", "snapshots", "local", "run"];
     // Names that begin with a dot are the lock, and temporary files that a crash left.
     let is_ours = |name: &str| ours.contains(&name) || name.starts_with('.');
     if let Some(foreign) = find_foreign(dir, is_ours)? {
-        return Err(Error::precondition(format!(
+        return Err(Error::invalid(format!(
             "the directory is not a root, and not empty: it contains {foreign:?}; choose \
              another directory"
         )));

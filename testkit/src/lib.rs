@@ -12,6 +12,7 @@
 //! | [`program`] | a program to put into test images |
 //! | [`random`] | reproducible random numbers |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
+//! | [`tars`] | a snapshotter that keeps nothing but tars |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |
 
 // A test fails by a panic.
@@ -27,4 +28,5 @@ pub mod layout;
 pub mod program;
 pub mod random;
 pub mod s3;
+pub mod tars;
 pub mod tree;

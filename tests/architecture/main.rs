@@ -119,7 +119,7 @@ const TEST_ONLY: &[&str] = &["oci-cas-conformance", "oci-cas-testkit"];
 /// Returns the packages that the tests of a package may depend on as well.
 fn test_arrows(package: &str) -> &'static [&'static str] {
     match package {
-        "oci-cas-backend-remote" => TEST_ONLY,
+        "oci-cas-backend-remote" | "oci-cas-core" => TEST_ONLY,
         name if name.starts_with("oci-cas-backend-") => &["oci-cas-conformance"],
         name if name.starts_with("oci-cas-snapshot-") => &[
             "oci-cas-conformance",
@@ -128,7 +128,6 @@ fn test_arrows(package: &str) -> &'static [&'static str] {
         ],
         // The image store for ACIs is tested over every store of the build, which `oci-cas` opens.
         "oci-cas-aci" => &["oci-cas-testkit", "oci-cas"],
-        "oci-cas-core" => &["oci-cas-conformance"],
         // Unpacking is tested with the simplest snapshotter.
         "oci-cas-layer" => &["oci-cas-testkit", "oci-cas-snapshot-native"],
         "oci-cas" | "oci-cas-erofs" | "oci-cas-lazy" | "oci-cas-lazyfs" => &["oci-cas-testkit"],

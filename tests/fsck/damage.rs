@@ -60,6 +60,25 @@ fn a_truncated_or_lengthened_blob_is_fetched_again() {
     }
 }
 
+/// Only the record of the blob states its size.
+#[test]
+fn a_truncated_blob_to_which_nothing_refers_is_fetched_again() {
+    let scene = Scene::new("fs");
+    let bytes = b"nothing refers to these bytes";
+    let file = scene.scratch.path().join("free");
+    fs::write(&file, bytes).unwrap();
+    for root in [&scene.source(), &scene.root] {
+        ok(cas(root).args(["blob", "add"]).arg(&file));
+    }
+    let digest = Digest::sha256(bytes);
+    let stored = scene.root.join("store/blobs/sha256").join(digest.hex());
+    for wrong in [&bytes[..9], &[], &[&bytes[..], b"x"].concat()] {
+        overwrite(&stored, wrong);
+        scene.heals("blob-damaged", digest.hex());
+        assert_eq!(fs::read(&stored).unwrap(), bytes);
+    }
+}
+
 /// A program copied objects to names that the store does not give.
 #[cfg(feature = "remote")]
 #[test]

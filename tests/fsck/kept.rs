@@ -1,6 +1,8 @@
 //! The parts of blob records that documents do not list: referrers and other labels, and the claims
 //! of owners.
 
+use std::fs;
+
 use bytes::Bytes;
 use cas::blocking::Cas;
 use cas::content::Durability;
@@ -166,6 +168,33 @@ fn a_referrer_of_which_nothing_is_left_is_reported() {
         record.labels.remove(&key).unwrap();
     });
     assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+}
+
+#[test]
+fn a_missing_blob_that_only_a_label_keeps_is_fetched_again() {
+    for store in stores("fsck-labelled") {
+        let scene = Scene::new(store.leak());
+        let bytes = b"only a label keeps these bytes";
+        let (digest, file) = (Digest::sha256(bytes), scene.scratch.path().join("free"));
+        fs::write(&file, bytes).unwrap();
+        for root in [&scene.source(), &scene.root] {
+            ok(cas(root).args(["blob", "add"]).arg(&file));
+        }
+        ok(cas(&scene.root).args(["snapshot", "prepare", "work"]));
+        let (blob, layer) = (digest.to_string(), scene.layer().to_string());
+        let reference = format!("containerd.io/gc.ref.content.x={blob}");
+        let back_reference = "containerd.io/gc.bref.snapshot.native=work";
+        for (labelled, label) in [(&layer, &*reference), (&blob, back_reference)] {
+            let set = ["blob", "label", labelled, label];
+            ok(cas(&scene.root).args(set));
+            let removed = scene.open(async |store| store.content.remove(&digest).await);
+            assert!(removed.unwrap());
+            scene.heals("blob-missing", digest.hex());
+            let (key, _) = label.split_once('=').unwrap();
+            let unset = ["blob", "label", labelled, &format!("{key}=")];
+            ok(cas(&scene.root).args(unset));
+        }
+    }
 }
 
 /// Such a document may have been stored for a job that has not begun yet.

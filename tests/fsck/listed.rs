@@ -135,3 +135,57 @@ fn a_damaged_record_does_not_hide_the_other_snapshots() {
         }
     }
 }
+
+#[test]
+fn a_damaged_record_does_not_hide_the_other_sizes() {
+    for flaw in FLAWS {
+        let scene = Scene::new("fs");
+        let whole = ok(cas(&scene.root).args(["--json", "df"]));
+        let whole = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let whole: Vec<Value> = whole.collect();
+        let records = SqliteRecords::open(&scene.root.join("local/records.db")).unwrap();
+        pool::wait(damage(&records, Table::Snapshots, "native/sha256:", flaw));
+        drop(records);
+        let items = listed(&scene, &["df"], "native/sha256:");
+        assert_eq!(items[..2], whole[..2], "blobs and ingests, {flaw:?}");
+        assert_eq!(items[2]["kind"], "snapshots");
+        let count = |item: &Value| item["count"].as_u64().unwrap();
+        assert_eq!(count(&items[2]) + 1, count(&whole[2]), "{flaw:?}");
+    }
+}
+
+/// What the damaged record keeps is not known.
+#[test]
+fn a_collection_stops_at_a_damaged_record_and_removes_nothing() {
+    for store in ENGINES {
+        for flaw in FLAWS {
+            for table in [Table::Blobs, Table::Leases] {
+                let scene = Scene::new(store);
+                ok(cas(&scene.root).args(["lease", "create", "--id", "one"]));
+                ok(cas(&scene.root).args(["tag", "app:1", "app:2"]));
+                let layer = scene.layer();
+                let key = match table {
+                    Table::Blobs => layer.to_string(),
+                    _ => "one".to_owned(),
+                };
+                scene.open(async |store| damage(&*store.records, table, &key, flaw).await);
+                // The name is removed. What a collection would free is not known.
+                let rmi = cas(&scene.root).args(["rmi", "app:2"]).output().unwrap();
+                assert_eq!(rmi.status.code(), Some(4));
+                assert_eq!(text(&rmi.stdout), "removed app:2\n");
+                assert!(text(&rmi.stderr).contains("run `cas fsck --repair`"));
+                for command in [
+                    &["gc", "--dry-run"][..],
+                    &["gc"],
+                    &["gc", "--older-than", "1s"],
+                ] {
+                    assert_eq!(listed(&scene, command, &key).len(), 0, "{store} {flaw:?}");
+                }
+                let stored = scene.open(async |store| store.content.stat(&layer).await);
+                assert!(stored.unwrap().is_some(), "{store} {flaw:?}");
+            }
+        }
+    }
+}

@@ -26,6 +26,7 @@ mod replaced;
 mod scene;
 mod sources;
 mod stopped;
+mod stray_tars;
 mod tars;
 mod together;
 mod unharmed;

@@ -150,6 +150,7 @@ fn a_source_of_another_kind_is_refused_and_an_absent_one_is_not_created() {
             "expected the directory of a store",
         ),
         (format!("redb://{}", at("empty")), 3, absent),
+        (format!("fs://{}", at("empty")), 3, absent),
         ("redb://absent".to_owned(), 3, absent),
     ] {
         for image in ["", "#app:1"] {

@@ -34,7 +34,7 @@ fn tree(open: &Cas) -> PathBuf {
 }
 
 /// Returns the keys of the snapshots of layers, lowest first.
-fn layers(scene: &Scene) -> Vec<String> {
+pub(crate) fn layers(scene: &Scene) -> Vec<String> {
     let open = Cas::open(&scene.root).unwrap();
     let mut layers = open.snapshots().unwrap();
     layers.retain(|info| info.kind == SnapshotKind::Committed);
@@ -64,7 +64,7 @@ fn damage(root: &Path, snapshotter: &str, key: &str, value: Option<&'static [u8]
     pool::wait(records.commit(&batch)).unwrap();
 }
 
-fn lose_local_records(root: &Path) {
+pub(crate) fn lose_local_records(root: &Path) {
     for name in ["records.db", "records.db-wal", "records.db-shm"] {
         let removed = fs::remove_file(root.join("local").join(name));
         assert!(removed.is_ok() || name != "records.db", "{removed:?}");

@@ -12,6 +12,7 @@ mod erofs;
 mod lazy;
 mod native;
 mod only_tars;
+mod shared_tars;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};

@@ -22,20 +22,20 @@ use crate::common::{can, cas, fails, killed_at, mounting_snapshotters, ok};
 const LATER: Duration = Duration::from_secs(3600);
 
 /// Compresses a tar.
-type Pack = fn(&[u8]) -> Vec<u8>;
+pub(crate) type Pack = fn(&[u8]) -> Vec<u8>;
 
 /// The name of files in the directories of snapshots, and a function that damages such a file.
 type Damage = (&'static str, fn(&Path));
 
 /// A root that keeps tars, and images for it.
-struct Scene {
+pub(crate) struct Scene {
     scratch: tempfile::TempDir,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 impl Scene {
     /// Returns `None` if this machine cannot mount images of EROFS.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !mounting_snapshotters().contains(&"erofs") {
             return None;
         }
@@ -47,18 +47,18 @@ impl Scene {
         Some(scene)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    fn cas(&self) -> Command {
+    pub(crate) fn cas(&self) -> Command {
         let mut cas = cas(&self.root);
         cas.arg("-q");
         cas
     }
 
     /// Writes a layout of these layers. Returns its path.
-    fn layout(&self, name: &str, layers: &[(&Tar, Pack)]) -> PathBuf {
+    pub(crate) fn layout(&self, name: &str, layers: &[(&Tar, Pack)]) -> PathBuf {
         let tars: Vec<Vec<u8>> = layers.iter().map(|(tar, _)| (*tar).clone().end()).collect();
         let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
         let packed = layers.iter().zip(&tars).map(|((_, pack), tar)| pack(tar));
@@ -67,7 +67,7 @@ impl Scene {
         self.at(name)
     }
 
-    fn import(&self, layout: &Path, name: &str) {
+    pub(crate) fn import(&self, layout: &Path, name: &str) {
         ok(self.cas().args(["import", "--name", name]).arg(layout));
     }
 
@@ -78,12 +78,12 @@ impl Scene {
             .count()
     }
 
-    fn tree(&self, name: &str) -> Value {
+    pub(crate) fn tree(&self, name: &str) -> Value {
         serde_json::from_str(&ok(self.cas().args(["--json", "tree", name]))).unwrap()
     }
 
     /// Exports an image into the archive `to`. Returns what the command printed for people.
-    fn export(&self, name: &str, to: &str) -> String {
+    pub(crate) fn export(&self, name: &str, to: &str) -> String {
         let mut export = cas(&self.root);
         let out = export
             .args(["export", name, "-o"])
@@ -108,18 +108,18 @@ impl Scene {
     }
 }
 
-fn lower() -> Tar {
+pub(crate) fn lower() -> Tar {
     let lines: String = (0..20_000).map(|line| format!("line {line}\n")).collect();
     let root = Tar::new().member(Header::new(b'5', "./"), "");
     root.file("etc/lines", lines).file("etc/gone", "x")
 }
 
-fn upper() -> Tar {
+pub(crate) fn upper() -> Tar {
     Tar::new().file("etc/new", "new").file("etc/.wh.gone", "")
 }
 
 /// Compresses as this program does.
-fn ours(tar: &[u8]) -> Vec<u8> {
+pub(crate) fn ours(tar: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
     encoder.write_all(tar).unwrap();
     encoder.finish().unwrap()

@@ -5,14 +5,15 @@ use std::fs;
 use cas::distribution::{Endpoint, Mirrors, Options};
 use cas::transfer::{ArtifactClient, Referrers};
 use cas::{Descriptor, ErrorKind, MediaType};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::artifacts::{Artifacts, SBOM, SIGNATURE, artifact};
 use super::fake::{Answer, Fake};
+use super::sample::Sample;
 use super::spec::{Abilities, INDEX, Spec};
 use super::{client, quick};
 use crate::common::docker::{PROGRAM, Registry};
-use crate::common::shop::skopeo;
+use crate::common::shop::{names, skopeo};
 use crate::common::{can, demo_archive, fails, ok, stores, text};
 
 const UNFILTERED: Abilities = Abilities {
@@ -396,7 +397,16 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
     .to_string();
     spec.put(None, MediaType::OCI_MANIFEST.as_str(), odd.as_bytes());
     let odd = Descriptor::of(MediaType::OCI_MANIFEST, odd.as_bytes());
-    for (root, entry, why) in [("new", gone, "absent"), ("odd", odd, "not supported")] {
+    let foreign = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+        "config": Descriptor::of(MediaType::OCI_EMPTY, b"{}"), "subject": other_subject()})
+    .to_string();
+    spec.put(None, MediaType::OCI_MANIFEST.as_str(), foreign.as_bytes());
+    let foreign = Descriptor::of(MediaType::OCI_MANIFEST, foreign.as_bytes());
+    for (root, entry, why) in [
+        ("new", gone, "absent"),
+        ("odd", odd, "not supported"),
+        ("foreign", foreign, "not supported"),
+    ] {
         list(&entry);
         let pull = artifacts
             .cas(root, &["pull", "--referrers", &there.image()])
@@ -406,6 +416,40 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
         assert!(pull.status.success(), "{said}");
         let expected = format!("is left out, because it or a part of it is {why}");
         assert!(said.contains(&expected), "{said}");
+    }
+}
+
+/// Returns a subject whose digest has an unknown algorithm.
+fn other_subject() -> Value {
+    json!({"mediaType": MediaType::OCI_MANIFEST, "digest": "sha384:00", "size": 2})
+}
+
+/// containerd and skopeo ignore such a subject, too.
+#[test]
+fn a_subject_of_another_algorithm_does_not_matter_for_the_image() {
+    let sample = Sample::with(&[100], |manifest| manifest["subject"] = other_subject());
+    let digest = sample.root.digest;
+    let registry = Fake::start(move |request| sample.answer(request));
+    let spec = Spec::new(Abilities::OLD);
+    let receiver = spec.start();
+    let there = receiver.image();
+    let artifacts = Artifacts::new();
+    let run = |root: &str, arguments: &[&str]| ok(&mut artifacts.cas(root, arguments));
+    let archive = artifacts.path("app.tar");
+    let archive = archive.to_str().unwrap();
+    run("first", &["pull", &registry.image()]);
+    run("first", &["push", "--referrers", &registry.image(), &there]);
+    assert_eq!(spec.get("1").unwrap()["subject"], other_subject());
+    run("pulled", &["pull", "--referrers", &there]);
+    run("pulled", &["export", &there, "-o", archive]);
+    run("imported", &["import", archive, "--name", &there]);
+    run("copied", &["init"]);
+    let copied = artifacts.path("copied");
+    run("imported", &["copy", &there, copied.to_str().unwrap()]);
+    for root in ["pulled", "imported", "copied"] {
+        assert_eq!(names(&artifacts.path(root))[&there], digest, "{root}");
+        let checked = run(root, &["fsck", "--read-data"]);
+        assert!(!checked.contains("sha384"), "{checked}");
     }
 }
 

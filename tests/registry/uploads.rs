@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cas::distribution::{Client, Options, Timeouts};
 use cas::transfer::{PushOptions, push};
-use cas::{Descriptor, ErrorKind, Result, Store};
+use cas::{Algorithm, Descriptor, Digest, ErrorKind, Result, Store};
 use cas_core::content::Durability;
 use cas_core::testing::memory::MemoryStore;
 
@@ -258,6 +258,26 @@ async fn a_registry_that_stored_other_bytes_is_found_out() {
         let registry = receiver.start();
         let error = pushed(&registry, &sample, quick()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{part}: {error}");
+    }
+}
+
+/// Docker's registry takes a blob under its sha512 digest, but keeps it under its sha256 digest.
+#[tokio::test]
+async fn a_registry_that_keeps_digests_of_another_algorithm_is_named() {
+    let sample = Sample::new(&[SIZE]);
+    let other = Digest::of(Algorithm::Sha512, b"any bytes").to_string();
+    for part in ["/uploads/", "/manifests/"] {
+        let (receiver, other) = (Receiver::new(), other.clone());
+        receiver.spoil(move |request, _| {
+            let is_put = request.is("PUT", part);
+            is_put.then(|| Answer::new(201).with("Docker-Content-Digest", &other))
+        });
+        let registry = receiver.start();
+        let error = pushed(&registry, &sample, quick()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{part}: {error}");
+        let said = error.to_string();
+        assert!(said.contains("does not keep sha256 digests"), "{said}");
+        assert!(said.contains("with sha512 digests"), "{said}");
     }
 }
 

@@ -211,7 +211,7 @@ fn a_directory_of_something_else_is_refused_and_keeps_its_files() {
                     .unwrap_err(),
                 scene.cas.remove_root_dir(scene.dir()).unwrap_err(),
             ] {
-                assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+                assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
             }
             assert_eq!(names(&scene.dir()), before);
             assert!(scene.keys().is_empty());

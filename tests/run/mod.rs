@@ -261,7 +261,7 @@ fn a_bundle_is_what_runtimes_start() {
 
             // An existing bundle is not changed.
             let before = fs::metadata(bundle.join("config.json")).unwrap().ino();
-            let taken = fails(&mut make(), 1);
+            let taken = fails(&mut make(), 2);
             assert!(taken.contains("not empty"), "{taken}");
             let after = fs::metadata(bundle.join("config.json")).unwrap().ino();
             assert_eq!(before, after);

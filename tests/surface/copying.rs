@@ -120,7 +120,7 @@ fn what_cannot_be_copied_is_refused_and_creates_nothing() {
     // A foreign directory is not made a root.
     fs::create_dir(shelf.path("foreign")).unwrap();
     fs::write(shelf.path("foreign/mine"), "x").unwrap();
-    let said = shelf.fails(&["copy", "app:1", "./foreign"], 1);
+    let said = shelf.fails(&["copy", "app:1", "./foreign"], 2);
     assert!(said.contains("not empty"), "{said}");
 }
 

@@ -276,7 +276,7 @@ fn a_disk_of_several_files_has_the_bytes_of_one_file() {
         let file = |directory| fs::read(shelf.path(directory).join(&name)).unwrap();
         assert!(file("vm") == file("again"), "{name:?}");
     }
-    let said = shelf.fails(&vmdk("vm"), 1);
+    let said = shelf.fails(&vmdk("vm"), 2);
     assert!(said.contains("the directory is not empty"), "{said}");
     shelf.fails(&vmdk("image"), 2);
     shelf.fails(&["disk", "absent:1", "-o", "no", "--format", "vmdk"], 3);

@@ -9,6 +9,7 @@ mod copying;
 mod disk;
 mod ingests;
 mod inspecting;
+mod outputs;
 mod paths;
 #[cfg(feature = "soci")]
 mod soci;

@@ -18,6 +18,7 @@ fn a_file_is_told_from_a_full_directory() {
         &["bundle", "app:1"],
         &["mount", "app:1"],
         &["man"],
+        &["demo", "--keep"],
         &["--store", "fs", "init", "--root"],
         &["images", "--root"],
     ] {
@@ -36,7 +37,7 @@ fn a_file_is_told_from_a_full_directory() {
             assert!(said.contains(not_a_directory), "{command:?}: {said}");
         }
         if command[0] != "man" && command[0] != "mount" {
-            let said = run("full", 1);
+            let said = run("full", 2);
             assert!(said.contains("not empty"), "{command:?}: {said}");
             assert!(said.contains("name one that is empty") || said.contains("choose another"));
             let said = run("dangling", 2);

@@ -3,10 +3,17 @@
 use cas::lazy::soci::{Index, Version};
 use cas::lazy::{FileKind, Ztoc};
 use cas::{Digest, Document, ErrorKind, MediaType, SociOptions, blocking};
+use flate2::Compression;
 use flate2::read::MultiGzDecoder;
-use std::io::Read;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
+use testkit::archive::Tar;
 
 use super::Shelf;
+use crate::common::layout::layout_typed;
 
 /// Returns a blob of the store, and compares its digest.
 fn blob(shelf: &Shelf, digest: &Digest) -> Vec<u8> {
@@ -62,6 +69,57 @@ fn an_index_lists_ztocs_from_which_the_layers_are_inflated() {
     assert_eq!(listed[0]["layers"], made[0]["layers"]);
     assert_eq!(shelf.json(&["soci", "ls", "app:1"]), listed);
     assert!(shelf.ok(&["soci", "ls", "app:1"]).contains("app:1"));
+}
+
+#[test]
+fn a_list_of_files_is_read_from_a_file_or_from_standard_input() {
+    let shelf = Shelf::new();
+    let tar = Tar::new().file(b"caf\xe9", "x").file("plain", "y").end();
+    let mut layer = GzEncoder::new(Vec::new(), Compression::fast());
+    layer.write_all(&tar).unwrap();
+    let layer = layer.finish().unwrap();
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let diff_ids = [Digest::sha256(&tar)];
+    layout_typed(&shelf.path("layout"), &[layer], &diff_ids, media_type);
+    shelf.ok(&["import", "layout", "--name", "odd:1"]);
+    let create = ["--json", "soci", "create", "odd:1", "--min-layer-size", "0"];
+    let create = |list: &str| shelf.cas(&[&create[..], &["--prefetch-list", list]].concat());
+    let found = |made: std::process::Output| {
+        let said = String::from_utf8(made.stderr).unwrap();
+        assert!(made.status.success(), "{said}");
+        let index: Value = serde_json::from_slice(&made.stdout).unwrap();
+        let is_listed = index["layers"][0]["prefetches"].is_array();
+        assert_ne!(is_listed, said.contains("is not fetched first"), "{said}");
+        is_listed
+    };
+    for (list, expected) in [
+        (&b"plain\n"[..], true),
+        (b"caf\xe9\n", true),
+        (b"\n\r\nplain\r\n", true),
+        (b"caf\xe9", true),
+        (b"caf\xc3\xa9\n", false),
+    ] {
+        let text = list.escape_ascii();
+        fs::write(shelf.path("list"), list).unwrap();
+        assert_eq!(found(create("list").output().unwrap()), expected, "{text}");
+        let mut piped = create("-");
+        let piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut piped = piped.stderr(Stdio::piped()).spawn().unwrap();
+        piped.stdin.take().unwrap().write_all(list).unwrap();
+        let piped = found(piped.wait_with_output().unwrap());
+        assert_eq!(piped, expected, "{text} on standard input");
+    }
+    fs::create_dir(shelf.path("directory")).unwrap();
+    fs::write(shelf.path("wrong"), "plain\n\nplain\t1-0\n").unwrap();
+    for (list, code, words) in [
+        ("directory", 2, "is a directory; name a file"),
+        ("directory/", 2, "is a directory; name a file"),
+        ("absent", 3, "absent"),
+        ("wrong", 2, "line 3 of wrong"),
+    ] {
+        let said = crate::common::fails(&mut create(list), code);
+        assert!(said.contains(words), "{list}: {said}");
+    }
 }
 
 #[test]

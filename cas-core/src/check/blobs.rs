@@ -133,7 +133,8 @@ impl Checker<'_> {
         Ok(data.and_then(|data| document_type(&data)))
     }
 
-    async fn children(&self, document: &Descriptor) -> Result<Vec<Digest>> {
+    /// Returns the children of a document, or none if it is missing, damaged or unsupported.
+    pub(super) async fn children(&self, document: &Descriptor) -> Result<Vec<Digest>> {
         match dispatch::children(&*self.store.content, document).await {
             Ok(children) => Ok(children.iter().map(|child| child.digest).collect()),
             Err(error) if is_of_document(&error) => Ok(Vec::new()),
@@ -253,17 +254,19 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns how an image or a lease uses a blob. If none does, the media type is taken from the
-    /// record of the blob.
+    /// Returns how an image or a lease uses a blob. If none does, the media type and the size are
+    /// taken from the record of the blob, because a damaged file may have another size. Only the
+    /// size of the file is known if the record was lost.
     async fn use_of(&self, stat: &Stat) -> Result<Use> {
         if let Some(used) = self.uses.get(&stat.digest) {
             return Ok(used.clone());
         }
         let record = self.store.blobs().load_sound(&stat.digest).await?;
+        let size = record.as_ref().map_or(stat.size, |record| record.size);
         let media_type = record.and_then(|record| record.media_type);
         let media_type = media_type.unwrap_or(MediaType::BYTES);
         Ok(Use {
-            descriptor: Descriptor::new(media_type, stat.digest, stat.size),
+            descriptor: Descriptor::new(media_type, stat.digest, size),
             image: None,
         })
     }

@@ -34,11 +34,12 @@ pub enum Problem {
     /// The record of a document does not list the same blobs as the document. Also reported by a
     /// repair if the record of an index stated a stored manifest as absent.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have. An image does not need the
-    /// blob of a layer if a snapshotter keeps the tar of the layer, or if the layer was unpacked
-    /// and not stored. But if the record of the manifest does not state this, or the record of the
-    /// configuration does not keep the snapshot of the layer, the blob is reported, and a repair
-    /// corrects the record.
+    /// An image, a lease or a label keeps a blob that the store does not have. An image does not
+    /// need the blob of a layer if a snapshotter keeps the tar of the layer, or if the layer was
+    /// unpacked and not stored. But if the record of the manifest does not state this, or the
+    /// record of the configuration does not keep the snapshot of the layer, the blob is reported,
+    /// and a repair corrects the record. Also reported for an index that is the target of an image
+    /// if the store has none of its manifests, and no record states which of them it had.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.

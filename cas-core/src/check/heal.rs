@@ -13,12 +13,13 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::media_type::MediaType;
-use crate::records::{Expect, Lease, Notes, Resource};
+use crate::records::{Expect, Lease, Notes, Record, Resource};
 use crate::store::Store;
 use crate::transfer::{PullOptions, fetch_into};
 
 /// The room of the notes on damaged bytes: the first part of their keys. The rest of a key is the
-/// digest of the blob.
+/// digest of the blob, a slash, and the digest of the damaged bytes, because a blob can be damaged
+/// again after its bytes were back. Earlier releases left out the slash and what follows it.
 const ROOM: &str = "quarantine";
 
 /// A note on damaged bytes that were set aside.
@@ -42,10 +43,17 @@ impl Checker<'_> {
         if problem == Problem::BlobDamaged {
             note_damaged(self.store, digest).await;
         }
+        // The fetch makes the record again.
+        let lost = match self.note_unrecorded(digest).await? {
+            true => "; the blob had no record, so its labels may be lost",
+            false => "",
+        };
         let fetched = self.fetch(blob).await?;
         let detail = match &fetched {
-            Some(Ok(())) => format!("{why}{within}; the blob was fetched again"),
-            Some(Err(error)) => format!("{why}{within}; the blob could not be fetched: {error}"),
+            Some(Ok(())) => format!("{why}{within}; the blob was fetched again{lost}"),
+            Some(Err(error)) => {
+                format!("{why}{within}; the blob could not be fetched: {error}{lost}")
+            }
             None => format!(
                 "{why}{within}; a repair fetches the blob again; if that fails, pull or import the \
                  image again"
@@ -107,9 +115,8 @@ impl Checker<'_> {
         // A repair that is killed before it adds the bytes to the lease leaves a note, which the
         // next repair deletes. In the other order, nothing would remove the bytes from the lease.
         let notes = self.quarantined()?;
-        notes
-            .put(&digest.to_string(), note.into(), Expect::Any)
-            .await?;
+        let key = format!("{digest}/{}", aside.found);
+        notes.put(&key, note.into(), Expect::Any).await?;
         keep(self.store, QUARANTINE, &[aside.found]).await?;
         self.store
             .content
@@ -126,9 +133,9 @@ impl Checker<'_> {
         let kept = self.kept_by(QUARANTINE).await?;
         let (mut needed, mut done) = (BTreeSet::new(), Vec::new());
         for note in notes.list("").await? {
-            let digest: Digest = note.key.parse()?;
-            let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
-            let found = aside.map(|aside| aside.found);
+            let digest = note.key.split('/').next().unwrap_or_default();
+            let digest: Digest = digest.parse()?;
+            let found = found(&note);
             // A user may have ended the lease.
             let is_kept = found.is_none_or(|found| kept.contains(&found));
             if !is_kept || self.store.content.stat(&digest).await?.is_some() {
@@ -157,9 +164,21 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// Returns the damaged bytes of which the notes state that they were set aside.
+    pub(super) async fn noted_as_damaged(&self) -> Result<BTreeSet<Digest>> {
+        let notes = self.quarantined()?.list("").await?;
+        Ok(notes.iter().filter_map(found).collect())
+    }
+
     fn quarantined(&self) -> Result<Notes> {
         Notes::new(Arc::clone(&self.store.records), ROOM)
     }
+}
+
+/// Returns the digest of the damaged bytes that a note is on, or `None` if the note does not parse.
+fn found(note: &Record) -> Option<Digest> {
+    let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
+    aside.map(|aside| aside.found)
 }
 
 /// Stores a copy of damaged bytes under their own digest. Returns `None` if they cannot be read.

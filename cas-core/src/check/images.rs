@@ -1,4 +1,4 @@
-//! Checks the blobs that images and leases need.
+//! Checks the blobs that images, leases and labels keep.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -17,22 +17,38 @@ use crate::labels::GC_FLAT;
 use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, Table, each, retry};
 use crate::store::Store;
 
+/// The blobs that leases list.
+#[derive(Default)]
+struct Leased {
+    /// Those of leases that also keep what the blobs need.
+    full: Vec<Use>,
+    /// Those of flat leases ([`GC_FLAT`]).
+    flat: Vec<Use>,
+}
+
 impl Checker<'_> {
-    /// Walks all images, and then what leases keep. A repair fetches a missing or damaged document
-    /// again before it checks the blobs that the document lists.
+    /// Walks all images, and then what leases and labels keep. A repair fetches a missing or
+    /// damaged document again before it checks the blobs that the document lists.
     pub(super) async fn check_images(&mut self) -> Result<()> {
         let recorded = self.recorded_targets().await?;
-        let roots = self.roots().await?.into_iter();
+        let roots = self.roots().await?;
         // If no image has a record, the records may be lost.
         let is_own = |root: &Root| recorded.is_empty() || recorded.contains(&root.target.digest);
-        let (own, foreign): (Vec<Root>, Vec<Root>) = roots.partition(is_own);
+        let (own, foreign): (Vec<Root>, Vec<Root>) = roots.iter().cloned().partition(is_own);
         self.check_roots(own).await?;
         let before: BTreeSet<Digest> = self.uses.keys().copied().collect();
+        self.is_foreign = true;
         self.check_roots(foreign).await?;
+        self.is_foreign = false;
         let all: BTreeSet<Digest> = self.uses.keys().copied().collect();
         self.foreign = &all - &before;
-        for blob in self.leased().await? {
+        let leased = self.leased().await?;
+        for blob in leased.full {
             self.check_tree(blob).await?;
+        }
+        self.check_labelled(&roots).await?;
+        for blob in leased.flat {
+            self.check_alone(&blob).await?;
         }
         Ok(())
     }
@@ -57,8 +73,34 @@ impl Checker<'_> {
                 descriptor: root.target,
                 image: root.name,
             };
+            let descriptor = target.descriptor.clone();
+            let is_new = !self.uses.contains_key(&descriptor.digest);
             self.check_tree(target).await?;
+            if is_new {
+                self.check_manifests(&descriptor).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Reports the target of an image if it is an index, the store has none of its manifests, and
+    /// no record states which of them were stored. A repair may have fetched such an index, but
+    /// does not know which platforms the image had.
+    async fn check_manifests(&mut self, index: &Descriptor) -> Result<()> {
+        // Another program may have stored an index alone.
+        if self.is_foreign || !index.media_type.is_index() {
+            return Ok(());
+        }
+        let listed = self.children(index).await?;
+        if listed.is_empty() || listed.iter().any(|one| self.uses.contains_key(one)) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the store has none of the manifests that this index lists ({}), and no record states \
+             which of them were stored; pull or import the image again",
+            listed.len()
+        );
+        self.add(Problem::BlobMissing, index.digest, detail, false);
         Ok(())
     }
 
@@ -110,20 +152,31 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that leases keep, except those of expired leases and of flat leases
-    /// ([`GC_FLAT`]), and the doubtful blobs of this repair. A blob of which the store has neither
-    /// the bytes nor a record is reported instead. Returns nothing if a lease does not parse.
-    async fn leased(&mut self) -> Result<Vec<Use>> {
+    /// Checks a blob, but not the blobs that it needs.
+    async fn check_alone(&mut self, blob: &Use) -> Result<()> {
+        let digest = &blob.descriptor.digest;
+        let is_checked = self.uses.contains_key(digest) || self.hashed.contains(digest);
+        if !is_checked && let Some((problem, why)) = self.what_is_wrong(&blob.descriptor).await? {
+            self.heal(problem, blob, &why).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the blobs that leases list, except those of expired leases and the doubtful blobs of
+    /// this repair. A blob of which the store has neither the bytes nor a record is reported
+    /// instead. Returns nothing if a lease does not parse.
+    async fn leased(&mut self) -> Result<Leased> {
+        let mut leased = Leased::default();
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a damaged lease.
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(leased),
             leases => leases?,
         };
-        let mut leased = Vec::new();
         for (id, lease) in leases {
-            if lease.labels.contains_key(GC_FLAT) {
-                continue;
-            }
+            let blobs = match lease.labels.contains_key(GC_FLAT) {
+                true => &mut leased.flat,
+                false => &mut leased.full,
+            };
             for resource in lease.resources {
                 let Resource::Content(digest) = resource else {
                     continue;
@@ -132,7 +185,7 @@ impl Checker<'_> {
                     continue;
                 }
                 if let Some(descriptor) = self.known(&digest).await? {
-                    leased.push(Use {
+                    blobs.push(Use {
                         descriptor,
                         image: None,
                     });
@@ -194,6 +247,7 @@ impl Checker<'_> {
             ),
             None => (Vec::new(), BTreeSet::new()),
         };
+        self.unstored.extend(&lost);
         for child in children {
             if lost.contains(&child.digest)
                 || is_needed(self.store, descriptor, &child, record.as_ref()).await?

@@ -4,6 +4,7 @@
 //! a repair restores claims (`owners.rs`), and keeps the blobs that a lost label may have kept.
 //! Until this is done, a note exists. If the repair is killed, the next repair finds the note, and
 //! does this for all blobs, because it does not know which records the killed repair has made.
+//! There is another note if the list of the lease [`RECOVERED`] was lost (`own_leases.rs`).
 
 use std::sync::Arc;
 
@@ -16,19 +17,43 @@ use crate::error::{ErrorKind, Result};
 use crate::gc;
 use crate::records::{Expect, Notes};
 
-/// The room of the note.
+/// The room of the notes.
 const ROOM: &str = "repair";
-/// The key of the note.
+/// The key of the note that exists until everything is restored. Its value is empty.
 const UNFINISHED: &str = "unfinished";
+/// The key of the note that exists if the list of the lease [`RECOVERED`] was lost, until the list
+/// is made again. Its value is empty.
+const LIST_LOST: &str = "list-lost";
 
 impl Checker<'_> {
     /// Finds out whether an earlier repair was killed before the end of
     /// [`restore_facts`](Self::restore_facts).
     pub(super) async fn load_unfinished(&mut self) -> Result<()> {
-        if self.options.repair.is_some() {
-            self.is_continued = self.notes_on_repairs()?.load(UNFINISHED).await?.is_some();
+        if self.options.repair.is_none() {
+            return Ok(());
+        }
+        let notes = self.notes_on_repairs()?;
+        self.is_continued = notes.load(UNFINISHED).await?.is_some();
+        if notes.load(LIST_LOST).await?.is_some() {
+            self.lose_list();
         }
         Ok(())
+    }
+
+    /// Notes that the list of the lease [`RECOVERED`] is lost. A repair calls this before it
+    /// replaces the record of the lease.
+    pub(super) async fn note_list_lost(&mut self) -> Result<()> {
+        let notes = self.notes_on_repairs()?;
+        notes.put(LIST_LOST, Bytes::new(), Expect::Any).await?;
+        self.lose_list();
+        Ok(())
+    }
+
+    /// The lease may have kept documents that no name reaches, and blobs that lost labels kept.
+    fn lose_list(&mut self) {
+        self.list_lost = true;
+        self.names_lost = true;
+        self.labels_lost = true;
     }
 
     /// Adds a blob to those whose records this check has found missing or damaged. A repair calls
@@ -41,9 +66,24 @@ impl Checker<'_> {
         Ok(self.made.insert(digest))
     }
 
+    /// As [`note_made`](Self::note_made), for a missing or damaged blob that a repair is about to
+    /// fetch. Does nothing if the blob has a record. Returns whether labels of the blob may be
+    /// lost.
+    pub(super) async fn note_unrecorded(&mut self, digest: &Digest) -> Result<bool> {
+        let is_check = self.options.repair.is_none();
+        if is_check || self.store.blobs().load_sound(digest).await?.is_some() {
+            return Ok(false);
+        }
+        // Another program stores blobs without records.
+        let had_none = self.is_foreign || self.unstored.contains(digest);
+        let is_lost = self.note_made(*digest).await? && !had_none;
+        self.labels_lost |= is_lost;
+        Ok(is_lost)
+    }
+
     /// In a repair, restores what only the lost records stated.
     pub(super) async fn restore_facts(&mut self) -> Result<()> {
-        let is_needed = self.is_continued || !self.made.is_empty();
+        let is_needed = self.is_continued || self.list_lost || !self.made.is_empty();
         if self.options.repair.is_none() || !is_needed {
             return Ok(());
         }
@@ -58,7 +98,8 @@ impl Checker<'_> {
             restored => {
                 restored?;
                 let notes = self.notes_on_repairs()?;
-                notes.delete(UNFINISHED, Expect::Any).await
+                notes.delete(UNFINISHED, Expect::Any).await?;
+                notes.delete(LIST_LOST, Expect::Any).await
             }
         }
     }

@@ -1,9 +1,13 @@
 //! Options of a check.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::digest::Digest;
+use crate::document::Manifest;
 use crate::error::{Error, Result};
 use crate::image::Reference;
 use crate::location::size;
@@ -102,7 +106,7 @@ impl Sources for NoSources {
     }
 }
 
-/// Unpacks the layer of a committed snapshot again.
+/// Makes committed snapshots again from layers.
 #[async_trait]
 pub trait Rebuilder: Send + Sync {
     /// Replaces the files of the committed snapshot `key`. If one of these files is the undamaged
@@ -114,6 +118,20 @@ pub trait Rebuilder: Send + Sync {
     /// `NotFound` if no image in the store has the layer, or if neither the store nor a source has
     /// the blob of the layer; other errors of fetching and unpacking the layer.
     async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()>;
+
+    /// Makes the snapshots of an image that do not exist. `tars` has the paths of tars, by the
+    /// digests of their layers. A tar that has the diff ID of its layer is copied. Any other layer
+    /// is unpacked from the store. The tars stay as they are.
+    ///
+    /// # Errors
+    /// `NotFound` if the store does not have a layer that is not copied; other errors of unpacking
+    /// layers.
+    async fn restore(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        manifest: &Manifest,
+        tars: BTreeMap<Digest, PathBuf>,
+    ) -> Result<()>;
 }
 
 /// The sources of blobs and the rebuilder of snapshots that a repair uses.

@@ -7,7 +7,8 @@
 //! has the labels that can be read from the beginning. So even if the repair is killed,
 //! collections keep what these labels refer to. If labels may be lost or wrong, a lease keeps the
 //! blob. No labels are taken from a record that was written for another blob. The record of an
-//! image is replaced, too, if its name and its target can still be read.
+//! image is replaced, too, if its name and its target can still be read, and so are the records of
+//! the leases of repairs (`own_leases.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,11 +24,13 @@ use crate::image::{Image, Reference, UNCOMPRESSED, decode_image, encode_image};
 use crate::labels::{GC_REF_CONTENT, Labels, check_labels};
 use crate::limit;
 use crate::records::{
-    Batch, BlobRecord, Blobs, Expect, Lease, Notes, Record, Table, blob, codec, each,
+    Batch, BlobRecord, Blobs, Expect, Lease, Leases, Notes, Record, Table, blob, codec, each,
 };
 
 /// The room of the notes on damaged records. The key of a note is `TABLE/KEY`. Its value is the
-/// value of the record, cut to [`limit::NOTE`] bytes.
+/// value of the record, cut to [`limit::NOTE`] bytes. If a record is damaged again, and has another
+/// value than before, the key of the second note has a space and the digest of this value at its
+/// end.
 const ROOM: &str = "damaged-records";
 /// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
@@ -93,31 +96,27 @@ impl Checker<'_> {
 
     async fn set_aside(&mut self, table: Table, record: &Record, why: &str) -> Result<()> {
         let repairs = self.options.repair.is_some();
-        let (mut replaced, mut is_named) = (None, false);
+        let (mut replaced, mut is_named, mut rebuilt) = (None, false, None);
         if repairs {
-            let notes = self.damaged_records()?;
-            let key = format!("{}/{}", table.name(), record.key);
-            let kept = record.value.slice(..record.value.len().min(limit::NOTE));
-            match notes.put(&key, kept, Expect::Any).await {
+            match self.note_value(table, record).await {
                 // The key is too long or has control characters, so no blob, image or lease has it.
                 Err(error) if error.kind() == ErrorKind::InvalidArgument => {}
                 noted => noted?,
             }
             let mut batch = Batch::new();
             let expect = Expect::Revision(record.revision.clone());
-            match self.replacement(table, record).await? {
-                Some((digest, new)) => {
-                    Blobs::put(&mut batch, &digest, &new, expect)?;
-                    replaced = Some(new.labels);
-                }
-                None => match self.readable_image(table, record).await? {
-                    Some(image) => {
-                        let value = encode_image(&record.key, &image)?;
-                        batch.put(table, record.key.as_str(), expect, value);
-                        is_named = true;
-                    }
-                    None => batch.delete(table, record.key.as_str(), expect),
-                },
+            if let Some((digest, new)) = self.replacement(table, record).await? {
+                Blobs::put(&mut batch, &digest, &new, expect)?;
+                replaced = Some(new.labels);
+            } else if let Some(image) = self.readable_image(table, record).await? {
+                let value = encode_image(&record.key, &image)?;
+                batch.put(table, record.key.as_str(), expect, value);
+                is_named = true;
+            } else if let Some((lease, how)) = self.rebuilt_lease(table, record).await? {
+                Leases::put(&mut batch, &record.key, &lease, expect)?;
+                rebuilt = Some(how);
+            } else {
+                batch.delete(table, record.key.as_str(), expect);
             }
             self.store.records.commit(&batch).await?;
         }
@@ -136,13 +135,29 @@ impl Checker<'_> {
                 "the record is damaged: {why}; it was set aside, and made again {}",
                 outcome(record, &labels)
             ),
-            _ if repairs => format!("the record is damaged: {why}; it was set aside"),
+            _ if repairs => {
+                let how = rebuilt.map(|how| format!(", and {how}"));
+                let how = how.unwrap_or_default();
+                format!("the record is damaged: {why}; it was set aside{how}")
+            }
             _ => format!("the record is damaged: {why}; a repair sets it aside"),
         };
         // After a repair, the name itself is reported as lost, unless the store has it elsewhere.
         let subject = format!("{}/{}", table.name(), record.key);
         self.add(Problem::RecordDamaged, subject, detail, repairs);
         Ok(())
+    }
+
+    /// Keeps the value of a damaged record in a note. A note on earlier damage of the record stays.
+    async fn note_value(&self, table: Table, record: &Record) -> Result<()> {
+        let notes = self.damaged_records()?;
+        let mut key = format!("{}/{}", table.name(), record.key);
+        let kept = record.value.slice(..record.value.len().min(limit::NOTE));
+        let earlier = notes.load(&key).await?;
+        if earlier.is_some_and(|(earlier, _)| earlier != kept) {
+            key = format!("{key} {}", Digest::sha256(&kept));
+        }
+        notes.put(&key, kept, Expect::Any).await
     }
 
     /// Returns the blob of a damaged record, and the record that takes its place. `check_blobs`
@@ -230,16 +245,20 @@ impl Checker<'_> {
     /// the notes on the other names.
     async fn report_lost_names(&mut self) -> Result<()> {
         let notes = self.damaged_records()?;
+        let mut lost = BTreeSet::new();
         for note in notes.list(NAMES).await? {
             let name = note.key.strip_prefix(NAMES).unwrap_or(&note.key).to_owned();
             // `backend-fs` stores the target of the name in `index.json`, and appends the digest of
-            // the target to the key of the record.
+            // the target to the key of the record. There may be several notes on one name.
             let plain = name.split(' ').next().unwrap_or_default();
             let exists = match plain.parse() {
                 Ok(name) => self.store.images.get(&name).await?.is_some(),
                 Err(_) => false,
             };
             if !exists {
+                if !lost.insert(plain.to_owned()) {
+                    continue;
+                }
                 let detail = "the record of the name was damaged, so the target of the name is \
                               lost; pull, import or tag the image again";
                 self.add(Problem::NameLost, plain, detail, false);

@@ -44,8 +44,9 @@ impl Checker<'_> {
 
     /// Checks that the records parse, and that the parents of each snapshot have records. A repair
     /// removes the damaged records. It keeps a snapshot that does not belong to a job and only
-    /// whose parents lack records, and makes the parents again. Returns the keys of the damaged
-    /// records that were not removed.
+    /// whose parents lack records, and makes the parents again. Before this, it makes snapshots
+    /// again from tars that lost their records. Returns the keys of the damaged records that were
+    /// not removed.
     async fn check_snapshot_records(
         &mut self,
         snapshotter: &dyn Snapshotter,
@@ -78,6 +79,7 @@ impl Checker<'_> {
             let subject = name(snapshotter, key);
             self.add(Problem::RecordDamaged, subject, detail, repairs);
         }
+        self.check_stray_tars(snapshotter).await?;
         for info in &orphans {
             self.heal_orphan(snapshotter, info).await?;
         }
@@ -382,7 +384,7 @@ fn parents_first(mut found: Vec<Info>) -> Vec<Info> {
     found
 }
 
-fn no_rebuilder() -> Error {
+pub(super) fn no_rebuilder() -> Error {
     Error::unsupported("unpacking a layer needs a rebuilder; set one in `Repair`")
 }
 

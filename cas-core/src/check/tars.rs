@@ -7,13 +7,12 @@ use crate::complete::{completeness, is_of_document};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
-use crate::document::Document;
-use crate::error::{ErrorKind, Result};
-use crate::image;
+use crate::error::Result;
+use crate::gc::{committed, layers_of};
 use crate::labels::{Labels, VERIFIED_LAYER, gc_ref_snapshot};
 use crate::lease;
 use crate::records::{BlobRecord, Packing};
-use crate::snapshot::{Info, SnapshotKind, Snapshotter, chain_ids};
+use crate::snapshot::{Info, Snapshotter};
 
 impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
@@ -37,7 +36,8 @@ impl<'a> Checker<'a> {
             if !record.is_tar(&layer) || self.store.content.stat(&layer).await?.is_some() {
                 continue;
             }
-            if stat(snapshotter, &chain_id).await?.is_none() {
+            // A tar without a record is reported later, and a repair makes its snapshot again.
+            if !self.stray.contains(&layer) && committed(snapshotter, &chain_id).await?.is_none() {
                 lost.insert(layer);
             }
         }
@@ -91,7 +91,7 @@ impl<'a> Checker<'a> {
             .as_ref()
             .is_some_and(|record| refers_to(record, snapshotter));
         // A label that refers to a lost snapshot would keep nothing.
-        let may_be_unkept = !refers && stat(snapshotter, top).await?.is_some();
+        let may_be_unkept = !refers && committed(snapshotter, top).await?.is_some();
         let is_listed = |layer: &Digest| record.is_some_and(|record| record.absent.contains(layer));
         let mut found = BTreeSet::new();
         for (layer, chain_id) in &layers {
@@ -102,7 +102,7 @@ impl<'a> Checker<'a> {
             if !may_be_found || self.store.content.stat(layer).await?.is_some() {
                 continue;
             }
-            let Some(info) = stat(snapshotter, chain_id).await? else {
+            let Some(info) = committed(snapshotter, chain_id).await? else {
                 continue;
             };
             let is_tar = record.is_some_and(|record| record.is_tar(layer));
@@ -222,7 +222,7 @@ impl<'a> Checker<'a> {
         let layers = self.layers(manifest).await?;
         let mut unpacked = None;
         if let (Some(first), Some((_, top))) = (self.snapshotters.first(), layers.last())
-            && stat(*first, top).await?.is_some()
+            && committed(*first, top).await?.is_some()
         {
             unpacked = Some(*first);
         }
@@ -245,7 +245,7 @@ impl<'a> Checker<'a> {
             let Some((layer, chain_id)) = chain_ids.next() else {
                 return Ok(false);
             };
-            let Some(info) = stat(snapshotter, chain_id).await? else {
+            let Some(info) = committed(snapshotter, chain_id).await? else {
                 return Ok(false);
             };
             if !is_of_layer(&info, layer) && !snapshotter.has_ready_layer(&info.key).await? {
@@ -257,7 +257,7 @@ impl<'a> Checker<'a> {
 
     /// Returns the first snapshotter of the check if it keeps tars. The tars of any other
     /// snapshotter do not count as stored, because the layers of images are not read there.
-    fn keeper(&self) -> Option<&'a dyn Snapshotter> {
+    pub(super) fn keeper(&self) -> Option<&'a dyn Snapshotter> {
         let first = self.snapshotters.first().copied();
         first.filter(|one| one.keeps_tars())
     }
@@ -266,32 +266,10 @@ impl<'a> Checker<'a> {
     /// is missing, damaged or not that of an image, or does not fit the manifest. Other steps of
     /// the check report missing and damaged blobs.
     async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
-        let content = &*self.store.content;
-        let read = async {
-            let Document::Manifest(manifest) = dispatch::document(content, manifest).await? else {
-                return Ok(Vec::new());
-            };
-            let config = image::image_config(content, &manifest.config).await?;
-            let layers = image::layers(&manifest, &config)?;
-            let (digests, diff_ids): (Vec<Digest>, Vec<Digest>) = layers
-                .into_iter()
-                .map(|(layer, diff_id)| (layer.digest, diff_id))
-                .unzip();
-            Ok(digests.into_iter().zip(chain_ids(&diff_ids)).collect())
-        };
-        match read.await {
-            Err(error) if is_of_document(&error) => Ok(Vec::new()),
-            layers => layers,
-        }
-    }
-}
-
-/// Returns the record of a layer's committed snapshot, or `None` if it is absent or damaged. The
-/// check of the snapshots reports a damaged record, and removes it if the check repairs.
-async fn stat(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<Option<Info>> {
-    match snapshotter.stat(&chain_id.to_string()).await {
-        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
-        found => Ok(found?.filter(|info| info.kind == SnapshotKind::Committed)),
+        let found = layers_of(self.store, manifest).await?;
+        let layers = found.map(|(_, layers)| layers).unwrap_or_default();
+        let layers = layers.into_iter();
+        Ok(layers.map(|layer| (layer.digest, layer.chain_id)).collect())
     }
 }
 

@@ -95,10 +95,10 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
     })
 }
 
-/// Returns the digests that `gc.bref.content` labels refer to.
-pub(super) fn back_referenced_content(labels: &Labels) -> impl Iterator<Item = Digest> {
+/// Returns the resources that `gc.bref` labels refer to.
+pub(crate) fn back_references(labels: &Labels) -> impl Iterator<Item = Resource> {
     effects(labels).filter_map(|effect| match effect {
-        Effect::BackReference(Resource::Content(digest)) => Some(digest),
+        Effect::BackReference(keeper) => Some(keeper),
         _ => None,
     })
 }

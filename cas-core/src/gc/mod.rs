@@ -42,11 +42,15 @@
 //!
 //! A collection does not remove bytes that have no record. Another program may have stored the
 //! bytes, or a job whose lease has expired may be about to write the record again.
+//!
+//! If a snapshotter has the only copy of a layer of an image that stays, the collection keeps this
+//! copy even if records of snapshots were lost: `only_copies.rs`.
 
 mod explain;
 mod graph;
 mod labels;
 mod lost;
+mod only_copies;
 mod owned;
 mod prune;
 mod removed;
@@ -60,7 +64,7 @@ use std::time::SystemTime;
 
 pub use explain::{Explanation, RootPath, explain};
 pub use graph::Reason;
-pub(crate) use labels::{check_meaning, referenced_content};
+pub(crate) use labels::{back_references, check_meaning, referenced_content};
 pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
 pub use removed::{Leftover, Removed};
 pub use request::{RemoveOptions, remove};
@@ -68,6 +72,7 @@ pub use unreachable::leftovers;
 pub(crate) use unreachable::leftovers_of_content;
 
 pub(crate) use self::lost::unattributed;
+pub(crate) use self::only_copies::{StrayTars, committed, keep_stray_tars, layers_of};
 pub(crate) use self::scan::live_leases;
 use self::scan::scan;
 use self::unreachable::Unreachable;
@@ -174,6 +179,7 @@ pub async fn collect(
     if let Some(only) = &options.only {
         unreachable.limit(only);
     }
+    unreachable.spare_only_copies(store, snapshotters).await?;
     if options.dry_run {
         return unreachable.preview(store, snapshotters).await;
     }

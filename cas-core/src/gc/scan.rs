@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::graph::{Graph, Id, Reach, Reason};
-use super::labels::back_referenced_content;
+use super::labels::back_references;
 use crate::complete::is_of_document;
 use crate::content::{ContentExt, IngestStatus, Stat};
 use crate::descriptor::Descriptor;
@@ -197,9 +197,10 @@ impl Scan {
                 self.graph.consist(id, &named(parent));
             }
             self.graph.label(id, &info.labels);
-            for keeper in back_referenced_content(&info.labels) {
-                let keeper = self.graph.id(&Resource::Content(keeper));
-                self.keepers.insert(keeper);
+            for keeper in back_references(&info.labels) {
+                if matches!(keeper, Resource::Content(_)) {
+                    self.keepers.insert(self.graph.id(&keeper));
+                }
             }
             let until = info.created_at + UNLEASED_TTL;
             if !info.labels.contains_key(LEASE) && until > now {

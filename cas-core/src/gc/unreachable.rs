@@ -1,8 +1,10 @@
 //! The part of a store that no gc root reaches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::only_copies::{keep_stray_tars, needed_snapshots};
 use super::removed::{Leftover, Removed};
 use super::scan::Scan;
 use super::sweep;
@@ -11,6 +13,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::image::Reference;
+use crate::labels::VERIFIED_LAYER;
 use crate::records::{Resource, Revision, UNLEASED_TTL};
 use crate::snapshot::{Info, Snapshotter, Usage};
 use crate::store::Store;
@@ -82,6 +85,29 @@ impl Unreachable {
         self.leftovers = None;
     }
 
+    /// Spares snapshots that may have the only copies of layers of images that stay.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub(super) async fn spare_only_copies(
+        &mut self,
+        store: &Store,
+        snapshotters: &[&dyn Snapshotter],
+    ) -> Result<()> {
+        let keeps_tars = |number: usize| snapshotters[number].keeps_tars();
+        let of_tars = self
+            .snapshots
+            .iter()
+            .filter(|(number, _)| keeps_tars(*number));
+        let layers = of_tars.filter_map(|(_, info)| info.labels.get(VERIFIED_LAYER)?.parse().ok());
+        let layers: BTreeSet<Digest> = layers.collect();
+        let removed = self.blobs.iter().map(|(digest, _)| *digest).collect();
+        let needed = needed_snapshots(store, layers, &removed).await?;
+        self.snapshots
+            .retain(|(number, info)| !keeps_tars(*number) || !needed.contains(&info.key));
+        Ok(())
+    }
+
     /// Removes everything, except what has come into use meanwhile. Returns what was removed.
     pub(super) async fn remove(
         self,
@@ -103,12 +129,6 @@ impl Unreachable {
             (resource, size)
         };
         removed.snapshots = gone.into_iter().map(sized).collect();
-        if self.leftovers.is_some() {
-            for snapshotter in snapshotters {
-                let place = Leftover::place_in(*snapshotter);
-                removed.add_leftover(place, snapshotter.cleanup().await?);
-            }
-        }
         if let Some(owner) = store.owner() {
             removed.released = sweep::release(store, &self.released, owner).await?;
         }
@@ -117,6 +137,14 @@ impl Unreachable {
         removed
             .blobs
             .extend(sweep::blobs(store, &self.blobs).await?);
+        if self.leftovers.is_some() {
+            // The images that this collection removes do not need the tars in leftovers any more.
+            keep_needed(store, snapshotters).await?;
+            for snapshotter in snapshotters {
+                let place = Leftover::place_in(*snapshotter);
+                removed.add_leftover(place, snapshotter.cleanup().await?);
+            }
+        }
         for ingest in self.ingests {
             // A writer may have resumed the ingest since the scan.
             if discard_unless_open(&*store.content, &ingest.key).await? {
@@ -150,6 +178,7 @@ impl Unreachable {
         let sizes = sizes(snapshotters, &self.snapshots).await;
         removed.snapshots = sizes.into_iter().collect();
         if let Some(before) = self.leftovers {
+            keep_needed(store, snapshotters).await?;
             removed.leftovers = leftovers(store, snapshotters, before).await?;
         }
         let ingests = self.ingests.into_iter();
@@ -158,6 +187,20 @@ impl Unreachable {
         removed.images = images.map(|(name, _)| name.to_string()).collect();
         Ok(removed)
     }
+}
+
+/// Keeps the tars that may be the only copies of layers, and warns about them.
+async fn keep_needed(store: &Store, snapshotters: &[&dyn Snapshotter]) -> Result<()> {
+    for snapshotter in snapshotters {
+        let images = keep_stray_tars(store, *snapshotter).await?;
+        let paths: BTreeSet<&PathBuf> = images.iter().flat_map(|one| one.tars.values()).collect();
+        for path in paths {
+            let what = "the record of a snapshot was lost, and its tar may be the only copy of a \
+                        layer; the tar is kept; run `cas fsck --repair`";
+            tracing::warn!(path = %path.display(), "{what}");
+        }
+    }
+    Ok(())
 }
 
 /// Returns what killed or failed jobs have left in the content store and in the snapshotters. In

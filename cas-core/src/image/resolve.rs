@@ -8,7 +8,7 @@ use super::platforms::platforms;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::dispatch;
-use crate::document::{Document, Manifest};
+use crate::document::{Document, Manifest, left_out};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::{All, Matcher, Only, Platform, Platforms, in_words};
 
@@ -223,8 +223,13 @@ async fn no_match(
         0 => "the store does not have the image for any other platform either".to_owned(),
         _ => format!("the store has the image for: {}", in_words(&there)),
     };
+    let unverifiable = left_out(&dispatch::read(content, image).await?);
     let why = match missing {
-        [] => format!("the image has no manifest for the requested platform; {there}"),
+        [] => {
+            let which = unverifiable.map(|what| format!(" that can be verified: {what}"));
+            let which = which.unwrap_or_default();
+            format!("the image has no manifest for the requested platform{which}; {there}")
+        }
         [first, rest @ ..] => {
             let more = match rest.len() {
                 0 => String::new(),

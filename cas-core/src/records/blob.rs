@@ -166,6 +166,25 @@ impl Blobs {
         Ok(claimed)
     }
 
+    /// Returns how the blobs of `layers` are made from the tars of these layers, as far as the
+    /// record of any manifest states this. Skips damaged records.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn packings(&self, layers: &BTreeSet<Digest>) -> Result<BTreeMap<Digest, Packing>> {
+        let mut found = BTreeMap::new();
+        each(&*self.0, Table::Blobs, "", |record| {
+            let tars = decode(record).map(|manifest| manifest.tars);
+            let is_known = |(layer, packing): &(Digest, Packing)| {
+                layers.contains(layer) && *packing != Packing::Unknown
+            };
+            found.extend(tars.into_iter().flatten().filter(is_known));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
     /// Adds a write of the record to `batch`. The caller then commits the batch, alone or together
     /// with the bytes of the blob.
     ///

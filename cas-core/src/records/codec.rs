@@ -52,16 +52,18 @@ pub(crate) fn decode<T: DeserializeOwned>(
     record: &Record,
     operation: &'static str,
 ) -> Result<T> {
-    let damaged = |why: &'static str| Err(Error::corrupt(why).advice("run `cas fsck --repair`"));
     let parsed = if !is_intact(&record.value) {
-        damaged("the record was changed: its checksum is wrong")
+        Err(Error::corrupt(
+            "the record was changed: its checksum is wrong",
+        ))
     } else if !is_in_place(table, record) {
-        damaged("the record was written for another key")
+        Err(Error::corrupt("the record was written for another key"))
     } else {
         serde_json::from_slice(&record.value)
             .map_err(|error| malformed("the record does not parse", &error))
     };
-    parsed.map_err(|error| error.operation(operation).subject(&record.key))
+    let advised = |error: Error| error.advice("run `cas fsck --repair`");
+    parsed.map_err(|error| advised(error).operation(operation).subject(&record.key))
 }
 
 /// Returns whether a record is intact, but was written for another key or another table.

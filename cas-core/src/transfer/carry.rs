@@ -11,6 +11,7 @@ use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
+use crate::document::unverifiable_subject;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::lease::LeaseGuard;
 use crate::limit;
@@ -56,8 +57,8 @@ pub(super) async fn record(guard: &LeaseGuard, carried: Carried) -> Result<()> {
 }
 
 /// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. If a listed
-/// referrer or a part of it is absent or not supported, the referrer is left out with a warning.
-/// Returns what was moved.
+/// referrer or a part of it is absent or not supported, or the digest of its subject has an unknown
+/// algorithm, the referrer is left out with a warning. Returns what was moved.
 ///
 /// # Errors
 /// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
@@ -91,7 +92,7 @@ pub(super) async fn carry(
                 let referrer = plain(&listed, &subject)?;
                 if known.insert(referrer.digest) {
                     check_bounds(known.len() <= most, depth, &subject)?;
-                    match carrier.carry(&referrer).await {
+                    match carry_one(carrier, &referrer).await {
                         Ok(documents) => {
                             next.extend(descriptors(&documents));
                             carried.documents.extend(documents);
@@ -125,6 +126,22 @@ pub(super) async fn carry(
         subjects = next;
     }
     Ok(carried)
+}
+
+/// Moves a referrer and everything below it. Returns the documents that were moved.
+///
+/// # Errors
+/// `Unsupported` if the digest of its subject has an unknown algorithm; errors of `carrier` and the
+/// content.
+async fn carry_one(carrier: &dyn Carrier, referrer: &Descriptor) -> Result<Vec<Document>> {
+    let documents = carrier.carry(referrer).await?;
+    let data = dispatch::read(carrier.content(), referrer).await?;
+    match unverifiable_subject(&data) {
+        None => Ok(documents),
+        Some(what) => Err(Error::unsupported(what)
+            .operation("check referrer")
+            .subject(referrer.digest)),
+    }
 }
 
 /// Returns the descriptor with which a listed referrer is moved: only the media type, the digest

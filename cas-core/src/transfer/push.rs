@@ -1,7 +1,7 @@
 //! Pushes an image to a remote.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::remote::{Content, DocumentName, Pieces, Pusher};
 use crate::complete::completeness;
 use crate::content::{BlobReader, ContentStore};
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, dispatch, handler_fn};
 use crate::document::left_out;
 use crate::error::{Context, Error, ErrorKind, REPAIR_BYTES, Result};
@@ -24,6 +25,7 @@ use crate::limit;
 use crate::platform::Platforms;
 use crate::progress::Progress;
 use crate::store::Store;
+use crate::sync::lock;
 
 /// Maximum number of bytes in one read from the store.
 const PIECE: usize = 1 << 20;
@@ -41,8 +43,8 @@ const PIECE: usize = 1 << 20;
 /// manifests. So if a manifest of the index is not complete in the store, or has a digest of an
 /// unknown algorithm, [`Platforms::Host`] and [`Platforms::Like`] push only the manifest for their
 /// platform and warn. [`Platforms::All`] fails then, unless only configurations or layers are
-/// missing and the remote has them. If a digest has an unknown algorithm, nothing is pushed before
-/// the failure.
+/// missing and the remote has them. If a document is missing, or a digest has an unknown algorithm,
+/// nothing is pushed before the failure.
 ///
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, if the store lacks a document to
@@ -105,7 +107,7 @@ struct Push<'a> {
 impl Push<'_> {
     /// Pushes everything at and below `root`, which gets this name. Returns the documents.
     async fn tree(&self, root: &Descriptor, name: DocumentName) -> Result<Vec<Document>> {
-        let checked = check_digests(self.store, root).await;
+        let checked = check_documents(self.store, root).await;
         checked.during("push", root.digest)?;
         let blobs = PushBlobs {
             store: self.store,
@@ -189,32 +191,40 @@ async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Resu
 
 /// Returns why not all manifests of an image can be pushed, or `None` if all of them can be pushed.
 async fn why_not_whole(store: &Store, target: &Descriptor) -> Result<Option<String>> {
-    match check_digests(store, target).await {
+    let is_whole = match check_documents(store, target).await {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             return Ok(Some(error.without_advice()));
         }
-        checked => checked?,
-    }
-    let incomplete = completeness(store, target).await?.left_out;
-    Ok((!incomplete.is_empty()).then(|| {
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        checked => {
+            checked?;
+            completeness(store, target).await?.left_out.is_empty()
+        }
+    };
+    Ok((!is_whole).then(|| {
         let why = "the store does not have all platforms of the index";
-        format!("{why}; pull all platforms to push them")
+        format!("{why}; pull all platforms to push them, unless pulls leave some of them out")
     }))
 }
 
-/// Checks the algorithms of all digests in the documents at and below `root`. Skips documents that
-/// the store does not have.
+/// Checks that the store has all documents at and below `root`, and checks the algorithms of all
+/// digests in them.
 ///
 /// # Errors
-/// `Unsupported` if an algorithm is unknown; `Corrupt` for a damaged document; `OutOfRange` if the
-/// image exceeds a bound of [`limit`]; errors of the store.
-async fn check_digests(store: &Store, root: &Descriptor) -> Result<()> {
+/// `Unsupported` if an algorithm is unknown; otherwise `NotFound` if a document is missing;
+/// `Corrupt` for a damaged document; `OutOfRange` if the image exceeds a bound of [`limit`]; errors
+/// of the store.
+async fn check_documents(store: &Store, root: &Descriptor) -> Result<()> {
+    let missing: &Mutex<Option<Digest>> = &Mutex::default();
     let handler = handler_fn(|descriptor: Descriptor| async move {
         if !descriptor.media_type.is_document() {
             return Ok(Next::NONE);
         }
         let data = match dispatch::read(&*store.content, &descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Next::NONE),
+            Err(error) if error.kind() == ErrorKind::NotFound && descriptor != *root => {
+                lock(missing).get_or_insert(descriptor.digest);
+                return Ok(Next::NONE);
+            }
             data => data?,
         };
         let document = dispatch::parse(&descriptor, &data)?;
@@ -230,7 +240,18 @@ async fn check_digests(store: &Store, root: &Descriptor) -> Result<()> {
         Ok(Next::Children(document.children().cloned().collect()))
     });
     let limiter = Semaphore::new(PushOptions::MAX_BLOBS);
-    dispatch(&handler, Some(&limiter), std::slice::from_ref(root)).await
+    dispatch(&handler, Some(&limiter), std::slice::from_ref(root)).await?;
+    match *lock(missing) {
+        None => Ok(()),
+        Some(digest) => Err(Error::not_found(
+            "the store does not have this part of the index",
+        )
+        .advice(
+            "pull all platforms of the image, or push a single platform, as with `--platform \
+             linux/amd64`",
+        )
+        .subject(digest)),
+    }
 }
 
 /// Pushes blobs, and collects documents.

@@ -3,7 +3,8 @@
 //! protocol is removed, the search must find a loss; otherwise the search proves nothing.
 //!
 //! A step ends wherever the strict store yields, so that between two steps another machine could
-//! have done anything. `CAS_PREEMPTIONS` deepens the search; three preemptions take some minutes.
+//! have done anything. `CAS_PREEMPTIONS` deepens the search; three preemptions take more than an
+//! hour.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod actors;

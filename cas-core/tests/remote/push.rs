@@ -113,6 +113,58 @@ async fn a_push_of_one_platform_needs_no_other_platform() {
     }
 }
 
+/// Nothing is sent if a document is missing. The advice fits the reason.
+#[tokio::test]
+async fn a_push_of_all_platforms_names_the_first_part_that_is_missing() {
+    let amd64 = of(Platforms::One("linux/amd64".parse().unwrap()));
+    for (is_nested, lost) in [
+        (false, None),
+        (true, None),
+        (false, Some(1)),
+        (false, Some(0)),
+    ] {
+        let (from, sparse) = (store(), store());
+        let own = named(&from, "linux/amd64").await;
+        let other = named(&from, "linux/riscv64").await;
+        let root = match is_nested {
+            false => index(&from, &[own.clone(), other.clone()]).await,
+            true => {
+                let inner = index(&from, std::slice::from_ref(&other)).await;
+                index(&from, &[own.clone(), inner]).await
+            }
+        };
+        let source = FakeRemote::new(&from, &root);
+        pulled(&sparse, &source, &amd64).await.unwrap();
+        let (missing, advice) = match lost {
+            None => (
+                other.digest,
+                "pull all platforms of the image, or push a single",
+            ),
+            Some(part) => {
+                let part = parts(&sparse, &own).await.remove(part).digest;
+                sparse.content.remove(&part).await.unwrap();
+                (part, "run `cas fsck --repair`")
+            }
+        };
+        let remote = FakeRemote::new(&store(), &root);
+        let error = push(&sparse, &remote, &root, &choosing(Platforms::All)).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&missing.to_string()), "{said}");
+        assert!(said.contains(advice), "{said}");
+        assert_eq!(said.contains("fsck"), lost.is_some(), "{said}");
+        assert!(remote.pushed.lock().unwrap().is_empty());
+        // The platform that the store has can be pushed, unless it has lost a part of it.
+        let one = choosing(Platforms::One("linux/amd64".parse().unwrap()));
+        let pushed = push(&sparse, &remote, &root, &one).await;
+        match lost {
+            None => assert_eq!(pushed.unwrap().digest, own.digest),
+            Some(_) => assert!(pushed.unwrap_err().to_string().contains(advice)),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_push_of_one_platform_of_an_index_names_the_platform() {
     let (from, sparse, there) = (store(), store(), store());
@@ -131,6 +183,7 @@ async fn a_push_of_one_platform_of_an_index_names_the_platform() {
         "{said:?}"
     );
     assert!(said[0].contains("pull all platforms"), "{said:?}");
+    assert!(said[0].contains("unless pulls leave some of them out"));
 }
 
 /// Returns options, and the warnings that a push with these options sends.

@@ -5,13 +5,18 @@ pub(crate) mod wrapped;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::check::{CheckOptions, NoSources, Repair, Report, check};
+use cas_core::check::{CheckOptions, NoSources, ReadData, Repair, Report, Sources, check};
 use cas_core::content::Durability;
-use cas_core::image::RecordImages;
+use cas_core::image::{RecordImages, Reference};
+use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
-use cas_core::{ContentExt, Descriptor, Digest, Index, Manifest, MediaType, Result, Store};
+use cas_core::transfer::{Fetcher, StoreFetcher};
+use cas_core::{
+    ContentExt, Descriptor, Digest, ErrorKind, Index, Manifest, MediaType, Result, Store,
+};
 
 /// Returns an empty store.
 pub(crate) fn store() -> Store {
@@ -43,6 +48,46 @@ pub(crate) async fn repaired(store: &Store) -> Result<Report> {
         ..CheckOptions::default()
     };
     check(store, &[], &options).await
+}
+
+/// Calls `repair` with a store whose `nth` change fails, before or after its effect, as if the
+/// repair was killed there. Returns true if the repair makes fewer changes, and so is complete.
+pub(crate) async fn killed_repair(
+    store: &Store,
+    (nth, side): (usize, Side),
+    repair: impl AsyncFnOnce(&Store) -> Result<Report>,
+) -> bool {
+    let plan = Plan::new();
+    let kind = ErrorKind::Unavailable;
+    plan.fail_nth(nth, Fault { kind, side });
+    let outcome = repair(&faulty(store, &plan)).await;
+    let is_complete = plan.end().is_empty();
+    assert!(outcome.is_ok() || !is_complete, "{outcome:?}");
+    is_complete
+}
+
+/// A store from which a repair may fetch blobs.
+pub(crate) struct Source(pub(crate) Store);
+
+#[async_trait]
+impl Sources for Source {
+    async fn of(&self, _: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
+        Ok(vec![Arc::new(StoreFetcher(self.0.content.clone()))])
+    }
+}
+
+/// Reads all data of a store, and repairs the store with blobs of `source`. Returns what the check
+/// reports.
+pub(crate) async fn repaired_from(store: &Store, source: &Store) -> Report {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        repair: Some(Repair {
+            sources: &Source(source.clone()),
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    check(store, &[], &options).await.unwrap()
 }
 
 /// Puts bytes of a type into the store. Returns their descriptor.

@@ -74,8 +74,7 @@ impl<'a> Upload<'a> {
     ///
     /// # Errors
     /// As [`Inner::expect`]; `OutOfRange` if even the shortest chunks are too large for the
-    /// registry; `Corrupt` if the registry states another digest for the blob; errors of the
-    /// content.
+    /// registry; as [`check_digest`]; errors of the content.
     pub(crate) async fn run(mut self) -> Result<()> {
         let mut mount_from = self.inner.mount_from.as_deref();
         loop {
@@ -193,12 +192,12 @@ impl<'a> Upload<'a> {
 /// Checks the digest that a registry states for the content that it has stored.
 ///
 /// # Errors
-/// `Corrupt` if it is not the digest of `descriptor`.
+/// `Corrupt` if it is not the digest of `descriptor`; `Unsupported` if it has another algorithm.
 pub(crate) fn check_digest(headers: &HeaderMap, descriptor: &Descriptor) -> Result<()> {
     let expected = descriptor.digest.to_string();
     match headers.get(CONTENT_DIGEST) {
         Some(found) if found.as_bytes() != expected.as_bytes() => {
-            Err(error::stored_other(&expected, found))
+            Err(error::stored_other(&descriptor.digest, found))
         }
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! Measures and removes leftovers. A leftover is a directory that no record names, that nothing
-//! uses and that has no `.kept` file, a file in `manifests/` whose number has neither a directory
-//! nor a record, or a temporary file that a killed process has left in the directory of a snapshot.
+//! uses, and that has neither a `.kept` file nor a tar that is kept (`stray_tars.rs`). A file in
+//! `manifests/` whose number has neither a directory nor a record is a leftover, too, and so is a
+//! temporary file that a killed process has left in the directory of a snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use cas_core::error::{ErrorKind, Result};
 use cas_core::pool;
 use cas_core::snapshot::Usage;
+use cas_core::sync::lock;
 
 use super::{DirSnapshotter, SnapshotLayout};
 use crate::LockedDir;
@@ -131,11 +133,12 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns the numbers of the directories that no record names and that have no `.kept` file.
+    /// Returns the numbers of the directories that no record names, and that have neither a `.kept`
+    /// file nor a tar that is kept.
     async fn unnamed(&self) -> Result<Vec<u64>> {
         let mut found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
         let kept = self.dirs.kept()?;
-        found.retain(|id| !kept.contains(id));
+        found.retain(|id| !kept.contains(id) && !lock(&self.kept_tars).contains(id));
         let named = self.snapshots.named_ids().await?;
         Ok(found.difference(&named).copied().collect())
     }

@@ -33,12 +33,14 @@ mod layout;
 mod leftovers;
 mod removal;
 mod seal;
+mod stray_tars;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
@@ -70,6 +72,8 @@ pub struct DirSnapshotter<L> {
     layout: Arc<L>,
     snapshots: Snapshots,
     dirs: Arc<SnapshotDirs>,
+    /// The numbers of the directories that the last call of [`Snapshotter::keep_tars`] has kept.
+    kept_tars: Mutex<BTreeSet<u64>>,
     closed: AtomicBool,
 }
 
@@ -99,6 +103,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             layout: Arc::new(layout),
             snapshots,
             dirs: Arc::new(SnapshotDirs::open(root)?),
+            kept_tars: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -535,6 +540,17 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         self.check_open()?;
         let lost = self.find_lost().await?;
         Ok(lost.into_iter().map(|id| self.dirs.path(id)).collect())
+    }
+
+    async fn unnamed_tars(&self) -> Result<Vec<PathBuf>> {
+        self.check_open()?;
+        let found = self.find_unnamed_tars().await?;
+        Ok(found.into_values().collect())
+    }
+
+    async fn keep_tars(&self, needed: &BTreeSet<Digest>) -> Result<BTreeMap<Digest, PathBuf>> {
+        self.check_open()?;
+        self.keep_needed_tars(needed).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -33,12 +33,31 @@ pub(super) struct Plan<'a> {
     pub(super) configs: HashSet<Digest>,
     /// The subject of each visited document that has one.
     subjects: HashMap<Digest, Digest>,
-    /// The visited blobs, and whether each leads to an image.
-    visited: HashMap<Digest, (Descriptor, bool)>,
+    /// The visited blobs, and what each leads to.
+    visited: HashMap<Digest, (Descriptor, Found)>,
     /// The errors for the visited documents that are left out because of digests of unknown
     /// algorithms.
     pub(super) unverifiable: BTreeMap<Digest, Error>,
 }
+
+/// What a blob leads to.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    /// Whether it leads to an image or to another blob that is imported.
+    leads_to_image: bool,
+    /// Whether it leads to an image for the chosen platform.
+    is_for_platform: bool,
+    /// The document itself, or the first document below it that is listed for the platform, if it
+    /// is left out because of digests of unknown algorithms.
+    unverifiable: Option<Digest>,
+}
+
+/// What a blob without children leads to, and an artifact. They are imported for every platform.
+const IMPORTED: Found = Found {
+    leads_to_image: true,
+    is_for_platform: false,
+    unverifiable: None,
+};
 
 impl<'a> Plan<'a> {
     /// Creates an empty plan. If `platform` is given, only that platform is planned. If the
@@ -82,34 +101,41 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// `Corrupt` for damaged content, or if descriptors contradict each other; `NotFound` for
     /// missing content; `OutOfRange` for a document that is too large, or indexes that are nested
-    /// too deeply; errors of the source and of the store.
+    /// too deeply; `Unsupported` if a document below `root` that is listed for the platform is left
+    /// out because of digests of unknown algorithms, and no image below `root` is for the platform;
+    /// errors of the source and of the store.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
         self.offer(root).await?;
         let chosen = self.chooser.choose(std::slice::from_ref(root));
-        match chosen.first() {
-            None => Ok(false),
-            Some(_) => self.descend(root, 1).await,
+        if chosen.is_empty() {
+            return Ok(false);
+        }
+        let found = self.descend(root, 1).await?;
+        let is_needed = |digest: &Digest| !found.is_for_platform && *digest != root.digest;
+        let unverifiable = found.unverifiable.filter(is_needed);
+        match unverifiable.and_then(|digest| self.unverifiable.remove(&digest)) {
+            None => Ok(found.leads_to_image),
+            Some(error) => Err(error),
         }
     }
 
     /// Returns the subject of a visited document, if the subject is planned, too.
     pub(super) fn subject(&self, referrer: &Digest) -> Option<&Descriptor> {
         let subject = self.subjects.get(referrer)?;
-        match self.visited.get(subject)? {
-            (descriptor, true) if descriptor.digest != *referrer => Some(descriptor),
-            _ => None,
-        }
+        let (descriptor, found) = self.visited.get(subject)?;
+        let is_planned = found.leads_to_image && descriptor.digest != *referrer;
+        is_planned.then_some(descriptor)
     }
 
     fn descend<'b>(
         &'b mut self,
         descriptor: &'b Descriptor,
         depth: usize,
-    ) -> BoxFuture<'b, Result<bool>> {
+    ) -> BoxFuture<'b, Result<Found>> {
         Box::pin(async move {
-            if let Some((known, leads_to_image)) = self.visited.get(&descriptor.digest) {
+            if let Some((known, found)) = self.visited.get(&descriptor.digest) {
                 check_same(known, descriptor)?;
-                return Ok(*leads_to_image);
+                return Ok(*found);
             }
             // A manifest in the innermost index is not a level of its own.
             let is_index = descriptor.media_type.is_index();
@@ -126,14 +152,13 @@ impl<'a> Plan<'a> {
             let kind = &descriptor.media_type;
             if !kind.is_document() {
                 self.add_leaf(descriptor.clone(), part)?;
-                return Ok(true);
+                return Ok(IMPORTED);
             }
             let data = self.read(descriptor, &part).await?;
             let named = |error: Error| error.operation("read").subject(descriptor.digest);
             let document = match Document::parse(kind, &data).map_err(named) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    self.leave_out(descriptor, error);
-                    return Ok(false);
+                    return Ok(self.leave_out(descriptor, error));
                 }
                 document => document?,
             };
@@ -144,17 +169,16 @@ impl<'a> Plan<'a> {
             if let Some(subject) = document.subject() {
                 self.subjects.insert(descriptor.digest, subject.digest);
             }
-            let leads_to_image = match document {
+            let found = match document {
                 Document::Index(index) => self.index(&index, depth).await?,
                 Document::Manifest(manifest) => self.manifest(descriptor, &manifest, depth).await?,
             };
-            if leads_to_image {
+            if found.leads_to_image {
                 self.add_document(descriptor.clone(), children, part);
-            } else {
-                self.visited
-                    .insert(descriptor.digest, (descriptor.clone(), false));
             }
-            Ok(leads_to_image)
+            self.visited
+                .insert(descriptor.digest, (descriptor.clone(), found));
+            Ok(found)
         })
     }
 
@@ -167,14 +191,20 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Leaves out a document with digests of unknown algorithms. `error` states this.
-    fn leave_out(&mut self, document: &Descriptor, error: Error) {
+    /// Leaves out a document with digests of unknown algorithms. `error` states this. Returns what
+    /// the document leads to.
+    fn leave_out(&mut self, document: &Descriptor, error: Error) -> Found {
         let why = error.without_advice();
         let progress = self.importer.progress;
         progress.warn(&format!("{why}; the document is not imported"));
+        let found = Found {
+            unverifiable: Some(document.digest),
+            ..Found::default()
+        };
         self.visited
-            .insert(document.digest, (document.clone(), false));
+            .insert(document.digest, (document.clone(), found));
         self.unverifiable.insert(document.digest, error);
+        found
     }
 
     /// If the source or the store has the content of a descriptor, adds the platform of the
@@ -187,45 +217,58 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Follows the chosen children that can be found, and skips all others. Returns `true` if a
-    /// followed child leads to an image, or if the index is empty.
-    ///
-    /// # Errors
-    /// As [`Plan::visit`]; the error for a child that was left out, if the index lists the child
-    /// for the chosen platform, and no other child for this platform leads to an image.
-    async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
+    /// Follows the chosen children that can be found, and skips all others. If the best matches for
+    /// the platform are left out because of digests of unknown algorithms, follows the best of the
+    /// other matches instead. An empty index leads to an image.
+    async fn index(&mut self, index: &Index, depth: usize) -> Result<Found> {
         for listed in &index.manifests {
             self.offer(listed).await?;
         }
-        let chosen = self.chooser.choose(&index.manifests);
-        let mut leads_to_image = index.manifests.is_empty();
-        let mut is_for_platform = self.chooser.takes_all();
-        for child in &chosen {
-            if self.locate(child).await?.is_some() {
-                let leads = self.descend(child, depth + 1).await?;
-                leads_to_image |= leads;
-                is_for_platform |= leads && child.platform.is_some();
+        let mut found = Found {
+            leads_to_image: index.manifests.is_empty(),
+            is_for_platform: self.chooser.takes_all(),
+            unverifiable: None,
+        };
+        let mut listed = index.manifests.clone();
+        loop {
+            for child in self.chooser.choose(&listed) {
+                if self.locate(&child).await?.is_none() {
+                    continue;
+                }
+                let below = self.descend(&child, depth + 1).await?;
+                let is_listed = child.platform.is_some();
+                let counts = |digest: &Digest| is_listed || *digest != child.digest;
+                found.leads_to_image |= below.leads_to_image;
+                found.is_for_platform |= below.leads_to_image && is_listed || below.is_for_platform;
+                let unverifiable = below.unverifiable.filter(counts);
+                found.unverifiable = found.unverifiable.or(unverifiable);
+            }
+            let before = listed.len();
+            listed.retain(|child| {
+                let below = self.visited.get(&child.digest);
+                below.is_none_or(|(_, one)| one.leads_to_image || one.unverifiable.is_none())
+            });
+            if found.is_for_platform || listed.len() == before {
+                return Ok(found);
             }
         }
-        if !is_for_platform {
-            let mut of_platform = chosen.iter().filter(|child| child.platform.is_some());
-            let error = of_platform.find_map(|child| self.unverifiable.remove(&child.digest));
-            return error.map_or(Ok(leads_to_image), Err);
-        }
-        Ok(leads_to_image)
     }
 
-    /// Adds the configuration and the layers. Returns `false`, without adding them, if the manifest
-    /// must be for the platform and is not.
+    /// Adds the configuration and the layers, unless the manifest must be for the platform and is
+    /// not.
     async fn manifest(
         &mut self,
         own: &Descriptor,
         manifest: &Manifest,
         depth: usize,
-    ) -> Result<bool> {
+    ) -> Result<Found> {
         let is_tested = self.required || depth > 1;
-        if own.platform.is_none() && is_tested && !self.suits(&manifest.config).await? {
-            return Ok(false);
+        let mut suits = None;
+        if own.platform.is_none() && is_tested {
+            suits = self.suits(&manifest.config).await?;
+        }
+        if suits == Some(false) {
+            return Ok(Found::default());
         }
         self.configs.insert(manifest.config.digest);
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
@@ -240,27 +283,32 @@ impl<'a> Plan<'a> {
                 None => return Err(incomplete(child)),
             }
         }
-        Ok(true)
+        Ok(Found {
+            is_for_platform: suits == Some(true),
+            ..IMPORTED
+        })
     }
 
     /// Returns whether the configuration of a manifest without platform is for the wanted platform.
-    /// An artifact is for every platform.
-    async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
+    /// Returns `None` for an artifact, which is for every platform, and if every platform is
+    /// wanted.
+    async fn suits(&mut self, config: &Descriptor) -> Result<Option<bool>> {
         if self.chooser.takes_all() {
-            return Ok(true);
+            return Ok(None);
         }
         let Some(part) = self.locate(config).await? else {
             return Err(incomplete(config));
         };
         if part.size > limit::DOCUMENT_READ && !config.media_type.is_config() {
-            return Ok(true);
+            return Ok(None);
         }
         let data = self.read(config, &part).await?;
         let named = |error: Error| error.operation("read").subject(config.digest);
         let found = ImageConfig::recognise(&config.media_type, &data).map_err(named)?;
-        let platform = found.map(|found| found.platform);
-        let platform = platform.filter(|platform| !platform.is_unstated());
-        Ok(self.chooser.matches(platform.as_ref()))
+        Ok(found.map(|found| {
+            let platform = Some(found.platform).filter(|platform| !platform.is_unstated());
+            self.chooser.matches(platform.as_ref())
+        }))
     }
 
     /// Finds the content of `descriptor` in the source, or else in the store, or else embedded in
@@ -305,7 +353,7 @@ impl<'a> Plan<'a> {
             return check_same(known, &descriptor);
         }
         self.visited
-            .insert(descriptor.digest, (descriptor.clone(), true));
+            .insert(descriptor.digest, (descriptor.clone(), IMPORTED));
         self.leaves.push(Item {
             descriptor,
             children: Vec::new(),
@@ -322,7 +370,7 @@ impl<'a> Plan<'a> {
         part: Part,
     ) {
         self.visited
-            .insert(descriptor.digest, (descriptor.clone(), true));
+            .insert(descriptor.digest, (descriptor.clone(), IMPORTED));
         self.documents.push(Item {
             descriptor,
             children,

@@ -10,23 +10,29 @@ use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
 use cas_core::records::{BlobRecord, Packing};
 use cas_core::snapshot::{Condition, Depth};
-use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, gc, pool};
+use cas_core::{
+    Descriptor, Digest, Error, ErrorKind, Labels, Manifest, Result, Snapshotter, Store, gc, pool,
+};
 
 use super::{Layer, damaged, layers, packing};
 use crate::codec::Compression;
 use crate::unpack::{Blob, is_artifact, note_verified, refer_back, tar_version};
 
 /// Removes the blobs of an image's layers if the image was completely unpacked and the snapshotter
-/// keeps the tars of the layers. A blob stays in the store in these cases:
+/// keeps the tars of the layers. Also records that the snapshotter keeps the tar of a layer whose
+/// blob is not stored, for example because the layer was removed for another image.
+///
+/// A blob stays in the store in these cases:
 ///
 /// - The decompressed bytes of the blob were not verified against the diff ID of its layer.
 /// - Something else refers to the blob, such as a lease or another image that was not unpacked.
 /// - The tar is damaged, or cannot be compared with the diff ID. The progress receives a warning.
 /// - The media type of the layer is non-distributable.
 ///
-/// `own` is the descriptor of `manifest`. Does nothing for an artifact, or if the blobs of all
-/// layers were removed before. Does nothing either if the store does not have a record that lists
-/// the children of the manifest, because another program wrote the manifest to the store.
+/// `own` is the descriptor of `manifest`. Does nothing for an artifact, or if the record of the
+/// manifest states that all layers are kept as tars. Does nothing either if the store does not have
+/// a record that lists the children of the manifest, because another program wrote the manifest to
+/// the store.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
@@ -42,15 +48,16 @@ pub async fn drop_blobs(
     let Some((record, _)) = store.blobs().load(&own.digest).await? else {
         return Ok(());
     };
-    let is_dropped = |layer: &Descriptor| record.absent.contains(&layer.digest);
-    if record.children.is_empty() || manifest.layers.iter().all(is_dropped) {
+    let is_tar = |layer: &Descriptor| record.is_tar(&layer.digest);
+    if record.children.is_empty() || manifest.layers.iter().all(is_tar) {
         return Ok(());
     }
     if is_artifact(store, manifest).await? {
         return Ok(());
     }
     let guard = LeaseGuard::begin(store, "keep-tars").await?;
-    let dropped = mark(store, &guard, &**snapshotter, own, manifest, progress).await;
+    let image = (own, &record);
+    let dropped = mark(store, &guard, &**snapshotter, image, manifest, progress).await;
     let dropped = guard.finish_with(dropped).await?;
     if dropped.is_empty() {
         return Ok(());
@@ -62,12 +69,13 @@ pub async fn drop_blobs(
 }
 
 /// Records which layers of an image the snapshotter keeps as tars, so that their blobs can be
-/// removed. Returns the digests of the blobs of these layers.
+/// removed. `own` and `record` are the descriptor and the record of `manifest`. Returns the digests
+/// of the stored blobs of these layers.
 async fn mark(
     store: &Store,
     guard: &LeaseGuard,
     snapshotter: &dyn Snapshotter,
-    own: &Descriptor,
+    (own, record): (&Descriptor, &BlobRecord),
     manifest: &Manifest,
     progress: &Arc<dyn Progress>,
 ) -> Result<BTreeSet<Digest>> {
@@ -84,11 +92,32 @@ async fn mark(
     }
     let keys: Vec<String> = layers.iter().map(|one| one.chain_id.to_string()).collect();
     guard.pin_snapshots(snapshotter.name(), &keys).await?;
-    refer_back(snapshotter, &top.chain_id, &own.digest).await?;
-    let mut found = BTreeMap::new();
+    match refer_back(store, snapshotter, &top.chain_id, &own.digest).await {
+        // Without the label, a loss of records would be a loss of the layers.
+        Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+            progress.warn(&format!(
+                "the tars of the layers do not take the place of their blobs: {error}"
+            ));
+            return Ok(BTreeSet::new());
+        }
+        referred => referred?,
+    }
+    let (mut found, mut unstored) = (BTreeMap::new(), BTreeMap::new());
     let mut kept = BTreeSet::new();
     for layer in &layers {
         let digest = layer.descriptor.digest;
+        if record.absent.contains(&digest) && store.content.stat(&digest).await?.is_none() {
+            let packing = match digest == layer.diff_id {
+                true => Packing::Plain,
+                false => Packing::Unknown,
+            };
+            if !has_tar(snapshotter, layer).await? {
+                kept.insert(digest);
+            } else if !record.is_tar(&digest) {
+                unstored.insert(digest, packing);
+            }
+            continue;
+        }
         match find_packing(store, snapshotter, layer).await {
             Ok(Some(packing)) => {
                 found.insert(digest, packing);
@@ -104,8 +133,17 @@ async fn mark(
     }
     // An image may list a layer twice.
     found.retain(|digest, _| !kept.contains(digest));
-    if found.is_empty() {
+    unstored.retain(|digest, _| !kept.contains(digest));
+    if found.is_empty() && unstored.is_empty() {
         return Ok(BTreeSet::new());
+    }
+    // The blob of such a layer was removed for another image, whose record states how to make it.
+    let unknown = unstored
+        .iter()
+        .filter(|(_, packing)| **packing == Packing::Unknown);
+    let unknown: BTreeSet<Digest> = unknown.map(|(digest, _)| *digest).collect();
+    if !unknown.is_empty() {
+        unstored.extend(store.blobs().packings(&unknown).await?);
     }
     let change = |record: Option<BlobRecord>| {
         let mut record = record.ok_or_else(|| {
@@ -114,6 +152,7 @@ async fn mark(
         })?;
         let listed = found
             .iter()
+            .chain(&unstored)
             .filter(|(digest, _)| record.children.contains(digest));
         let listed: Vec<_> = listed
             .map(|(digest, packing)| (*digest, *packing))
@@ -126,6 +165,18 @@ async fn mark(
     };
     store.blobs().update(&own.digest, change).await?;
     Ok(found.into_keys().collect())
+}
+
+/// Returns whether the snapshotter has the tar of a layer, whose blob need not be stored.
+async fn has_tar(snapshotter: &dyn Snapshotter, layer: &Layer) -> Result<bool> {
+    let key = layer.chain_id.to_string();
+    let digest = layer.descriptor.digest;
+    let found = snapshotter.stat(&key).await?;
+    let label = found.and_then(|mut info| info.labels.remove(VERIFIED_LAYER));
+    if digest != layer.diff_id && label != Some(digest.to_string()) {
+        return Ok(false);
+    }
+    Ok(snapshotter.open_tar(&key).await?.is_some())
 }
 
 /// Returns how a layer was packed. Returns `None` if its blob is not stored, or if it does not have

@@ -80,7 +80,7 @@ impl From<Entrance> for DirectoryOptions {
 /// device when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
+/// `InvalidArgument` if the directory is not empty; `NotFound` if `from` does not have the
 /// configuration or a layer; `Corrupt` for a damaged layer, for a layer whose tar was lost, or if
 /// the manifest and the configuration do not match; `OutOfRange` if the configuration is too large
 /// to be read; `Unsupported` for an artifact, or for a layer that is not a tar; `Denied` if the

@@ -1,13 +1,16 @@
 //! Decides which layers of an image are fetched, which of them are stored, and which are applied.
 
 use cas_core::error::ErrorKind;
-use cas_core::labels::{GC_BACK_REF, VERIFIED_LAYER};
+use cas_core::labels::VERIFIED_LAYER;
 use cas_core::snapshot::{Condition, Depth};
 use cas_core::transfer::Want;
-use cas_core::{Descriptor, Digest, Labels, Result, Snapshotter};
+use cas_core::{Descriptor, Digest, Labels, Result, Snapshotter, Store};
 
 use super::is_diff_id_known;
 use super::unpacking::Unpacking;
+
+/// The beginning of the key of a back reference to a blob.
+const BACK_REF: &str = "containerd.io/gc.bref.content.";
 
 /// The key of a back reference ends with this number of digits of the digest that it refers to.
 const SHORT: usize = 16;
@@ -16,18 +19,47 @@ const SHORT: usize = 16;
 /// is not in the records of the store, so it keeps the snapshot even if these records are lost.
 ///
 /// # Errors
-/// `NotFound` if the snapshot does not exist; `InvalidArgument` if it has too many labels; errors of
-/// the snapshotter.
+/// `NotFound` if the snapshot does not exist; `InvalidArgument` if too many stored blobs keep the
+/// snapshot, or if it has too many other labels; errors of the store and of the snapshotter.
 pub(crate) async fn refer_back(
+    store: &Store,
     snapshotter: &dyn Snapshotter,
     chain_id: &Digest,
     keeper: &Digest,
 ) -> Result<()> {
-    let key = format!("{GC_BACK_REF}content.{}", &keeper.hex()[..SHORT]);
+    let key = format!("{BACK_REF}{}", &keeper.hex()[..SHORT]);
     let path = format!("labels.{key}");
     let label = Labels::from([(key, keeper.to_string())]);
-    let snapshot = chain_id.to_string();
-    snapshotter.update(&snapshot, label, &[&path]).await?;
+    let (snapshot, paths) = (chain_id.to_string(), [path.as_str()]);
+    let updated = snapshotter.update(&snapshot, label.clone(), &paths).await;
+    match updated {
+        Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+            remove_stale(store, snapshotter, &snapshot).await?;
+            let updated = snapshotter.update(&snapshot, label, &paths).await;
+            updated.map(drop)
+        }
+        updated => updated.map(drop),
+    }
+}
+
+/// Removes the labels by which blobs that are no longer stored have kept a snapshot.
+async fn remove_stale(store: &Store, snapshotter: &dyn Snapshotter, snapshot: &str) -> Result<()> {
+    let found = snapshotter.stat(snapshot).await?;
+    let mut stale = Labels::new();
+    for (key, value) in found.map(|info| info.labels).unwrap_or_default() {
+        let keeper: Option<Digest> = value.parse().ok();
+        if let Some(keeper) = keeper.filter(|_| key.starts_with(BACK_REF))
+            && store.content.stat(&keeper).await?.is_none()
+        {
+            stale.insert(key, String::new());
+        }
+    }
+    let paths: Vec<String> = stale.keys().map(|key| format!("labels.{key}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    // Without a field path, an update replaces all labels.
+    if !paths.is_empty() {
+        snapshotter.update(snapshot, stale, &paths).await?;
+    }
     Ok(())
 }
 
@@ -37,13 +69,13 @@ impl Unpacking<'_> {
     /// layers, or refer to ready layers that were not fetched. Does nothing if a layer is read on
     /// demand.
     pub(super) async fn keep_without_records(&self, top: &Digest) -> Result<()> {
-        let may_lack_layers = self.discards || self.target.only_tars;
+        let may_lack_layers = self.discards || self.target.only_tars || !self.copied.is_empty();
         let mut layers = 0..self.layers.len();
         if !may_lack_layers || layers.any(|index| self.reads_on_demand(index)) {
             return Ok(());
         }
-        let kept = refer_back(&**self.target.snapshotter, top, &self.config.digest).await;
-        match kept {
+        let snapshotter = &**self.target.snapshotter;
+        match refer_back(self.store, snapshotter, top, &self.config.digest).await {
             Err(error) if error.kind() == ErrorKind::InvalidArgument => {
                 self.progress.warn(&format!(
                     "a collection will remove the layers of the image if the records of the store \

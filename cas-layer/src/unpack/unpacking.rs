@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cas_core::error::ErrorKind;
@@ -107,6 +107,8 @@ pub(super) struct How {
     /// `tables` are read on demand. Otherwise, the layers that the last pull has recorded as such
     /// are read on demand, unless the store has all of them.
     pub(super) whole: bool,
+    /// The paths of tars, by the digests of layers that need not be stored because of them.
+    pub(super) tars: BTreeMap<Digest, PathBuf>,
 }
 
 impl Default for How {
@@ -117,6 +119,7 @@ impl Default for How {
             jobs: None,
             tables: Vec::new(),
             whole: false,
+            tars: BTreeMap::new(),
         }
     }
 }
@@ -168,6 +171,8 @@ pub(super) struct Unpacking<'a> {
     pub(super) verified: BTreeSet<usize>,
     /// The indexes of the missing layers whose new snapshots refer to ready layers.
     pub(super) ready: BTreeSet<usize>,
+    /// The indexes of the missing layers whose new snapshots have copies of tars in [`How::tars`].
+    pub(super) copied: BTreeSet<usize>,
     /// The checkpoints of the layers that are being unpacked, by their indexes.
     pub(super) checkpoints: Mutex<BTreeMap<usize, LayerCheckpoints>>,
 }
@@ -235,6 +240,7 @@ impl<'a> Unpacking<'a> {
             lost: Vec::new(),
             verified: BTreeSet::new(),
             ready: BTreeSet::new(),
+            copied: BTreeSet::new(),
             checkpoints: Mutex::default(),
         })
     }
@@ -273,6 +279,7 @@ impl<'a> Unpacking<'a> {
             self.fetch_missing_tables().await?;
             self.prepare_standalone().await?;
             self.use_ready_layers().await?;
+            self.copy_tars(&how.tars).await?;
             if self.discards || self.target.only_tars {
                 self.find_verified().await?;
             }
@@ -514,7 +521,7 @@ impl<'a> Unpacking<'a> {
         let content = &self.store.content;
         let is_on_demand = self.table(index).is_some();
         let is_ready = self.ready.contains(&index);
-        let may_be_absent = self.discards || is_ready;
+        let may_be_absent = self.discards || is_ready || self.copied.contains(&index);
         let is_stored =
             !is_on_demand && (!may_be_absent || content.stat(&layer.digest).await?.is_some());
         let mut labels = self.labels();

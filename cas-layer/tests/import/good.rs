@@ -373,7 +373,7 @@ async fn the_names_of_an_old_layout_are_read() {
 }
 
 /// Returns options, and the warnings that an import with these options sends.
-fn warned() -> (ImportOptions, Arc<Mutex<Vec<String>>>) {
+pub(super) fn warned() -> (ImportOptions, Arc<Mutex<Vec<String>>>) {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let sink = Arc::clone(&said);
     let options = ImportOptions::default().with_progress(Arc::new(move |event: Event<'_>| {

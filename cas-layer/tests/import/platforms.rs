@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use cas_core::error::ErrorKind;
+use cas_core::platform::Only;
 use cas_core::progress::{Event, Phase};
-use cas_core::{Descriptor, Platform, Platforms, Store, limit};
+use cas_core::{Descriptor, MediaType, Platform, Platforms, Store, image, limit};
 use cas_layer::import::ImportOptions;
+use serde_json::json;
 
-use super::good::names;
+use super::good::{names, warned};
 use super::{for_platform, import, state_of, store};
 use crate::common::source::{Files, blob_path, in_file, in_stream};
 
@@ -115,6 +117,61 @@ async fn a_sparse_index_is_imported_unchanged() {
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true, false, true, true]);
+}
+
+/// The other manifest may be for another variant of the platform, or only its configuration may
+/// state the platform.
+#[tokio::test]
+async fn another_manifest_for_the_platform_replaces_one_that_cannot_be_verified() {
+    let mut files = Files::layout();
+    let wanted: Platform = "linux/arm/v7".parse().unwrap();
+    let sound = files.image(1, "arm");
+    let v7 = sound.clone().with_platform(wanted.clone());
+    let v6 = sound.clone().with_platform("linux/arm/v6".parse().unwrap());
+    let layer = json!({ "mediaType": MediaType::OCI_LAYER, "digest": "blake3:00", "size": 2 });
+    let config = files.blob(MediaType::OCI_CONFIG, b"{}");
+    let other = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+    let other = files.blob(MediaType::OCI_MANIFEST, other.to_string().as_bytes());
+    let other = other.with_platform(wanted.clone());
+    let (inner, unverifiable) = (
+        files.index(vec![v6.clone()]),
+        files.index(vec![other.clone()]),
+    );
+    for (case, entries) in [
+        ("same platform", vec![other.clone(), v7]),
+        ("other variant", vec![other.clone(), v6.clone()]),
+        (
+            "stated by the configuration",
+            vec![other.clone(), sound.clone()],
+        ),
+        ("in a nested index", vec![other.clone(), inner]),
+        ("beside a nested index", vec![unverifiable, v6]),
+    ] {
+        let mut files = files.clone();
+        let index = files.index(entries);
+        files.entries(&[(Some("app"), &index)]);
+        let (options, said) = warned();
+        let options = options.with_platforms(wanted.clone());
+        let store = store();
+        let images = import(&store, in_stream(&files.tar()), &options).await;
+        assert_eq!(images.unwrap()[0].target, index, "{case}");
+        let found = image::manifest(&*store.content, &index, &Only::new(&wanted)).await;
+        assert_eq!(found.unwrap().descriptor.digest, sound.digest, "{case}");
+        assert!(!store.present(&other).await.unwrap(), "{case}");
+        let said = said.lock().unwrap();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains(&other.digest.to_string()), "{said:?}");
+    }
+    let amd64 = files.image(2, "amd64");
+    let index = files.index(vec![other, amd64]);
+    files.entries(&[(Some("app"), &index)]);
+    let error = import(
+        &store(),
+        in_stream(&files.tar()),
+        &for_platform("linux/arm/v7"),
+    )
+    .await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 /// Without a manifest, an index is not an image.

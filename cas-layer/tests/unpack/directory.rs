@@ -36,7 +36,7 @@ async fn a_directory_that_is_not_empty_is_unchanged() {
         &silent(),
     )
     .await;
-    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(
         tree(scratch.path()),
         [("mine".to_owned(), "mine".to_owned())]

@@ -1,96 +1,26 @@
 //! Making layers again that only a snapshotter keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::progress::Silent;
-use cas_core::records::{BlobRecord, Packing};
-use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, Usage, chain_ids};
+use cas_core::records::{Batch, BlobRecord, Expect, Packing, Table};
+use cas_core::snapshot::chain_ids;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{
-    ContentExt, Descriptor, Digest, Document, Error, ErrorKind, Labels, MediaType, Platform,
-    Platforms, Result, Snapshotter, Store, dispatch,
+    ContentExt, Descriptor, Digest, Document, ErrorKind, MediaType, Platform, Platforms, Store,
+    dispatch,
 };
 use cas_layer::import::{ImportOptions, import};
 use cas_layer::only_tars::Restorer;
 use serde_json::json;
+use testkit::tars::Tars;
 
 use super::store;
 use crate::common::source::{Files, gzip, in_stream};
 use crate::export::flawed::{Flaw, Flawed};
-
-/// A snapshotter that has nothing but tars, by the keys of their snapshots.
-struct Tars(BTreeMap<String, PathBuf>);
-
-fn unused() -> Error {
-    Error::internal("the test does not expect this call")
-}
-
-#[async_trait]
-impl Snapshotter for Tars {
-    fn name(&self) -> &'static str {
-        "tars"
-    }
-    fn rebases(&self) -> bool {
-        false
-    }
-    async fn open_tar(&self, key: &str) -> Result<Option<File>> {
-        let opened = self.0.get(key).map(File::open);
-        Ok(opened.transpose()?)
-    }
-    async fn walk(&self, _: Option<&str>, _: usize) -> Result<Vec<Info>> {
-        Ok(Vec::new())
-    }
-    async fn prepare(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn view(&self, _: &str, _: Option<&str>, _: Labels) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn mounts(&self, _: &str) -> Result<Vec<Mount>> {
-        Err(unused())
-    }
-    async fn commit(&self, _: &str, _: &str, _: Commit) -> Result<()> {
-        Err(unused())
-    }
-    async fn remove(&self, _: &str) -> Result<()> {
-        Err(unused())
-    }
-    async fn remove_seen(&self, _: &Info) -> Result<bool> {
-        Err(unused())
-    }
-    async fn stat(&self, _: &str) -> Result<Option<Info>> {
-        Err(unused())
-    }
-    async fn update(&self, _: &str, _: Labels, _: &[&str]) -> Result<Info> {
-        Err(unused())
-    }
-    async fn usage(&self, _: &str) -> Result<Usage> {
-        Err(unused())
-    }
-    async fn check(&self, _: &str, _: Depth) -> Result<Condition> {
-        Ok(Condition::Missing)
-    }
-    async fn replace(&self, _: &str, _: &str) -> Result<()> {
-        Err(unused())
-    }
-    async fn damaged_records(&self, _: bool) -> Result<Vec<String>> {
-        Err(unused())
-    }
-    async fn leftovers(&self) -> Result<Vec<Usage>> {
-        Err(unused())
-    }
-    async fn cleanup(&self) -> Result<Usage> {
-        Err(unused())
-    }
-    async fn close(&self) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// Records that only tars are kept of these layers of a manifest.
 async fn keep_tars(store: &Store, manifest: &Descriptor, layers: &[(&Descriptor, Packing)]) {
@@ -155,7 +85,7 @@ async fn a_layer_that_was_made_for_two_manifests_is_removed_in_the_end() {
         fs::write(&path, tar).unwrap();
         (key, path)
     });
-    let snapshotter = Tars(kept.collect());
+    let snapshotter = Tars::of(kept.collect());
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
     let restored = restorer.restore(&index, &Platforms::All).await.unwrap();
     assert_ne!(
@@ -201,7 +131,7 @@ async fn the_manifests_of_other_platforms_are_not_read() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("tar");
     fs::write(&path, &tar).unwrap();
-    let snapshotter = Tars(BTreeMap::from([(diff_id.to_string(), path)]));
+    let snapshotter = Tars::of(BTreeMap::from([(diff_id.to_string(), path)]));
     let flawed = Flawed(Arc::new(memory), second.digest, Flaw::Flipped);
     let damaged = Store {
         content: Arc::new(flawed),
@@ -250,7 +180,7 @@ async fn a_manifest_whose_configuration_is_missing_stays_as_it_is() {
     for missing in [&manifest.config, &manifest.layers[0], &manifest.layers[1]] {
         assert!(store.content.remove(&missing.digest).await.unwrap());
     }
-    let snapshotter = Tars(BTreeMap::new());
+    let snapshotter = Tars::default();
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
     assert_eq!(
         restorer.restore(&image, &Platforms::All).await.unwrap(),
@@ -266,7 +196,7 @@ async fn a_tar_whose_snapshot_has_lost_its_directory_is_lost() {
     let layer = &layer[1];
     keep_tars(&store, &image, &[(layer, Packing::Plain)]).await;
     assert!(store.content.remove(&layer.digest).await.unwrap());
-    let snapshotter = Tars(BTreeMap::new());
+    let snapshotter = Tars::default();
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
     let error = restorer.restore(&image, &Platforms::All).await;
     let error = error.unwrap_err();
@@ -290,11 +220,37 @@ async fn an_artifact_that_lacks_a_blob_stays_as_it_is() {
         .unwrap();
     keep_tars(&store, &artifact, &[(&chart, Packing::Plain)]).await;
     assert!(store.content.remove(&chart.digest).await.unwrap());
-    let snapshotter = Tars(BTreeMap::new());
+    let snapshotter = Tars::default();
     let mut restorer = Restorer::new(&store, &snapshotter, &Silent);
     assert_eq!(
         restorer.restore(&artifact, &Platforms::All).await.unwrap(),
         artifact
     );
     restorer.finish_with(Ok(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_record_of_any_manifest_states_how_a_layer_is_made() {
+    let (store, image) = imported().await;
+    let children = dispatch::children(&*store.content, &image).await.unwrap();
+    let [config, known, unknown] = &children[..] else {
+        panic!("expected a configuration and two layers");
+    };
+    let packings = [(known, Packing::Gzip(6)), (unknown, Packing::Unknown)];
+    keep_tars(&store, &image, &packings).await;
+    // A damaged record does not hide the others.
+    let mut batch = Batch::new();
+    let (key, damaged) = (config.digest.to_string(), b"{".to_vec());
+    batch.put(Table::Blobs, key, Expect::Any, damaged.into());
+    store.records.commit(&batch).await.unwrap();
+    for (layers, expected) in [
+        (
+            BTreeSet::from([known.digest, unknown.digest]),
+            vec![(known.digest, Packing::Gzip(6))],
+        ),
+        (BTreeSet::from([unknown.digest, config.digest]), Vec::new()),
+    ] {
+        let found = store.blobs().packings(&layers).await.unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+    }
 }

@@ -52,15 +52,6 @@ pub struct Piece {
     pub data: Range<u64>,
 }
 
-/// Verified bytes of the data file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataPart {
-    /// Offset of the bytes in the data file.
-    pub offset: u64,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-}
-
 impl LazyLayer {
     /// Returns the members in the order of the layer.
     pub fn members(&self) -> &[Member] {
@@ -122,17 +113,23 @@ impl LazyLayer {
     }
 
     /// Verifies and decompresses a piece. `piece` is its index in [`pieces`](Self::pieces), and
-    /// `compressed` has the bytes of its [`compressed`](Piece::compressed) range. Returns the bytes
-    /// of the piece in the data file.
+    /// `compressed` has the bytes of its [`compressed`](Piece::compressed) range. Passes the bytes
+    /// of the piece to `write` in parts, each with its offset in the data file. The parts must not
+    /// be used if this returns an error.
     ///
     /// # Errors
     /// `Corrupt` if the bytes cannot be decompressed, or do not have the digest or the length that
     /// the table of contents states; `OutOfRange` if they decompress to more than
-    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes; `Internal` if the layer does not have
-    /// this piece.
-    pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
+    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes; `Internal` if the layer does not have this
+    /// piece; errors of `write`.
+    pub fn decode(
+        &self,
+        piece: usize,
+        compressed: &[u8],
+        mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         self.source
-            .decode(piece, compressed)
+            .decode(piece, compressed, &mut write)
             .map_err(|error| error.operation("read layer on demand"))
     }
 
@@ -197,6 +194,11 @@ impl TryFrom<Ztoc> for LazyLayer {
         let members = members::of_ztoc(&ztoc)?;
         let length = ztoc.decompressed_size.next_multiple_of(BLOCK);
         let pieces = pieces::of_ztoc(&ztoc, length)?;
+        // The members have the same metadata, and take as much memory.
+        let ztoc = Ztoc {
+            files: Vec::new(),
+            ..ztoc
+        };
         Ok(LazyLayer {
             members,
             pieces,

@@ -7,7 +7,7 @@ use std::ops::Range;
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
 
-use super::{DataPart, Member, Piece};
+use super::{Member, Piece};
 use crate::layer_toc::{LayerToc, damaged};
 use crate::span::too_large;
 use crate::ztoc::Ztoc;
@@ -19,6 +19,7 @@ const SKIP: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) enum Source {
     /// Each span is a piece.
+    /// A zTOC without its files.
     Ztoc(Ztoc),
     /// Each compressed stream is a piece.
     Toc {
@@ -132,31 +133,37 @@ fn piece(compressed: Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
 }
 
 impl Source {
-    pub(super) fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
+    pub(super) fn decode(
+        &self,
+        piece: usize,
+        compressed: &[u8],
+        write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         match self {
             Source::Ztoc(ztoc) => {
                 let span = ztoc.spans().nth(piece).ok_or_else(no_such_piece)?;
-                let bytes = span.inflate(compressed)?;
-                let offset = span.decompressed.0;
+                let mut offset = span.decompressed.0;
+                span.inflate_to(compressed, |part| {
+                    let at = offset;
+                    offset += part.len() as u64;
+                    write(at, part)
+                })?;
                 // Otherwise the end of the last files would be read as zeros.
-                if piece + 1 == ztoc.checkpoints.len()
-                    && offset + (bytes.len() as u64) < ztoc.decompressed_size
-                {
+                if piece + 1 == ztoc.checkpoints.len() && offset < ztoc.decompressed_size {
                     return Err(Error::corrupt(format!(
-                        "the decompressed layer ends at the byte {}, and not at {} as the zTOC \
-                         states; create the zTOC again",
-                        offset + bytes.len() as u64,
+                        "the decompressed layer ends at the byte {offset}, and not at {} as the \
+                         zTOC states; create the zTOC again",
                         ztoc.decompressed_size
                     )));
                 }
-                Ok(vec![DataPart { offset, bytes }])
+                Ok(())
             }
             Source::Toc {
                 streams,
                 compression,
             } => {
                 let stream = streams.get(piece).ok_or_else(no_such_piece)?;
-                stream.decode(compressed, *compression)
+                stream.decode(compressed, *compression, write)
             }
         }
     }
@@ -167,10 +174,14 @@ fn no_such_piece() -> Error {
 }
 
 impl Stream {
-    fn decode(&self, compressed: &[u8], compression: Compression) -> Result<Vec<DataPart>> {
+    fn decode(
+        &self,
+        compressed: &[u8],
+        compression: Compression,
+        write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut decoder = Decoder::with_budget(compressed, compression, limit::SPAN)?;
         let mut position = 0;
-        let mut parts = Vec::with_capacity(self.chunks.len());
         for chunk in &self.chunks {
             skip(&mut decoder, chunk.inner - position)?;
             let mut bytes = Vec::new();
@@ -191,12 +202,9 @@ impl Stream {
                 )));
             }
             position = chunk.inner + chunk.size;
-            parts.push(DataPart {
-                offset: chunk.offset,
-                bytes,
-            });
+            write(chunk.offset, &bytes)?;
         }
-        Ok(parts)
+        Ok(())
     }
 }
 

@@ -81,10 +81,9 @@ impl StoredTable {
     /// The name of the file with the [progress](cas_core::snapshot::OnDemandBytes) of the layer, as
     /// JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
-    /// The name of the file with the indexes of the [members](crate::Member) that were read, in the
-    /// order of the first reads, as a JSON array. A member of any type counts as read if it is in a
-    /// range of the tar that was read. A layer without a zTOC does not have this file. A power
-    /// failure may lose this file.
+    /// The name of the file with the [members](crate::Member) and the ranges of the tar that were
+    /// read, as JSON. A layer without a zTOC does not have this file. A power failure may lose this
+    /// file.
     pub const READ_FILE: &str = "lazy.read";
     /// The name of the tar of the layer. The file exists once the tar is complete and was found to
     /// have the diff ID. Its modification time is the beginning of 1970.

@@ -8,12 +8,14 @@ mod time;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::{Range, RangeInclusive};
+use std::os::unix::ffi::OsStrExt;
 
 use cas_core::{Digest, Result};
 use cas_layer::tar::Time;
 
 use crate::build;
 use crate::checkpoint::Checkpoint;
+use crate::prefetch_file::PrefetchFile;
 use crate::span::Span;
 pub(crate) use time::parse as parse_time;
 
@@ -145,7 +147,8 @@ impl Ztoc {
 
     /// Reads all of a layer as [`Ztoc::build`] does. Returns the zTOC of the layer. More spans end
     /// before and after the ranges of the tar in `first`, in bytes, so that clients can fetch these
-    /// ranges without the bytes around them. [`Ztoc::range_of`] returns the range of a file.
+    /// ranges without the bytes around them. [`Ztoc::ranges_of`] returns the ranges of a
+    /// file.
     ///
     /// # Errors
     /// As [`Ztoc::build`].
@@ -180,34 +183,48 @@ impl Ztoc {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
     }
 
-    /// Returns the indexes of the first and the last span that have bytes of the regular file at
-    /// `path` or of its headers. If several members have this path, the last of them counts.
-    /// Returns `None` if no member has this path, or if the member is empty or not a regular file.
-    /// `path` is relative to the root directory, or begins with `/` or `./`.
-    pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
-        let range = self.range_of(path)?;
+    /// Returns the ranges of the tar, in bytes, that must be fetched to read the parts of a file:
+    /// the headers of the file and the parts, with the rest of their blocks of 4 KiB, because the
+    /// kernel reads whole blocks. The last range may end after the tar. If several members have the
+    /// path of the file, the last of them counts. Returns an empty list if no member has this path,
+    /// or if the member is empty or not a regular file.
+    pub fn ranges_of(&self, file: &PrefetchFile) -> Vec<Range<u64>> {
+        let path = file.path().as_os_str().as_bytes();
+        let mut members = self.files.iter().enumerate().rev();
+        // A later member replaces an earlier one with the same path.
+        let found = members.find(|(_, member)| relative(&member.name) == path);
+        let Some((index, member)) =
+            found.filter(|(_, member)| member.kind == FileKind::File && member.size > 0)
+        else {
+            return Vec::new();
+        };
+        let before = index.checked_sub(1).map(|before| &self.files[before]);
+        let headers = before.map_or(0, FileMetadata::next_header);
+        let of_part = |part: &Range<u64>| {
+            let [begin, end] = [part.start, part.end].map(|at| member.offset + at.min(member.size));
+            begin..end
+        };
+        let first = match file.parts() {
+            [] => headers..member.offset + member.size,
+            _ => headers..member.offset,
+        };
+        let ranges = [first].into_iter().chain(file.parts().iter().map(of_part));
+        let used = ranges.filter(|range| !range.is_empty());
+        used.map(|range| range.start - range.start % PAGE..range.end.next_multiple_of(PAGE))
+            .collect()
+    }
+
+    /// Returns the indexes of the first and the last span of each range that
+    /// [`ranges_of`](Ztoc::ranges_of) returns for a file.
+    pub fn spans_of(&self, file: &PrefetchFile) -> Vec<RangeInclusive<u32>> {
         let span_at = |byte: u64| {
             let begun = (self.checkpoints).partition_point(|one| one.decompressed <= byte);
             begun.saturating_sub(1) as u32
         };
-        Some(span_at(range.start)..=span_at(range.end - 1))
-    }
-
-    /// Returns the range of the tar, in bytes, that has the headers and the bytes of the regular
-    /// file at `path`, with the rest of their blocks of 4 KiB: the kernel reads whole blocks. The
-    /// range may end after the tar. Finds the file as [`Ztoc::spans_of`] does.
-    pub fn range_of(&self, path: &[u8]) -> Option<Range<u64>> {
-        let path = relative(path);
-        // A later member replaces an earlier one with the same path.
-        let mut files = self.files.iter().enumerate().rev();
-        let (index, file) = files.find(|(_, file)| relative(&file.name) == path)?;
-        if file.kind != FileKind::File || file.size == 0 {
-            return None;
-        }
-        let before = index.checked_sub(1).map(|before| &self.files[before]);
-        let headers = before.map_or(0, FileMetadata::next_header);
-        let end = file.offset + file.size;
-        Some(headers - headers % PAGE..end.next_multiple_of(PAGE))
+        let ranges = self.ranges_of(file).into_iter();
+        ranges
+            .map(|range| span_at(range.start)..=span_at(range.end - 1))
+            .collect()
     }
 
     /// Returns the spans in order.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cas_core::{Digest, Document, ErrorKind, MediaType};
-use cas_lazy::{FileKind, LazyLayer, SPAN_SIZE, Ztoc};
+use cas_lazy::{FileKind, LazyLayer, PrefetchFile, SPAN_SIZE, Ztoc};
 use testkit::archive::Tar;
 
 use super::fixture::{build, gunzip, gzip, noise, tar};
@@ -188,23 +188,36 @@ fn the_spans_of_a_file_have_its_content_and_its_headers() {
     let ztoc = Ztoc::build(&layer[..], 32 << 10, "test").unwrap();
     let spans: Vec<_> = ztoc.spans().map(|span| span.decompressed).collect();
     assert!(spans.len() > 10);
-    let found = ["dir/7", "/dir/7", "./dir/7"].map(|path| ztoc.spans_of(path.as_bytes()).unwrap());
-    assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+    let whole = ztoc.spans_of(&"dir/7".into());
+    assert_eq!(whole.len(), 1);
     let file = ztoc
         .files
         .iter()
         .find(|file| file.name == b"./dir/7")
         .unwrap();
     let (begin, end) = (file.offset - 512, file.offset + file.size);
-    let [first, last] = [*found[0].start(), *found[0].end()].map(|span| spans[span as usize]);
+    let [first, last] = [*whole[0].start(), *whole[0].end()].map(|span| spans[span as usize]);
     assert!(first.0 <= begin && begin < first.1.unwrap(), "{first:?}");
     assert!(
         last.0 < end && last.1.is_none_or(|last| end <= last),
         "{last:?}"
     );
     for path in ["dir", "dir/link", "dir/empty", "dir/absent", ""] {
-        assert_eq!(ztoc.spans_of(path.as_bytes()), None, "{path}");
+        assert_eq!(ztoc.spans_of(&path.into()), [], "{path}");
     }
+    // The headers and the last bytes of the file, and nothing between them.
+    let parts = PrefetchFile::new("dir/7").with_parts(vec![299_000..400_000, 500_000..600_000]);
+    let [headers, end] = ztoc.ranges_of(&parts).try_into().unwrap();
+    assert_eq!(
+        headers,
+        begin / 4096 * 4096..file.offset.next_multiple_of(4096)
+    );
+    let from = (file.offset + 299_000) / 4096 * 4096;
+    assert_eq!(end, from..(file.offset + file.size).next_multiple_of(4096));
+    let spans_of_parts = ztoc.spans_of(&parts);
+    assert_eq!(spans_of_parts[0].start(), whole[0].start());
+    assert_eq!(spans_of_parts[1].end(), whole[0].end());
+    assert!(*spans_of_parts[0].end() + 4 < *spans_of_parts[1].start());
 
     let landmark = ztoc
         .files
@@ -227,7 +240,7 @@ fn files_that_are_fetched_first_have_spans_of_their_own() {
         .end();
     let layer = gzip(&tar, 6);
     let usual = build(&layer, SPAN_SIZE);
-    let range = usual.range_of(b"first").unwrap();
+    let [range] = usual.ranges_of(&"first".into()).try_into().unwrap();
     let (headers, end) = (512 + 2_000_384, 1024 + 2_000_384 + 600_000);
     assert_eq!(
         range,
@@ -238,7 +251,7 @@ fn files_that_are_fetched_first_have_spans_of_their_own() {
     compare(&ztoc, &layer);
     let decoded = Ztoc::decode(&ztoc.encode().unwrap()).unwrap();
     assert_eq!(decoded, ztoc);
-    let spans = ztoc.spans_of(b"first").unwrap();
+    let spans = &ztoc.spans_of(&"first".into())[0];
     assert_eq!(spans.start(), spans.end());
     let (begin, end) = ztoc
         .spans()

@@ -1,15 +1,17 @@
 //! Layers that are read on demand: their tables of contents, and the indexes, footers, annotations
 //! and descriptions from which `cas` finds these tables.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cas_core::{Descriptor, Digest, Result, limit};
 use cas_erofs::{Image, Layers};
 use cas_lazy::soci::{Index, Prefetch};
 use cas_lazy::zstd_chunked::Position;
-use cas_lazy::{LazyLayer, StoredTable, TableFormat, Ztoc, estargz, zstd_chunked};
+use cas_lazy::{LazyLayer, PrefetchFile, StoredTable, TableFormat, Ztoc, estargz, zstd_chunked};
 use testkit::archive::Tar;
 
 use super::codec::{gzipped, zstd_of};
@@ -107,7 +109,8 @@ fn ztoc(input: &[u8]) -> bool {
         let again = ztoc.encode().and_then(|bytes| Ztoc::decode(&bytes));
         assert!(again.as_ref().is_ok_and(|again| again == ztoc), "{again:?}");
         for file in &ztoc.files {
-            ztoc.spans_of(&file.name);
+            let path = OsStr::from_bytes(&file.name);
+            ztoc.spans_of(&PrefetchFile::new(path).with_parts(vec![1..2, 3..file.size]));
         }
         for span in ztoc.spans() {
             accepted(span.inflate(b"damaged"));
@@ -140,7 +143,7 @@ fn use_layer(layer: &LazyLayer) {
         let Range { start, end: next } = piece.data;
         assert!(start >= end && next >= start && next <= layer.length());
         end = next;
-        assert!(layer.decode(number, b"damaged").is_err());
+        assert!(layer.decode(number, b"damaged", |_, _| Ok(())).is_err());
     }
     let all = layer.pieces_in(0..layer.length());
     assert!(all.end <= layer.pieces().len());

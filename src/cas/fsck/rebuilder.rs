@@ -1,6 +1,7 @@
 //! Unpacking layers again for damaged snapshots.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -13,7 +14,8 @@ use cas_core::records::Resource;
 use cas_core::sync::lock;
 use cas_core::transfer::{self, PullOptions};
 use cas_core::{
-    Descriptor, Document, Error, ErrorKind, Manifest, Next, Result, Snapshotter, Store, blob, gc,
+    Descriptor, Digest, Document, Error, ErrorKind, Manifest, Next, Result, Snapshotter, Store,
+    blob, gc,
 };
 use cas_layer::unpack;
 use tokio::sync::OnceCell;
@@ -190,5 +192,18 @@ impl Rebuilder for LayerRebuilder<'_> {
         gc::collect(store, &collected(self.handles), &options)
             .await
             .map(|_| ())
+    }
+
+    async fn restore(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        manifest: &Manifest,
+        tars: BTreeMap<Digest, PathBuf>,
+    ) -> Result<()> {
+        let target = unpack::Target {
+            tables: self.sources.tables(),
+            ..self.handle_of(snapshotter)?.target()?
+        };
+        unpack::restore_snapshots(self.store, target, manifest, tars, self.progress).await
     }
 }

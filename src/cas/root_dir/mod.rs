@@ -92,14 +92,14 @@ impl Cas {
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
-    /// name or is not UTF-8; `FailedPrecondition` if the directory has files and is not a root
-    /// directory; `AlreadyExists` if another root directory, mount or job uses a snapshot with this
-    /// key; `Busy` while the earlier root directory is in use or is mounted only in another mount
-    /// namespace, or if something else is mounted in it. After these errors, everything at `path`
-    /// stays. Other errors may occur after the earlier root directory was removed. Nothing is then
-    /// left at `path`. Examples are `InvalidArgument` if the last component of `path` cannot be the
-    /// key of a snapshot, and `FailedPrecondition` if the image has layers that are read on demand,
-    /// and no process serves them.
+    /// name, is not UTF-8, or is in the root or the store, or if the directory has files and is not
+    /// a root directory; `AlreadyExists` if another root directory, mount or job uses a snapshot
+    /// with this key; `Busy` while the earlier root directory is in use or is mounted only in
+    /// another mount namespace, or if something else is mounted in it. After these errors,
+    /// everything at `path` stays. Other errors may occur after the earlier root directory was
+    /// removed. Nothing is then left at `path`. Examples are `InvalidArgument` if the last
+    /// component of `path` cannot be the key of a snapshot, and `FailedPrecondition` if the image
+    /// has layers that are read on demand, and no process serves them.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -121,6 +121,8 @@ impl Cas {
     ) -> Result<()> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), PREPARE)?;
+        let outside = self.check_output(place.path());
+        outside.during(PREPARE, place.path().display())?;
         mount::check_right()?;
         let image = self.image(image).await?;
         let platforms = self.to_unpack(&options.platforms);
@@ -227,9 +229,8 @@ impl Cas {
     /// `Busy` while the mount is in use or is only in another mount namespace, or if something else
     /// is mounted in the directory; nothing is removed in these cases. `Busy` if something is
     /// mounted at the directory itself: the snapshot and everything in the directory are then
-    /// removed, but the directory itself stays. `FailedPrecondition` if the directory is not a root
-    /// directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without the right to
-    /// unmount.
+    /// removed, but the directory itself stays. `InvalidArgument` if the directory is not a root
+    /// directory, or if `path` cannot be the path of one; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;

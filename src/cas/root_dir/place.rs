@@ -153,7 +153,7 @@ impl RootDir {
     /// Checks that the snapshot, if there is one, and everything in the directory may be removed.
     ///
     /// # Errors
-    /// `AlreadyExists` if the snapshot belongs to something else; `FailedPrecondition` if the
+    /// `AlreadyExists` if the snapshot belongs to something else; `InvalidArgument` if the
     /// directory is not certainly a root directory, and has files that a root directory does not
     /// have; errors of the file system.
     pub(super) fn check(&self, snapshot: Option<&Info>) -> Result<()> {
@@ -162,7 +162,7 @@ impl RootDir {
         }
         match self.foreign(snapshot)? {
             None => Ok(()),
-            Some(name) => Err(Error::precondition(format!(
+            Some(name) => Err(Error::invalid(format!(
                 "the directory is not a root directory, because it contains {name:?}; choose \
                  another path, or empty the directory"
             ))),
@@ -314,7 +314,7 @@ impl RootDir {
     /// Removes a directory that exists and is locked, and its snapshot. Returns true.
     ///
     /// # Errors
-    /// `FailedPrecondition` as [`Self::check`]; as [`Self::clear`] and [`Self::remove_directory`].
+    /// `InvalidArgument` as [`Self::check`]; as [`Self::clear`] and [`Self::remove_directory`].
     /// A snapshot that belongs to something else stays, and is not an error.
     pub(super) async fn remove(
         &self,

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cas::aci::{AciStore, KeyPrefix, Label};
-use cas::error::shortened;
 use cas::image::{FullName, familiar};
 use cas::{Cas, Error, Result};
 use clap::Subcommand;
@@ -16,6 +15,7 @@ use serde_json::json;
 
 use self::bring::Import;
 use self::list::Ls;
+use super::output::beginning;
 use super::{Context, names};
 
 /// Manage App Container images (ACI), as in rkt's image store
@@ -179,7 +179,7 @@ fn parse_name(text: &str) -> Result<(&str, Vec<Label>)> {
         let (label, value) = part.split_once('=').ok_or_else(|| {
             Error::invalid("expected a key, or NAME[:VERSION][,LABEL=VALUE]...")
                 .operation("find ACI")
-                .subject(shortened(text, 150, 0, text.len()))
+                .subject(beginning(text))
         })?;
         labels.push(Label::new(label, value));
     }

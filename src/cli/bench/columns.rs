@@ -24,15 +24,15 @@ pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
 }
 
 /// Returns the default directory to work in: the nearest existing directory above the store of the
-/// first URL with a path, otherwise the current directory. Nothing is written into the store
-/// itself.
-pub(super) fn directory(named: &[String]) -> Result<PathBuf> {
+/// first URL with a path for which `is_allowed` returns true, otherwise the current directory.
+/// Nothing is written into the store itself.
+pub(super) fn directory(named: &[String], is_allowed: impl Fn(&Path) -> bool) -> Result<PathBuf> {
     for name in named.iter().filter(|name| name.contains("://")) {
         let location: Location = name.parse()?;
         let above = Path::new(location.place())
             .ancestors()
             .skip(1)
-            .find(|above| above.is_dir());
+            .find(|above| above.is_dir() && is_allowed(above));
         if let Some(above) = above {
             return Ok(above.to_owned());
         }

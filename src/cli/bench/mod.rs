@@ -34,8 +34,8 @@ pub(crate) struct Bench {
     /// is neither read nor changed
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
-    /// Work below this directory [default: the nearest existing directory above the path of the
-    /// first --store with a path, otherwise the current directory]
+    /// Work below this directory [default: the nearest existing directory outside of the root and
+    /// above the path of the first --store with a path, otherwise the current directory]
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
     /// Measure only these rows of the table, as in put,stat; the error for an unknown name lists
@@ -68,8 +68,12 @@ impl Bench {
         };
         let parent = match &self.on {
             Some(directory) => directory.clone(),
-            None => columns::directory(&self.store)?,
+            None => columns::directory(&self.store, |above| context.check_output(above).is_ok())?,
         };
+        for output in self.plots.iter().chain([&parent]) {
+            let outside = context.check_output(output);
+            outside.during("bench", output.display())?;
+        }
         make_sure_of_space(&parent, scale.space(contenders.len()))?;
         let self_command = SelfCommand {
             program: std::env::current_exe()?,

@@ -9,6 +9,7 @@ use cas::image::{Reference, familiar};
 use cas::layer::Naming;
 use cas::layer::import::Source;
 use cas::{Cas, Context as _, Error, ImageRef, ImportOptions, Result, UnpackOptions};
+use cas_host::no_directory;
 use clap::{Args, value_parser};
 
 use super::Context;
@@ -35,11 +36,8 @@ impl Demo {
         let scratch = tempfile::Builder::new().prefix("cas-demo-").tempdir()?;
         let directory = match &self.keep {
             Some(directory) => {
-                std::fs::create_dir_all(directory).during("create", directory.display())?;
-                if std::fs::read_dir(directory)?.next().is_some() {
-                    let why = "the directory is not empty; choose another directory";
-                    return Err(Error::precondition(why).subject(directory.display()));
-                }
+                let made = make_empty(context, directory);
+                made.during("make demo", directory.display())?;
                 directory.as_path()
             }
             None => scratch.path(),
@@ -50,6 +48,22 @@ impl Demo {
         } else {
             "done; the files of the demo are removed; use --keep DIR to keep them"
         })
+    }
+}
+
+/// Creates the directory if it is absent.
+///
+/// # Errors
+/// `InvalidArgument` if the path is in the root, if it is not a directory, or if the directory is
+/// not empty; errors of the file system.
+fn make_empty(context: &Context, directory: &Path) -> Result<()> {
+    context.check_output(directory)?;
+    std::fs::create_dir_all(directory).map_err(|error| no_directory(error, directory))?;
+    match std::fs::read_dir(directory)?.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(
+            "the directory is not empty; name one that is empty or absent",
+        )),
     }
 }
 

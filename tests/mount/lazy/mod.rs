@@ -9,6 +9,7 @@ mod settings;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -200,7 +201,7 @@ fn another_snapshotter_fetches_the_whole_image_and_says_so() {
     assert!(said.contains("cannot read layers on demand"), "{said}");
     ok(cas(&root)
         .args(["export", &scene.reference, "-o"])
-        .arg(root.join("image.tar")));
+        .arg(scene.scratch.path().join("image.tar")));
 }
 
 #[test]
@@ -320,17 +321,21 @@ fn files_that_were_chosen_are_fetched_when_the_image_is_mounted() {
 /// Mounts an image in a new root, and waits until `dir/large` has arrived, though nothing reads it.
 fn assert_large_arrives_first(scene: &Scene, chosen: &str) {
     let root = scene.scratch.path().join("chosen");
-    ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
-    let mut settings = File::options();
-    let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
-    writeln!(settings, "[lazy]\ncomplete = false").unwrap();
-    ok(cas(&root)
-        .args(["-q", "mount", "--lazy", chosen])
-        .arg(&scene.mnt));
+    mount_incomplete(scene, &root, chosen);
     let large = fs::metadata(scene.mnt.join("dir/large")).unwrap().len();
     await_verified(&root, large);
     ok(cas(&root).arg("umount").arg(&scene.mnt));
     end_session(&root);
+}
+
+/// Mounts an image in a new root, which does not complete its layers.
+fn mount_incomplete(scene: &Scene, root: &Path, image: &str) {
+    ok(cas(root).args(["--snapshotter", "erofs", "init"]));
+    let mut settings = File::options();
+    let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
+    writeln!(settings, "[lazy]\ncomplete = false").unwrap();
+    let mut mount = cas(root);
+    ok(mount.args(["-q", "mount", "--lazy", image]).arg(&scene.mnt));
 }
 
 /// Waits until so many bytes of all layers have arrived.
@@ -354,8 +359,28 @@ fn files_that_were_read_are_listed_and_arrive_first_with_the_next_image() {
     let listed = || ok(cas(&scene.root).args(["soci", "prefetch-list", &scene.reference]));
     assert_eq!(listed(), "");
     scene.mount();
-    fs::read(scene.mnt.join("dir/large")).unwrap();
     let begun = Instant::now();
+    let large = File::open(scene.mnt.join("dir/large")).unwrap();
+    large.read_exact_at(&mut [0], 290_000).unwrap();
+    let part = loop {
+        let lines = listed();
+        if let Some(line) = lines
+            .lines()
+            .find(|line| line.starts_with("dir/large bytes="))
+        {
+            break cas::lazy::PrefetchFile::parse(line.as_bytes()).unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{lines}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let [part] = part.parts() else {
+        panic!("{part}");
+    };
+    assert!(
+        (100_000..290_000).contains(&part.start) && part.end == 300_000,
+        "{part:?}"
+    );
+    fs::read(scene.mnt.join("dir/large")).unwrap();
     while !listed().lines().any(|path| path == "dir/large") {
         assert!(begun.elapsed() < Duration::from_secs(60), "{}", listed());
         std::thread::sleep(Duration::from_millis(50));
@@ -394,6 +419,18 @@ fn files_that_were_read_are_listed_and_arrive_first_with_the_next_image() {
     ok(&mut convert());
     ok(cas(&scene.whole).args(["-q", "push", &chosen]));
     assert_large_arrives_first(&scene, &chosen);
+
+    fs::write(&list, "dir/large bytes=290000-299999\n").unwrap();
+    ok(&mut convert());
+    ok(cas(&scene.whole).args(["-q", "push", &chosen]));
+    let root = scene.scratch.path().join("parts");
+    mount_incomplete(&scene, &root, &chosen);
+    await_verified(&root, 10_000);
+    let arrived: u64 = on_demand(&root).iter().map(|layer| layer.verified).sum();
+    assert!(arrived < 150_000, "{arrived}");
+    ok(cas(&root).arg("umount").arg(&scene.mnt));
+    end_session(&root);
+
     fs::write(&list, "x".repeat((cas::limit::PREFETCH + 1) as usize)).unwrap();
     let said = fails(&mut convert(), 6);
     assert!(said.contains("list of files"), "{said}");

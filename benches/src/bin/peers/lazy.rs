@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::jobs::{Contender, Jobs};
+use super::served::end_session;
 use oci_cas_benches::process::{Sample, finish, measure};
 
 /// The commands that are measured. Each has a name and a script that a shell in the image runs.
@@ -88,10 +89,8 @@ impl Jobs<'_> {
         let measured = measure(run.args(["run", "--lazy", reference, "--", "-c", command]));
         let done = then();
         // The file system must not stay mounted after a failure.
-        let mut unmount = Command::new("umount");
-        let served = fresh.join("snapshots/erofs/lazy");
-        let unmounted = finish(unmount.arg("-l").arg(served));
-        done.and(unmounted).and(measured)
+        let ended = end_session(fresh);
+        done.and(ended).and(measured)
     }
 
     /// Returns the contenders that pull an image and run a command in it. The first contender reads

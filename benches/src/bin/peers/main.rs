@@ -21,6 +21,7 @@ mod floor;
 mod jobs;
 mod lazy;
 mod network;
+mod served;
 mod shaped;
 mod snapshotters;
 mod warm;
@@ -40,7 +41,7 @@ use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|relaxed|link|slow|push|\
-                     large|lazy|snapshotters]...";
+                     large|lazy|served|snapshotters]...";
 
 /// Size in bytes of the file system that is made if `--on` is not given. It is in a sparse file.
 const SIZE: u64 = 12 << 30;
@@ -210,7 +211,9 @@ impl Table<'_> {
         if self.wants("push") {
             self.job("push, loopback", &self.jobs.pushes(&present, &plain))?;
         }
-        let pulls = ["pull", "fetch", "relaxed", "link", "slow", "large", "lazy"];
+        let pulls = [
+            "pull", "fetch", "relaxed", "link", "slow", "large", "lazy", "served",
+        ];
         if pulls.into_iter().any(|row| self.wants(row)) {
             let registry = Registry::start(&at("registry"))?;
             self.print_pulls(&registry.host, &plain, &present)?;
@@ -269,6 +272,19 @@ impl Table<'_> {
                     self.job(&job, &contenders)?;
                 }
             }
+        }
+        if self.wants("served") {
+            let link = shaped::start(host, FAR)?;
+            jobs.push_lazy(present, &format!("{host}/bench:served"), "4MiB")?;
+            let far = format!("{link}/bench:served");
+            let contenders = [
+                jobs.completion(&far),
+                network::wire(image, FAR.bytes_per_second)?,
+            ];
+            self.job("completion of layers, 20 ms and 50 MB/s", &contenders)?;
+            self.job("mount without a network", &[jobs.restart(&far)])?;
+            let near = format!("{host}/bench:served");
+            self.job("second read of all files", &jobs.second_reads(&near))?;
         }
         Ok(())
     }

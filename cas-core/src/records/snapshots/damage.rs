@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::record::{SnapshotContent, SnapshotRecord};
-use super::{BLOCK, Snapshots, parse_counter};
+use super::{BLOCK, Counter, Snapshots};
 use crate::error::{Error, Result};
 use crate::labels::is_of_job;
 use crate::records::{Batch, Expect, Revision, Table, each};
@@ -101,8 +101,8 @@ impl Snapshots {
     /// Returns the keys of the damaged records. A record is damaged if it does not parse, if its id
     /// is one of the 65,601 highest values of a `u64` (a corrected counter of ids would not fit
     /// above it), if its chain of parents is circular, or if a record in this chain is missing or
-    /// damaged. An empty key in the result means that the counter of ids does not parse, or is
-    /// lost, too low or too high.
+    /// damaged. An empty key in the result means that the counter of ids is damaged, lost, too low
+    /// or too high.
     ///
     /// If `remove` is set, removes the damaged records, and corrects the counter of ids and the
     /// numbers of children in the other records. A record stays if only its chain of parents is
@@ -179,10 +179,10 @@ impl Snapshots {
         Ok((damaged, sound))
     }
 
-    /// If the counter of ids does not parse, or is lost, too low or too high, adds to `batch` a
-    /// write of a value that is higher than every id in `sound`. A lost record may have had an even
-    /// higher id. A snapshotter that makes a directory therefore skips an id whose directory is
-    /// still there. Returns whether the counter was wrong.
+    /// If the counter of ids is damaged, lost, too low or too high, adds to `batch` a write of a
+    /// value that is higher than every id in `sound`. A lost record may have had an even higher id.
+    /// A snapshotter that makes a directory therefore skips an id whose directory is still there.
+    /// Returns whether the counter was wrong.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records
@@ -190,7 +190,7 @@ impl Snapshots {
             .await?;
         let highest = sound.values().map(|(record, _)| record.id).max();
         let is_right = match &found {
-            Some(found) => parse_counter(found).is_ok_and(|next| Some(next) > highest),
+            Some(found) => Counter::decode(found).is_ok_and(|one| Some(one.next) > highest),
             None => highest.is_none(),
         };
         if is_right {
@@ -198,7 +198,7 @@ impl Snapshots {
         }
         let next = highest.unwrap_or_default() + 1 + SKIPPED;
         let expect = found.map_or(Expect::Absent, |found| Expect::Revision(found.revision));
-        let value = next.to_string().into();
+        let value = Counter { next }.encode(self.snapshotter)?;
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
         Ok(true)
     }

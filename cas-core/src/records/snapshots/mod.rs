@@ -6,7 +6,7 @@
 //! in the same process or in another, one of the jobs loses the compare-and-swap.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
-//! lowest snapshot id that no process has reserved yet.
+//! counter of snapshot ids.
 
 mod damage;
 mod moves;
@@ -17,11 +17,14 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 pub use record::{New, SnapshotContent, SnapshotRecord};
 
 use super::each::each;
 use super::retry::retry;
-use super::{Batch, Expect, Records, Revision, Table};
+use super::{Batch, Expect, Record, Records, Revision, Table, codec};
 use crate::capability::Capability;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
@@ -38,6 +41,15 @@ pub struct Snapshots {
     snapshotter: &'static str,
     ids: Mutex<Range<u64>>,
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The counter of the ids of one snapshotter. A changed bit must not make it a lower number: a view
+/// could get the id of another snapshot, and the removal of the view would remove the directory of
+/// that snapshot.
+#[derive(Serialize, Deserialize)]
+struct Counter {
+    /// The lowest id that no process has reserved yet.
+    next: u64,
 }
 
 /// A record and the revision at which it was read.
@@ -69,8 +81,8 @@ impl Snapshots {
     /// the directory of a new snapshot.
     ///
     /// # Errors
-    /// `Corrupt` if the stored counter of ids does not parse or is too high; `Conflict` if every
-    /// attempt lost against another writer; errors of the store.
+    /// `Corrupt` if the stored counter of ids is damaged or too high; `Conflict` if every attempt
+    /// lost against another writer; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
@@ -224,6 +236,20 @@ impl Snapshots {
         Ok(ids)
     }
 
+    /// As [`Self::named_ids`], but leaves out the records that cannot be read.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn sound_ids(&self) -> Result<BTreeSet<u64>> {
+        let mut ids = BTreeSet::new();
+        each(&*self.records, Table::Snapshots, &self.row(""), |record| {
+            ids.extend(SnapshotRecord::decode(record).ok().map(|found| found.id));
+            Ok(())
+        })
+        .await?;
+        Ok(ids)
+    }
+
     async fn page(
         &self,
         after: Option<&str>,
@@ -285,13 +311,13 @@ impl Snapshots {
         let (first, expect) = match found {
             None => (1, Expect::Absent),
             Some(found) => (
-                parse_counter(&found)?,
+                Counter::decode(&found)?.next,
                 Expect::Revision(found.revision.clone()),
             ),
         };
         let next = first + BLOCK;
         let mut batch = Batch::new();
-        let value = next.to_string().into();
+        let value = Counter { next }.encode(self.snapshotter)?;
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
         Ok((batch, first..next))
     }
@@ -302,19 +328,25 @@ impl Snapshots {
     }
 }
 
-fn parse_counter(found: &super::Record) -> Result<u64> {
-    std::str::from_utf8(&found.value)
-        .ok()
-        .and_then(|text| text.parse().ok())
+impl Counter {
+    fn encode(&self, snapshotter: &str) -> Result<Bytes> {
+        codec::encode(Table::Snapshots, snapshotter, self)
+    }
+
+    fn decode(found: &Record) -> Result<Self> {
+        let text = std::str::from_utf8(&found.value).ok();
+        let counter = match text.and_then(|text| text.parse().ok()) {
+            // An earlier release has written the number alone.
+            Some(next) => Counter { next },
+            None => codec::decode(Table::Snapshots, found, "read counter of snapshot ids")?,
+        };
         // The next block of ids must not end above the maximum of `u64`.
-        .filter(|next: &u64| next.checked_add(BLOCK).is_some())
-        .ok_or_else(|| {
-            Error::corrupt(
-                "the counter of snapshot ids does not parse or is too high; run `cas fsck \
-                 --repair`",
-            )
-            .subject(&found.key)
-        })
+        if counter.next.checked_add(BLOCK).is_none() {
+            let message = "the counter of snapshot ids is too high; run `cas fsck --repair`";
+            return Err(Error::corrupt(message).subject(&found.key));
+        }
+        Ok(counter)
+    }
 }
 
 #[cfg(test)]

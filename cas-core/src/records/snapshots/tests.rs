@@ -394,6 +394,36 @@ async fn a_corrected_counter_gives_out_no_id_twice() {
     }
 }
 
+/// A changed digit would be a number, too.
+#[tokio::test]
+async fn no_changed_bit_of_the_counter_is_read() {
+    let [view, other] = two_views();
+    let write = async |value: Vec<u8>| {
+        let mut batch = Batch::new();
+        batch.put(Table::Snapshots, "test", Expect::Any, value.into());
+        view.records.commit(&batch).await.unwrap();
+    };
+    // An earlier release has written the number alone.
+    write(b"129".to_vec()).await;
+    assert_eq!(view.fresh_id().await.unwrap(), 129);
+    let stored = view.records.load(Table::Snapshots, "test").await;
+    let stored = stored.unwrap().unwrap().value;
+    let expected = r#"{"next":193,"place":"411c91cf53d9f764","sum":"f04e4a5ec8d9abd1"}"#;
+    assert_eq!(stored, expected);
+    let start = expected.find("193").unwrap();
+    for bit in start * 8..(start + 3) * 8 {
+        let mut changed = stored.to_vec();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        write(changed).await;
+        let read = kind(other.fresh_id().await);
+        assert_eq!(read, Some(ErrorKind::Corrupt), "{bit}");
+        assert_eq!(other.damaged(false).await.unwrap(), [""], "{bit}");
+    }
+    assert_eq!(other.damaged(true).await.unwrap(), [""]);
+    assert!(other.damaged(true).await.unwrap().is_empty());
+    assert_eq!(other.fresh_id().await.unwrap(), 1024 * BLOCK + 1);
+}
+
 /// While the content of a snapshot is made durable before its commit, another process removes the
 /// snapshot and creates another one under the same key.
 #[tokio::test]
