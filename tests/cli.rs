@@ -309,7 +309,7 @@ fn a_destination_with_content_is_refused() {
     let full = scratch.path().join("full");
     fs::create_dir(&full).unwrap();
     fs::write(full.join("mine"), "x").unwrap();
-    fails(cas(&root).args(["unpack", "app"]).arg(&full), 1);
+    fails(cas(&root).args(["unpack", "app"]).arg(&full), 2);
     assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
 }
 

@@ -229,7 +229,7 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         let mut import = cas(&root);
         import.args(["-q", "import", "--unpack", "--name", NAME]);
         ok(&mut failing(import.arg(&source), calls));
-        let [plain, archive] = ["plain", "app.tar"].map(|name| root.join(name));
+        let [plain, archive] = ["plain", "app.tar"].map(|name| place.join(name));
         ok(&mut failing(
             cas(&root).args(["-q", "unpack", NAME]).arg(&plain),
             calls,

@@ -110,7 +110,7 @@ fn a_list_of_files_is_read_from_a_file_or_from_standard_input() {
         assert_eq!(piped, expected, "{text} on standard input");
     }
     fs::create_dir(shelf.path("directory")).unwrap();
-    fs::write(shelf.path("wrong"), "plain\n\nplain\t1-0\n").unwrap();
+    fs::write(shelf.path("wrong"), "plain\n\nplain bytes=1-0\n").unwrap();
     for (list, code, words) in [
         ("directory", 2, "is a directory; name a file"),
         ("directory/", 2, "is a directory; name a file"),

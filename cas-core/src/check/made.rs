@@ -67,16 +67,16 @@ impl Checker<'_> {
     }
 
     /// As [`note_made`](Self::note_made), for a missing or damaged blob that a repair is about to
-    /// fetch. Does nothing if the blob has a record. Returns whether labels of the blob may be
-    /// lost.
+    /// fetch. Does nothing if the blob has a record, or had none because its tar was kept instead.
+    /// Returns whether labels of the blob may be lost.
     pub(super) async fn note_unrecorded(&mut self, digest: &Digest) -> Result<bool> {
         let is_check = self.options.repair.is_none();
-        if is_check || self.store.blobs().load_sound(digest).await?.is_some() {
+        let had_none = self.unstored.contains(digest);
+        if is_check || had_none || self.store.blobs().load_sound(digest).await?.is_some() {
             return Ok(false);
         }
         // Another program stores blobs without records.
-        let had_none = self.is_foreign || self.unstored.contains(digest);
-        let is_lost = self.note_made(*digest).await? && !had_none;
+        let is_lost = self.note_made(*digest).await? && !self.is_foreign;
         self.labels_lost |= is_lost;
         Ok(is_lost)
     }

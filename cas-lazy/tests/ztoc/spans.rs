@@ -217,7 +217,7 @@ fn the_spans_of_a_file_have_its_content_and_its_headers() {
     let spans_of_parts = ztoc.spans_of(&parts);
     assert_eq!(spans_of_parts[0].start(), whole[0].start());
     assert_eq!(spans_of_parts[1].end(), whole[0].end());
-    assert!(*spans_of_parts[0].end() + 4 < *spans_of_parts[1].start());
+    assert!(*spans_of_parts[0].end() + 1 < *spans_of_parts[1].start());
 
     let landmark = ztoc
         .files

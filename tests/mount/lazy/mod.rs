@@ -373,6 +373,7 @@ fn files_that_were_read_are_listed_and_arrive_first_with_the_next_image() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{lines}");
         std::thread::sleep(Duration::from_millis(50));
     };
+    drop(large);
     let [part] = part.parts() else {
         panic!("{part}");
     };
