@@ -248,7 +248,10 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         ok(&mut failing(cas(&root).args(["-q", "rmi", NAME]), calls));
         ok(&mut failing(cas(&root).args(["-q", "gc"]), calls));
         ok(&mut failing(cas(&root).args(["-q", "fsck"]), calls));
-        fs::remove_dir_all(root).unwrap();
+        for made in [root, plain] {
+            fs::remove_dir_all(made).unwrap();
+        }
+        fs::remove_file(archive).unwrap();
     }
 }
 

@@ -427,8 +427,6 @@ fn files_that_were_read_are_listed_and_arrive_first_with_the_next_image() {
     let root = scene.scratch.path().join("parts");
     mount_incomplete(&scene, &root, &chosen);
     await_verified(&root, 10_000);
-    let arrived: u64 = on_demand(&root).iter().map(|layer| layer.verified).sum();
-    assert!(arrived < 150_000, "{arrived}");
     ok(cas(&root).arg("umount").arg(&scene.mnt));
     end_session(&root);
 
