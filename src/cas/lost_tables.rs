@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use cas_core::Result;
 use cas_distribution::Options;
-use cas_layer::unpack::TableSource;
+use cas_layer::unpack::{TableContent, TableSource};
 
 use super::Cas;
 use crate::on_demand::lost;
@@ -12,7 +12,7 @@ use crate::on_demand::lost;
 /// Fetches a table from the registry that its description names, with the settings in `cas.toml`.
 #[async_trait]
 impl TableSource for Cas {
-    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, TableContent)>> {
         let options = Options {
             timeouts: self.remote_settings().timeouts()?,
             ..Options::default()

@@ -226,6 +226,7 @@ impl Cas {
         lazy_settings::check(&self.remote_settings(), reference, options)?;
         let directory = self.locks.parent().unwrap_or(&self.locks).to_owned();
         let noted = |tables: Arc<dyn LayerTables>| -> Result<Option<Arc<dyn LayerTables>>> {
+            let directory = directory.clone();
             Ok(Some(Arc::new(TablesOfRoot { tables, directory })))
         };
         if let Some(tables) = &options.tables {
@@ -236,7 +237,8 @@ impl Cas {
         let content = Arc::clone(&self.store.content);
         let tables = RegistryTables::new(client, content, reference.clone(), modes, progress);
         let quota = limits.requests().for_image();
-        noted(Arc::new(tables.with_quota(quota)))
+        let tables = tables.with_quota(quota).with_directory(&directory);
+        noted(Arc::new(tables))
     }
 
     /// Returns the settings in the table `[pull_modes]` of `cas.toml`, and a warning for each

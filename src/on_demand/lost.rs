@@ -4,6 +4,7 @@
 use cas_core::image::FullName;
 use cas_core::transfer::Fetcher;
 use cas_core::{Context, Result};
+use cas_layer::unpack::TableContent;
 use cas_lazy::StoredTable;
 
 use super::registry::read;
@@ -17,15 +18,15 @@ use super::registry::read;
 pub(crate) async fn fetch(
     registry: &dyn Fetcher,
     description: &str,
-) -> Result<Vec<(&'static str, Vec<u8>)>> {
+) -> Result<Vec<(&'static str, TableContent)>> {
     let stored = StoredTable::from_bytes(description.as_bytes())?;
     let (blob, range) = stored.place()?;
     let bytes = read(registry, &blob, range).await;
     let bytes = bytes.during("fetch the table of contents of", stored.layer.digest)?;
     stored.read(&bytes)?;
     Ok(vec![
-        (StoredTable::FILE, description.as_bytes().to_vec()),
-        (StoredTable::TABLE_FILE, bytes),
+        (StoredTable::FILE, description.as_bytes().to_vec().into()),
+        (StoredTable::TABLE_FILE, bytes.into()),
     ])
 }
 

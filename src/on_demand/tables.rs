@@ -1,7 +1,11 @@
 //! Finds the tables of contents of the layers of an image: in the layers themselves, or in a SOCI
 //! index.
 
+use std::env;
+use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,10 +14,11 @@ use cas_core::image::FullName;
 use cas_core::progress::Progress;
 use cas_core::transfer::{ImageQuota, Quota, Referrers, Slots};
 use cas_core::{
-    Descriptor, Digest, Document, Error, Manifest, MediaType, Result, dispatch, limit, pool,
+    Context, Descriptor, Digest, Document, Error, Manifest, MediaType, Result, dispatch, limit,
+    pool,
 };
 use cas_distribution::Mirrors;
-use cas_layer::unpack::{LayerTable, LayerTables};
+use cas_layer::unpack::{LayerTable, LayerTables, TableContent};
 use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, INDEX_DIGEST, Index, Prefetch};
 use cas_lazy::zstd_chunked::{self, Position};
 use cas_lazy::{StoredTable, TableFormat, estargz};
@@ -25,6 +30,8 @@ use crate::root::PullModes;
 /// Maximum number of requests for tables at the same time. The process that later serves the layers
 /// has the same limit on the reads that wait for one registry.
 const REQUESTS: i64 = 8;
+/// Maximum number of bytes of tables in memory, unless a single table has more.
+const MEMORY: u32 = 16 << 20;
 
 /// The tables of contents of the layers of one image in its registry. Layers in the formats eStargz
 /// and zstd:chunked contain their tables. The tables of other layers are zTOCs that a SOCI index
@@ -35,6 +42,12 @@ pub struct RegistryTables {
     slots: Slots,
     /// Limits the requests that the whole pull makes at the same time.
     quota: ImageQuota,
+    /// One slot for each byte of a table in memory.
+    memory: Slots,
+    /// A parsed table may need several times the memory of its bytes, so one at a time is parsed.
+    parsing: Slots,
+    /// The tables are kept in the file system of this directory until they are used.
+    directory: PathBuf,
     /// The content that the pull has stored.
     content: Arc<dyn ContentStore>,
     reference: FullName,
@@ -113,6 +126,9 @@ impl RegistryTables {
             client,
             slots: Slots::new(REQUESTS),
             quota: Quota::of_each_image(0).for_image(),
+            memory: Slots::new(MEMORY.into()),
+            parsing: Slots::new(1),
+            directory: env::temp_dir(),
             content,
             reference,
             modes,
@@ -125,6 +141,14 @@ impl RegistryTables {
     #[must_use]
     pub fn with_quota(mut self, quota: ImageQuota) -> Self {
         self.quota = quota;
+        self
+    }
+
+    /// Sets the directory in whose file system the tables are kept, in files without names, until
+    /// they are used. By default, this is the directory for temporary files.
+    #[must_use]
+    pub fn with_directory(mut self, directory: &Path) -> Self {
+        self.directory = directory.to_owned();
         self
     }
 
@@ -223,9 +247,14 @@ impl RegistryTables {
         warnings: &mut Vec<String>,
     ) -> Result<Option<LayerTable>> {
         let annotation = |key: &str| layer.annotations.get(key);
-        let mut prefetch = None;
-        let (format, bytes) = if let Some(digest) = annotation(estargz::TOC_DIGEST) {
-            self.estargz(layer, digest.parse()?).await?
+        let mut listed = None;
+        let (format, blob, range) = if let Some(digest) = annotation(estargz::TOC_DIGEST) {
+            let range = self.estargz(layer).await?;
+            let format = TableFormat::Estargz {
+                digest: digest.parse()?,
+                offset: range.start,
+            };
+            (format, layer.clone(), range)
         } else if let Some(checksum) = annotation(zstd_chunked::CHECKSUM) {
             let position = annotation(zstd_chunked::POSITION);
             let position = position.map_or("", String::as_str);
@@ -235,19 +264,16 @@ impl RegistryTables {
                 digest: checksum.parse()?,
                 position,
             };
-            (format, self.read(layer, range).await?)
+            (format, layer.clone(), range)
         } else {
             let found = index.and_then(|index| Some((index, index.of_layer(&layer.digest)?)));
             let Some((index, ztoc)) = found else {
                 return Ok(None);
             };
+            listed = Some(index);
+            let blob = Descriptor::new(MediaType::from(""), ztoc.digest, ztoc.size);
             let digest = ztoc.digest;
-            let format = TableFormat::Ztoc { digest };
-            let blob = Descriptor::new(MediaType::from(""), digest, ztoc.size);
-            let table = self.read(&blob, 0..blob.size);
-            let (table, found) = tokio::join!(table, self.prefetch(layer, index, warnings));
-            prefetch = found;
-            (format, table?)
+            (TableFormat::Ztoc { digest }, blob, 0..ztoc.size)
         };
         let stored = StoredTable {
             reference: self.reference.to_string(),
@@ -255,26 +281,54 @@ impl RegistryTables {
             diff_id,
             format,
         };
-        // If the layer cannot be read on demand, this fails now, and not only after a mount.
-        let (stored, bytes) = pool::run(move || {
-            stored.read(&bytes)?;
-            Ok((stored, bytes))
-        })
-        .await?;
+        let prefetch = async {
+            match listed {
+                Some(index) => self.prefetch(layer, index, warnings).await,
+                None => None,
+            }
+        };
+        let content = self.content_of(&stored, &blob, range);
+        let (content, prefetch) = tokio::join!(content, prefetch);
+        let content = content?;
         let description = stored.to_bytes()?;
         let mut table = LayerTable {
             identity: Digest::sha256(&[b"cas.on-demand\0", &description[..]].concat()),
             description: String::from_utf8_lossy(&description).into_owned(),
             files: vec![
-                (StoredTable::FILE, description),
-                (StoredTable::TABLE_FILE, bytes),
+                (StoredTable::FILE, description.into()),
+                (StoredTable::TABLE_FILE, content),
             ],
         };
         if let Some(prefetch) = prefetch {
-            let file = (StoredTable::PREFETCH_FILE, prefetch.encode()?);
+            let file = (StoredTable::PREFETCH_FILE, prefetch.encode()?.into());
             table.files.push(file);
         }
         Ok(Some(table))
+    }
+
+    /// Fetches and verifies a table, the bytes `range` of a blob. Returns its bytes in a file.
+    async fn content_of(
+        &self,
+        stored: &StoredTable,
+        blob: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<TableContent> {
+        let size = (range.end - range.start).min(MEMORY.into());
+        let _memory = self.memory.acquire(size as u32).await?;
+        let bytes = self.read(blob, range).await?;
+        let _parsing = self.parsing.acquire(1).await?;
+        let (stored, directory) = (stored.clone(), self.directory.clone());
+        pool::run(move || {
+            // If the layer cannot be read on demand, this fails now, and not only after a mount.
+            stored.read(&bytes)?;
+            let kept = tempfile::tempfile_in(&directory).and_then(|mut file: File| {
+                file.write_all(&bytes)?;
+                Ok(file)
+            });
+            let kept = kept.during("keep a table of contents in", directory.display())?;
+            Ok(TableContent::File(Arc::new(kept)))
+        })
+        .await
     }
 
     /// Returns the spans of a layer to fetch first, or `None` if the index lists no usable prefetch
@@ -305,8 +359,8 @@ impl RegistryTables {
         found
     }
 
-    /// Returns the table of an eStargz layer.
-    async fn estargz(&self, layer: &Descriptor, digest: Digest) -> Result<(TableFormat, Vec<u8>)> {
+    /// Returns the range of the table in an eStargz layer.
+    async fn estargz(&self, layer: &Descriptor) -> Result<Range<u64>> {
         let size = layer.size;
         let begin = size.checked_sub(estargz::FOOTER as u64);
         let begin =
@@ -321,8 +375,7 @@ impl RegistryTables {
                 limit::LAYER_TOC
             )));
         }
-        let bytes = self.read(layer, offset..begin).await?;
-        Ok((TableFormat::Estargz { digest, offset }, bytes))
+        Ok(offset..begin)
     }
 
     async fn index(&self, blob: &Descriptor) -> Result<Index> {

@@ -1,10 +1,11 @@
 //! The requests for the tables of contents of layers that are read on demand.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use cas::distribution::{Endpoint, Mirrors, Options};
-use cas::layer::unpack::{LayerTable, LayerTables};
+use cas::layer::unpack::{LayerTable, LayerTables, TableContent};
 use cas::lazy::soci::{INDEX_DIGEST, Index, LayerPrefetch, LayerZtoc, Prefetch, Version};
 use cas::lazy::{StoredTable, Ztoc};
 use cas::progress::{Event, Phase};
@@ -104,6 +105,13 @@ impl Scene {
         }
     }
 
+    /// Returns the digests of the tables that the SOCI index lists, in the order of the layers.
+    fn index_digests(&self) -> Vec<Digest> {
+        let of_layer = |(layer, _): &(Descriptor, Digest)| self.index.of_layer(&layer.digest);
+        let listed = self.layers.iter().filter_map(of_layer);
+        listed.map(|ztoc| ztoc.digest).collect()
+    }
+
     /// Returns the tables of the image in a registry, which may request `quota` documents at the
     /// same time, and the warnings.
     async fn tables(&self, registry: &Fake, quota: i64) -> (Vec<Option<LayerTable>>, Vec<String>) {
@@ -145,13 +153,28 @@ fn answer(content: &BTreeMap<String, Vec<u8>>, request: &Request) -> Answer {
 /// Returns the layers that tables belong to.
 fn layers_of(tables: &[Option<LayerTable>]) -> Vec<Option<Digest>> {
     let layer = |table: &LayerTable| {
-        let (name, bytes) = &table.files[0];
-        assert_eq!(*name, StoredTable::FILE);
+        let (StoredTable::FILE, TableContent::Bytes(bytes)) = &table.files[0] else {
+            panic!("not a description");
+        };
         StoredTable::from_bytes(bytes).unwrap().layer.digest
     };
     (tables.iter())
         .map(|table| table.as_ref().map(layer))
         .collect()
+}
+
+/// Returns the digests of the tables, which must be in files.
+fn digests_of(tables: &[Option<LayerTable>]) -> Vec<Digest> {
+    let digest = |table: &LayerTable| {
+        let is_table = |(name, _): &&(&str, TableContent)| *name == StoredTable::TABLE_FILE;
+        let Some((_, TableContent::File(file))) = table.files.iter().find(is_table) else {
+            panic!("no file with the table");
+        };
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        Digest::sha256(&bytes)
+    };
+    tables.iter().flatten().map(digest).collect()
 }
 
 #[tokio::test]
@@ -175,6 +198,7 @@ async fn tables_are_requested_at_the_same_time_within_both_bounds_and_each_once(
             let names: Vec<_> = table.files.iter().map(|(name, _)| *name).collect();
             assert!(names.contains(&StoredTable::PREFETCH_FILE), "{names:?}");
         }
+        assert_eq!(digests_of(&tables), scene.index_digests());
         assert_eq!(in_flight.most(), expected);
         // The index of SOCI, the tables and the prefetch artifacts. The store has the index of the
         // image.

@@ -56,7 +56,7 @@ pub use directory::{DirectoryOptions, Entrance, to_directory};
 pub(crate) use discard::refer_back;
 pub use fold::fold_layers;
 pub use new_directory::new_directory;
-pub use on_demand::{LayerTable, LayerTables, TableSource};
+pub use on_demand::{LayerTable, LayerTables, TableContent, TableSource};
 pub use rebuild::{ChainLayer, chain_of, rebuild};
 pub use stray_tars::restore_snapshots;
 pub use streaming::StreamingUnpacker;

@@ -7,10 +7,11 @@
 //! are never built on a snapshot whose layer is not verified. Labels in the record of the
 //! configuration name the layers that are read on demand.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::records::BlobRecord;
@@ -26,7 +27,7 @@ const IDENTITY: &str = "cas.on-demand.";
 const ID: usize = 32;
 
 /// A table of contents, which is stored in place of a layer that is read on demand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LayerTable {
     /// The digest of everything that determines the files of the layer. Takes the place of the diff
     /// ID in the names of snapshots, and must differ from every diff ID.
@@ -37,7 +38,36 @@ pub struct LayerTable {
     /// longer than [`limit::LABEL`](cas_core::limit::LABEL).
     pub description: String,
     /// The files for the directory of the snapshot, with their names.
-    pub files: Vec<(&'static str, Vec<u8>)>,
+    pub files: Vec<(&'static str, TableContent)>,
+}
+
+/// The content of a file of a [`LayerTable`].
+#[derive(Clone, Debug)]
+pub enum TableContent {
+    /// The bytes of the file.
+    Bytes(Vec<u8>),
+    /// A file with these bytes, which is read from its beginning. It may have no name. An image may
+    /// have more bytes of tables than fit into memory.
+    File(Arc<File>),
+}
+
+impl From<Vec<u8>> for TableContent {
+    fn from(bytes: Vec<u8>) -> Self {
+        TableContent::Bytes(bytes)
+    }
+}
+
+impl TableContent {
+    fn write(&self, to: &mut File) -> io::Result<()> {
+        match self {
+            TableContent::Bytes(bytes) => to.write_all(bytes),
+            TableContent::File(file) => {
+                let mut from = &**file;
+                from.rewind()?;
+                io::copy(&mut from, to).map(drop)
+            }
+        }
+    }
 }
 
 /// Provides tables of contents for the layers of an image.
@@ -68,7 +98,7 @@ pub trait TableSource: Send + Sync {
     ///
     /// # Errors
     /// `Corrupt` if the description or the table is damaged; errors of the registry.
-    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>>;
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, TableContent)>>;
 }
 
 /// A layer that is read on demand, as a label of the configuration records it.
@@ -240,11 +270,11 @@ pub(super) async fn forget(
 /// # Errors
 /// `AlreadyExists` if the directory has a file of the same name; errors of the file system.
 pub(super) fn write(table: &LayerTable, directory: &Path) -> Result<()> {
-    for (name, bytes) in &table.files {
+    for (name, content) in &table.files {
         let path = directory.join(name);
         let mut new = OpenOptions::new();
         let opened = new.write(true).create_new(true).mode(0o600).open(&path);
-        let written = opened.and_then(|mut file| file.write_all(bytes));
+        let written = opened.and_then(|mut file| content.write(&mut file));
         written.during("write", path.display())?;
     }
     Ok(())

@@ -10,6 +10,9 @@ use cas_core::image::{FullName, Reference};
 use cas_core::transfer::{Fetcher, StoreFetcher};
 use cas_core::{Composer, Context, Error, ErrorKind, Location, Opener, Registry, Result};
 use cas_host::calls::{is_file, undisturbed};
+#[cfg(feature = "on-demand")]
+use cas_layer::unpack::TableContent;
+use cas_layer::unpack::TableSource;
 
 use crate::cas::Cas;
 use crate::cas::lookup;
@@ -218,7 +221,7 @@ impl<'a> RepairSources<'a> {
 
     /// Returns the source of tables of contents of layers that are read on demand, or `None` if
     /// this build cannot read layers on demand.
-    pub(super) fn tables(&self) -> Option<&dyn cas_layer::unpack::TableSource> {
+    pub(super) fn tables(&self) -> Option<&dyn TableSource> {
         #[cfg(feature = "on-demand")]
         return Some(self);
         #[cfg(not(feature = "on-demand"))]
@@ -280,8 +283,8 @@ fn is_same(one: &Location, other: &Location) -> bool {
 /// the user named, or otherwise from the registry that the description of the table names.
 #[cfg(feature = "on-demand")]
 #[async_trait]
-impl cas_layer::unpack::TableSource for RepairSources<'_> {
-    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+impl TableSource for RepairSources<'_> {
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, TableContent)>> {
         let source = match &self.chosen {
             Some(chosen) => Arc::clone(chosen),
             None => {

@@ -546,8 +546,8 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
         identity: Digest::sha256(&description),
         description: String::from_utf8(description.clone()).unwrap(),
         files: vec![
-            (StoredTable::FILE, description),
-            (StoredTable::TABLE_FILE, table),
+            (StoredTable::FILE, description.into()),
+            (StoredTable::TABLE_FILE, table.into()),
         ],
     };
     let options = PullOptions::default()
