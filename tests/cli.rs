@@ -101,6 +101,33 @@ fn standard_input_is_a_source() {
         .arg(scratch.path().join("tree")));
 }
 
+/// As skopeo and podman name sources.
+#[test]
+fn a_source_with_a_transport_is_refused_with_advice() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    for (source, advice) in [
+        ("docker://registry.example/app:1", "use `cas pull`"),
+        ("oci-archive:/app.tar", "without oci-archive: and"),
+        (
+            "docker-archive:app.tar:app:1",
+            "without docker-archive: and",
+        ),
+        ("oci:layout:app", "without oci: and"),
+        ("dir:/directory", "without dir: and"),
+    ] {
+        let said = fails(cas(&root).args(["import", source]), 2);
+        assert!(said.contains(source) && said.contains(advice), "{said}");
+    }
+    // A file may have such a name.
+    let path = scratch.path().join("oci:app.tar");
+    fs::copy(demo_archive(scratch.path()), &path).unwrap();
+    let mut import = cas(&root);
+    ok(import
+        .current_dir(scratch.path())
+        .args(["import", "oci:app.tar", "--name", "app"]));
+}
+
 #[test]
 fn forty_tags_at_once_lose_no_name() {
     let scratch = tempfile::tempdir().unwrap();

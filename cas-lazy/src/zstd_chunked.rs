@@ -3,6 +3,8 @@
 //! this table. The table is used only if the layer is read on demand. Otherwise, the layer is read
 //! as plain zstd.
 
+use std::collections::BTreeMap;
+
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
 use serde::{Deserialize, Serialize};
@@ -12,15 +14,28 @@ use crate::layer_toc::{self, LayerToc, damaged};
 
 /// Size in bytes of the footer, the last bytes of the layer.
 pub const FOOTER: usize = 64;
-/// Annotation of a layer's descriptor: the digest of the compressed table of contents.
-pub const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
-/// Annotation of a layer's descriptor: the [`Position`] of the table of contents in the form
-/// `OFFSET:LENGTH:DECOMPRESSED:1`. The last number is the type of the table: 1 is JSON.
-pub const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+/// The beginnings of the keys of the annotations. stargz-snapshotter and older releases of podman,
+/// buildah and skopeo write the second one.
+const PREFIXES: [&str; 2] = [
+    "io.github.containers.zstd-chunked",
+    "io.containers.zstd-chunked",
+];
 
 const MAGIC: &[u8] = b"GNUlInUx";
 /// The type of a table of contents that is JSON.
 const CRFS: u64 = 1;
+
+/// Returns what the annotations of a layer's descriptor state about its table of contents: the
+/// digest of the compressed table, and its [`Position`] in the form `OFFSET:LENGTH:DECOMPRESSED:1`,
+/// which is empty if it is missing. The last number is the type of the table: 1 is JSON. Returns
+/// `None` if no annotation states a digest.
+pub fn annotations(of_layer: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+    PREFIXES.iter().find_map(|prefix| {
+        let digest = of_layer.get(&format!("{prefix}.manifest-checksum"))?;
+        let position = of_layer.get(&format!("{prefix}.manifest-position"));
+        Some((&**digest, position.map_or("", String::as_str)))
+    })
+}
 
 /// The position of the table of contents in the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +50,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Reads `text`, the value of the annotation [`POSITION`]. `size` is the size of the layer in
+    /// Reads `text`, the position that [`annotations`] returns. `size` is the size of the layer in
     /// bytes. Returns the position.
     ///
     /// # Errors
@@ -100,7 +115,7 @@ impl Position {
 }
 
 /// Reads a table of contents. `compressed` contains the bytes of the layer at `position`.
-/// `expected` is the digest in the annotation [`CHECKSUM`].
+/// `expected` is the digest that [`annotations`] returns.
 ///
 /// # Errors
 /// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;

@@ -6,6 +6,7 @@
     reason = "a test may fail anywhere"
 )]
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use cas_core::{Digest, ErrorKind, limit};
@@ -117,6 +118,27 @@ fn the_footer_of_estargz_says_where_the_table_is() {
     assert_eq!(estargz::footer(&footer, 5000).unwrap(), None);
     footer[16..32].fill(b'f');
     assert!(estargz::footer(&footer, u64::MAX).is_err());
+}
+
+#[test]
+fn the_annotations_of_zstd_chunked_have_two_forms() {
+    let annotations = |keys: &[&str]| -> BTreeMap<String, String> {
+        let annotation = |key: &&str| (key.to_string(), format!("value of {key}"));
+        keys.iter().map(annotation).collect()
+    };
+    for prefix in ["io.github.containers", "io.containers"] {
+        let [digest, position] =
+            ["checksum", "position"].map(|value| format!("{prefix}.zstd-chunked.manifest-{value}"));
+        let both = annotations(&[&digest, &position]);
+        let [digest_value, position_value] = [&both[&digest], &both[&position]].map(|text| &**text);
+        assert_eq!(
+            zstd_chunked::annotations(&both),
+            Some((digest_value, position_value))
+        );
+        let found = annotations(&[&digest]);
+        assert_eq!(zstd_chunked::annotations(&found), Some((digest_value, "")));
+        assert_eq!(zstd_chunked::annotations(&annotations(&[&position])), None);
+    }
 }
 
 #[test]

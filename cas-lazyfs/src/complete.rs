@@ -2,8 +2,10 @@
 //! diff ID. Mounts that were made earlier still read the layer through its data file in the FUSE
 //! file system. Later mounts read the tar itself.
 
+use std::collections::VecDeque;
 use std::fs::{File, FileTimes};
 use std::io::{self, Cursor, Read, Write};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::SystemTime;
 
 use cas_core::{Context, Digest, Error, ErrorKind, Hasher, Result};
@@ -13,7 +15,6 @@ use cas_layer::codec::Decoder;
 use cas_lazy::StoredTable;
 
 use crate::Fetch;
-use crate::arrival::REQUEST;
 use crate::layer::Layer;
 use crate::place::Place;
 
@@ -21,6 +22,11 @@ use crate::place::Place;
 const NEW: &str = "lazy.new";
 /// Size in bytes of the buffer for decompressed bytes.
 const BUFFER: usize = 256 << 10;
+/// Size in bytes of the parts in which a whole layer is fetched.
+const PART: u64 = 1 << 20;
+/// Number of parts of a layer that are fetched while the part before them is decompressed. With one
+/// part, a link with a delay of 20 ms and 50 MB/s was idle for half of the time.
+const AHEAD: usize = 2;
 
 /// Returns the complete tar in the directory of a snapshot, if it is there.
 ///
@@ -67,15 +73,19 @@ fn publish_data(layer: &Layer) -> Result<()> {
 /// Fetches the whole layer, and makes the complete tar of it.
 fn fetch_tar(layer: &Layer, fetch: &dyn Fetch) -> Result<()> {
     let file = layer.place.new_file(NEW)?;
-    let mut whole = Whole {
-        layer,
-        fetch,
-        position: 0,
-        part: Cursor::default(),
-        hasher: Hasher::new(layer.stored.layer.digest.algorithm()),
-    };
-    let written =
-        write_tar(&mut whole, layer, &file).and_then(|()| publish(&file, NEW, &layer.place));
+    let written = thread::scope(|scope| {
+        let mut whole = Whole {
+            layer,
+            fetch,
+            scope,
+            position: 0,
+            ahead: VecDeque::new(),
+            part: Cursor::default(),
+            hasher: Hasher::new(layer.stored.layer.digest.algorithm()),
+        };
+        write_tar(&mut whole, layer, &file)
+    });
+    let written = written.and_then(|()| publish(&file, NEW, &layer.place));
     if written.is_err() {
         let _ = layer.place.dir().remove(NEW);
     }
@@ -84,7 +94,7 @@ fn fetch_tar(layer: &Layer, fetch: &dyn Fetch) -> Result<()> {
 
 /// Writes the decompressed layer to `file`. Checks that this tar has the diff ID, and that the
 /// compressed layer has its digest.
-fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()> {
+fn write_tar(whole: &mut Whole<'_, '_>, layer: &Layer, mut file: &File) -> Result<()> {
     let stored = &layer.stored;
     let mut decoder = Decoder::new(&mut *whole, layer.table.compression())?;
     let mut hasher = Hasher::new(stored.diff_id.algorithm());
@@ -144,22 +154,43 @@ fn publish(file: &File, name: &str, place: &Place) -> Result<()> {
 }
 
 /// The compressed bytes of a layer, from its beginning to its end.
-struct Whole<'a> {
-    layer: &'a Layer,
-    fetch: &'a dyn Fetch,
-    /// Where the bytes after `part` begin.
+struct Whole<'scope, 'layer> {
+    layer: &'layer Layer,
+    fetch: &'layer dyn Fetch,
+    scope: &'scope Scope<'scope, 'layer>,
+    /// Where the part begins that is requested next.
     position: u64,
+    /// The parts after `part` that were requested, in the order of the layer.
+    ahead: VecDeque<ScopedJoinHandle<'scope, Result<Vec<u8>>>>,
     part: Cursor<Vec<u8>>,
     hasher: Hasher,
 }
 
-impl Read for Whole<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let stored = &self.layer.stored;
-        let end = stored.layer.size.min(self.position + REQUEST);
-        if self.part.position() == self.part.get_ref().len() as u64 && self.position < end {
-            self.part = Cursor::new(self.layer.fetch(self.fetch, self.position..end)?);
+impl Whole<'_, '_> {
+    /// Requests the next parts.
+    fn request(&mut self) -> io::Result<()> {
+        let (layer, fetch) = (self.layer, self.fetch);
+        while self.ahead.len() < AHEAD && self.position < layer.stored.layer.size {
+            let end = layer.stored.layer.size.min(self.position + PART);
+            let range = self.position..end;
+            let job = thread::Builder::new()
+                .spawn_scoped(self.scope, move || layer.fetch(fetch, range))?;
+            self.ahead.push_back(job);
             self.position = end;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Whole<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.part.position() == self.part.get_ref().len() as u64 {
+            self.request()?;
+            if let Some(next) = self.ahead.pop_front() {
+                let panicked = |_| Error::internal("a fetch panicked; please report it");
+                self.part = Cursor::new(next.join().map_err(panicked)??);
+                self.request()?;
+            }
         }
         let amount = self.part.read(out)?;
         self.hasher.update(&out[..amount]);

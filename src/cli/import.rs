@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cas::image::{FullName, Reference, familiar};
 use cas::layer::Naming;
 use cas::layer::import::Source;
-use cas::{ImportOptions, Platform, Platforms, Result};
+use cas::{Context as _, Error, ImportOptions, Platform, Platforms, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -43,6 +43,10 @@ impl Import {
         let cas = context.cas().await?;
         let source = match self.source.to_str() {
             Some("-") => Source::Stream(Box::new(Patient(std::io::stdin()))),
+            Some(text) if !self.source.exists() => {
+                refuse_transport(text).during("import", text)?;
+                Source::Path(self.source)
+            }
             _ => Source::Path(self.source),
         };
         let options = ImportOptions::default()
@@ -62,6 +66,26 @@ impl Import {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Refuses a source with one of the transports that skopeo and podman write before a path or a name.
+///
+/// # Errors
+/// `InvalidArgument` for such a source.
+fn refuse_transport(source: &str) -> Result<()> {
+    if source.starts_with("docker://") {
+        return Err(Error::invalid(
+            "expected an archive or a directory; use `cas pull` for an image in a registry",
+        ));
+    }
+    let transports = ["oci:", "oci-archive:", "docker-archive:", "dir:"];
+    match transports.iter().find(|one| source.starts_with(**one)) {
+        Some(transport) => Err(Error::invalid(format!(
+            "expected only the path of the archive or directory, without {transport} and without \
+             the name of an image"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -107,8 +107,8 @@ impl LayerTables for RegistryTables {
 
 /// Returns whether the annotations of a layer name a table of contents in the layer.
 fn has_own_table(layer: &Descriptor) -> bool {
-    let known = [estargz::TOC_DIGEST, zstd_chunked::CHECKSUM];
-    known.iter().any(|key| layer.annotations.contains_key(*key))
+    layer.annotations.contains_key(estargz::TOC_DIGEST)
+        || zstd_chunked::annotations(&layer.annotations).is_some()
 }
 
 impl RegistryTables {
@@ -246,22 +246,20 @@ impl RegistryTables {
         index: Option<&Index>,
         warnings: &mut Vec<String>,
     ) -> Result<Option<LayerTable>> {
-        let annotation = |key: &str| layer.annotations.get(key);
         let mut listed = None;
-        let (format, blob, range) = if let Some(digest) = annotation(estargz::TOC_DIGEST) {
+        let (format, blob, range) = if let Some(digest) = layer.annotations.get(estargz::TOC_DIGEST)
+        {
             let range = self.estargz(layer).await?;
             let format = TableFormat::Estargz {
                 digest: digest.parse()?,
                 offset: range.start,
             };
             (format, layer.clone(), range)
-        } else if let Some(checksum) = annotation(zstd_chunked::CHECKSUM) {
-            let position = annotation(zstd_chunked::POSITION);
-            let position = position.map_or("", String::as_str);
+        } else if let Some((digest, position)) = zstd_chunked::annotations(&layer.annotations) {
             let position = Position::parse(position, layer.size)?;
             let range = position.offset..position.offset + position.length;
             let format = TableFormat::ZstdChunked {
-                digest: checksum.parse()?,
+                digest: digest.parse()?,
                 position,
             };
             (format, layer.clone(), range)

@@ -3,10 +3,11 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::process::Command;
 
-use super::scene::{Scene, convert, import_tars, is_usable};
+use super::scene::{Scene, convert, import, import_tars, is_usable};
 use crate::common::chunked::{self, Chunked};
-use crate::common::{cas, ok, real_image};
+use crate::common::{can, cas, ok, real_image};
 
 /// The images: directories in `target/images`, and tags in them.
 const IMAGES: [(&str, &str); 8] = [
@@ -86,6 +87,30 @@ fn real_images_are_the_plain_trees_in_all_formats() {
             );
         }
     }
+}
+
+/// skopeo of Debian 12 annotates the layers as stargz-snapshotter does.
+#[test]
+fn layers_that_skopeo_has_written_are_the_plain_tree_before_and_after_completion() {
+    if !is_usable() || !can(&["skopeo"]) {
+        return;
+    }
+    let written = tempfile::tempdir().unwrap();
+    let scene = Scene::with(false, |whole, reference| {
+        import(whole, "plain", chunked::plain);
+        let from = whole.join("store:docker.io/library/plain:latest");
+        let [from, to] = [&*from, &written.path().join("layout:plain")]
+            .map(|place| format!("oci:{}", place.display()));
+        ok(Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "-q"])
+            .args(["--dest-compress-format", "zstd:chunked", &from, &to]));
+        ok(cas(whole)
+            .args(["-q", "import", "--name", reference])
+            .arg(written.path().join("layout")));
+    });
+    let layers = scene.on_demand();
+    assert!(layers.iter().all(|layer| layer.total > 0), "{layers:?}");
+    scene.assert_shows_before_and_after_completion(layers.len());
 }
 
 /// Some builders leave out the padding after the last file, and the blocks at the end.
