@@ -140,8 +140,9 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
 /// lost names, but a corrected entry has not.
 const ENTRIES: &str = "index.json entries";
 
-/// Finds entries of `index.json` that are not descriptors of their content. If `repair` is set,
-/// corrects the entries whose content is in the store. A kill leaves the old or the new file. A
+/// Finds entries of `index.json` that are not descriptors of their content, and names with several
+/// targets. If `repair` is set, corrects the entries whose content is in the store. Only a user can
+/// know which of several targets a name has. A kill leaves the old or the new file. A
 /// damaged or lost `index.json` is reported elsewhere. An entry whose content cannot be read and an
 /// `index.json` that cannot be written are findings, so that the rest of the store is repaired.
 ///
@@ -186,7 +187,9 @@ fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Findin
         };
         finding(ENTRIES, format!("{fault}; {outcome}"), is_mended)
     };
-    Ok(faults.into_iter().map(found).collect())
+    let several = index.several().into_iter();
+    let several = several.map(|(name, error)| finding(ENTRIES, format!("{name}: {error}"), false));
+    Ok(faults.into_iter().map(found).chain(several).collect())
 }
 
 /// Makes a damaged or lost `index.json` again, and writes the missing records of its names. On a

@@ -113,8 +113,8 @@ impl Index {
     }
 
     /// Returns all targets of a name. An entry without a name has its digest as its name. Several
-    /// such entries with the same digest count as one. Only other programs write several entries of
-    /// a name.
+    /// entries with the same digest count as one. Only other programs write several entries of a
+    /// name.
     ///
     /// # Errors
     /// `Corrupt` if one of the entries does not have a valid digest.
@@ -125,8 +125,8 @@ impl Index {
         let mut targets: Vec<Descriptor> = positions
             .map(|position| target(&entries[*position]))
             .collect::<Result<_>>()?;
-        let mut has_unnamed = false;
-        targets.retain(|one| !is_unnamed(name, one) || !std::mem::replace(&mut has_unnamed, true));
+        let mut known = BTreeSet::new();
+        targets.retain(|one| known.insert(one.digest));
         Ok(targets)
     }
 
@@ -226,9 +226,15 @@ impl Index {
         let faults = self.faults(|_| Ok(None)).into_iter();
         let error = |why| Error::corrupt(format!("{why}; correct or remove the entry"));
         let mut wrong: Vec<Error> = faults.map(error).collect();
-        let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();
-        wrong.extend(names.iter().filter_map(|name| self.get(name).err()));
+        wrong.extend(self.several().into_iter().map(|(_, error)| error));
         wrong
+    }
+
+    /// Returns each name with several targets, and the error of [`Self::get`].
+    pub(crate) fn several(&self) -> Vec<(Reference, Error)> {
+        let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();
+        let error = |name: Reference| Some((name.clone(), self.get(&name).err()?));
+        names.into_iter().filter_map(error).collect()
     }
 
     /// Makes `target` the only target of `name`.
@@ -297,11 +303,6 @@ impl Index {
         digests.sort_unstable();
         digests
     }
-}
-
-/// Returns whether a name is the digest of its target.
-fn is_unnamed(name: &Reference, target: &Descriptor) -> bool {
-    *name == Reference::from(target.digest)
 }
 
 #[cfg(test)]

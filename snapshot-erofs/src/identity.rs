@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, chain_ids};
-use cas_core::{Algorithm, Context, Digest, Result};
+use cas_core::{Algorithm, Context, Digest, ErrorKind, Result};
 use cas_host::{LockedDir, Pace, SnapshotDirs, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
@@ -54,9 +54,14 @@ impl Identity {
         per_second: Option<u64>,
     ) -> Result<Condition> {
         let Some((name, path)) = ready::stored(dirs, id) else {
-            return Ok(Condition::Damaged("its layer file is missing".to_owned()));
+            return Ok(ready::missing());
         };
-        let file = erofs::open_file(&path).during("open", path.display())?;
+        let file = match erofs::open_file(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                return Ok(Condition::Damaged(format!("{name}: {error}")));
+            }
+            file => file.during("open", path.display())?,
+        };
         let mut pace = Pace::new(per_second);
         let algorithms: &[Algorithm] = match self {
             Identity::Digest(digest) | Identity::Chain(digest, None) => &[digest.algorithm()],

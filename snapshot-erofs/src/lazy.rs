@@ -38,6 +38,12 @@ pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
         .then_some(path)
 }
 
+/// Returns whether the layer of a snapshot is read on demand.
+pub(crate) fn is_here(dirs: &SnapshotDirs, id: u64) -> bool {
+    let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
+    undisturbed(|| fs::symlink_metadata(&description)).is_ok()
+}
+
 /// Returns the condition of a layer that is read on demand, and `Sound` for any other layer. Reads
 /// the table of contents, unless `depth` is [`Depth::Directory`]: then returns `Sound` for every
 /// layer. With [`Depth::Bytes`], also reads what has arrived of the layer.
@@ -45,12 +51,10 @@ pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
 /// # Errors
 /// Errors of the file system.
 pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
-    let tree = dirs.path(id).join(TREE);
-    let is_here = undisturbed(|| fs::symlink_metadata(tree.join(StoredTable::FILE))).is_ok();
-    if !is_here || matches!(depth, Depth::Directory) {
+    if !is_here(dirs, id) || matches!(depth, Depth::Directory) {
         return Ok(Condition::Sound);
     }
-    let found = match table(&tree) {
+    let found = match table(&dirs.path(id).join(TREE)) {
         Ok(layer) => match check_tar(dirs, id, depth)? {
             Condition::Sound => check_arrived(&dirs.path(id), &layer, depth)?,
             found => found,

@@ -361,6 +361,11 @@ fn check_layer(
             Condition::Sound => {}
             found => return Ok(found),
         }
+        // Without the manifest of the snapshot, nothing else shows that the file is lost.
+        let is_committed = snapshot.kind == SnapshotKind::Committed;
+        if is_committed && ready::stored(dirs, id).is_none() && !lazy::is_here(dirs, id) {
+            return Ok(ready::missing());
+        }
     }
     let Depth::Bytes { per_second } = depth else {
         return dirs.check(id, depth);

@@ -229,6 +229,11 @@ pub(crate) fn stored(dirs: &SnapshotDirs, id: u64) -> Option<(&'static str, Path
     Some((name, layer_file(dirs, id, name)))
 }
 
+/// Returns the condition of a committed snapshot that has lost the file of its layer.
+pub(crate) fn missing() -> Condition {
+    Condition::Damaged("its layer file is missing".to_owned())
+}
+
 /// Returns the condition of the ready layer to which a snapshot refers, as far as its attributes
 /// show. Returns `Sound` if the snapshot does not refer to a ready layer.
 ///

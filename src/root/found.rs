@@ -79,6 +79,53 @@ fn refuse_other_stores(root: &Path) -> Result<()> {
     .subject(root.display()))
 }
 
+/// Checks that the engines chosen for the root `root`, which has no `cas.toml`, include the stores
+/// that the root has. With another store, a collection would remove the snapshots of all images.
+///
+/// # Errors
+/// `Corrupt` if a directory in which the root has made a store does not belong to the chosen store,
+/// or if the directory `store` has the files of another engine; as [`Registry::parts`].
+pub(super) fn check_chosen(root: &Path, engines: &Engines, registry: &Registry) -> Result<()> {
+    let parts = registry.parts(&engines.locate(&engines.store, root, registry)?)?;
+    let listed: Vec<_> = made::read(root)
+        .iter()
+        .map(|name| root.join(name))
+        .collect();
+    for place in listed.iter().chain([&root.join(STORE)]) {
+        if made::has_no_files(place) {
+            continue;
+        }
+        let is_right = match parts.iter().find(|part| Path::new(part.place()) == place) {
+            Some(part) => engine_of(place, registry).is_none_or(|found| found == part.scheme()),
+            // An earlier release did not list the directory. Its files may not be those of a store.
+            None => !listed.contains(place),
+        };
+        if !is_right {
+            return Err(Error::corrupt(format!(
+                "cas.toml is missing, and the files in {} are not those of the chosen store {}; \
+                 restore cas.toml from a copy, name the store of this root with --store, or choose \
+                 another directory",
+                place.display(),
+                engines.store
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the scheme of the engine whose store is in the directory `place`, if there is one.
+fn engine_of<'a>(place: &Path, registry: &'a Registry) -> Option<&'a str> {
+    let mut schemes = registry.openers().map(Opener::scheme);
+    schemes.find(|scheme| is_store_of(scheme, place, registry))
+}
+
+/// Returns the scheme of a snapshotter that has files in the root, if there is one.
+pub(super) fn snapshotter(root: &Path, registry: &Registry) -> Option<String> {
+    let mut snapshotters = registry.snapshotters().map(SnapshotterOpener::scheme);
+    let has_files = |scheme: &&str| !made::has_no_files(&root.join("snapshots").join(scheme));
+    snapshotters.find(has_files).map(str::to_owned)
+}
+
 /// Returns the engines of the root `root`, which has no `cas.toml`: the engine of the store in the
 /// directory `store`, and a snapshotter that has files. If there are no files, returns the engines
 /// of a new root.
@@ -89,16 +136,13 @@ pub(super) fn engines(root: &Path, registry: &Registry) -> Result<Engines> {
     refuse_other_stores(root)?;
     let mut engines = Engines::for_registry(registry);
     let place = root.join(STORE);
-    if !made::has_no_files(&place) {
-        let mut schemes = registry.openers().map(Opener::scheme);
-        if let Some(found) = schemes.find(|scheme| is_store_of(scheme, &place, registry)) {
-            engines.store = found.to_owned();
-        }
+    if !made::has_no_files(&place)
+        && let Some(found) = engine_of(&place, registry)
+    {
+        engines.store = found.to_owned();
     }
-    let mut snapshotters = registry.snapshotters().map(SnapshotterOpener::scheme);
-    let has_files = |scheme: &&str| !made::has_no_files(&root.join("snapshots").join(scheme));
-    if let Some(found) = snapshotters.find(has_files) {
-        engines.snapshotter = found.to_owned();
+    if let Some(found) = snapshotter(root, registry) {
+        engines.snapshotter = found;
     }
     if !made::has_no_files(&place) {
         tracing::warn!(

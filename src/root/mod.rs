@@ -99,8 +99,8 @@ impl Root {
     ///
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` for a
-    /// `cas.toml` of another format; `Corrupt` if `cas.toml` does not parse, or if something else
-    /// is in its place; `InvalidArgument` if the directory contains something else, for a store
+    /// `cas.toml` of another format; `Corrupt` if `cas.toml` does not parse, if something else is
+    /// in its place, or if the root has lost it and has another store; `InvalidArgument` if the directory contains something else, for a store
     /// with a secret in its URL, a store that cannot be located, engines that do not allow their
     /// `keep`, or a wrong `speed` in the table `[lazy]`; the error of the preferred snapshotter if
     /// none works; errors of the file system. After an error of the file system, the root may have
@@ -127,7 +127,13 @@ impl Root {
             made::forget_lost(path)?;
             return Ok((Self::new(path, found)?, None));
         }
+        found::check_chosen(&place, &engines, registry).during("init root", path.display())?;
         let mut refused = None;
+        if engines.snapshotter.is_empty()
+            && let Some(found) = found::snapshotter(&place, registry)
+        {
+            engines.snapshotter = found;
+        }
         if engines.snapshotter.is_empty() {
             let snapshots = path.join("snapshots");
             (engines.snapshotter, refused) = snapshotter::first_usable(&snapshots, registry)?;

@@ -331,6 +331,32 @@ fn an_index_that_cannot_be_corrected_is_left_as_it_was_and_the_rest_is_repaired(
 
 /// A text with a line break does not look like a further line of the check.
 #[test]
+fn several_entries_of_a_name_count_as_one_or_are_reported() {
+    let scene = Scene::new("fs");
+    let file = scene.root.join("store/index.json");
+    let index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let entry = index["manifests"][0].clone();
+    add(&scene, [entry.clone()]);
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+    run(&scene, &["tag", "app:1", "app:2"]);
+    let (data, mut other) = manifest(&scene, Algorithm::Sha256, "other");
+    write_blob(&scene, &data, &other);
+    other["annotations"] = entry["annotations"].clone();
+    add(&scene, [other]);
+    for arguments in [&[][..], &["--repair"]] {
+        let (code, found) = scene.fsck(arguments);
+        assert!(
+            code == 4 && has(&found, "store-damaged", "index.json entries"),
+            "{found:#?}"
+        );
+    }
+    run(&scene, &["rmi", "app:1"]);
+    assert_eq!(scene.fsck(&[]).0, 0);
+    run(&scene, &["tag", "app:2", "app:1"]);
+    scene.works();
+}
+
+#[test]
 fn an_entry_forges_no_line_of_the_check() {
     let scene = Scene::new("fs");
     let (data, mut entry) = manifest(&scene, Algorithm::Sha256, "forged");

@@ -157,3 +157,35 @@ fn a_store_that_is_not_listed_is_used_and_listed() {
         fs::rename(root.join("away"), root.join("store")).unwrap();
     }
 }
+
+/// With another store, a collection would remove the snapshots of all images.
+#[test]
+fn init_refuses_another_store_for_a_root_that_has_lost_its_settings() {
+    let by_size = "by-size://?small=redb&large=fs";
+    for (store, others) in [
+        ("fs", ["redb", by_size]),
+        ("redb", ["fs", "dir:///absent"]),
+        (by_size, ["fs", "redb"]),
+    ] {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = root_of(store, scratch.path());
+        let before = snapshots(&root);
+        let settings = fs::read(root.join("cas.toml")).unwrap();
+        fs::remove_file(root.join("cas.toml")).unwrap();
+        for other in others {
+            let said = fails(cas(&root).args(["--store", other, "init"]), 4);
+            assert!(said.contains("name the store of this root"), "{said}");
+            assert!(!root.join("cas.toml").exists(), "{store} {other}");
+        }
+        ok(cas(&root).args(["--store", store, "init"]));
+        let made = fs::read(root.join("cas.toml")).unwrap();
+        assert_eq!(
+            text(&made),
+            text(&settings),
+            "{store}: also the snapshotter"
+        );
+        ok(cas(&root).arg("gc"));
+        assert_eq!(snapshots(&root), before, "{store}");
+        ok(cas(&root).arg("fsck"));
+    }
+}

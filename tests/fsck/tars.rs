@@ -122,6 +122,43 @@ fn an_import_replaces_a_damaged_tar_that_is_the_only_copy() {
     }
 }
 
+/// Nothing but the absence of the tar shows the damage.
+#[test]
+fn a_lost_tar_is_found_and_healed_if_its_manifest_is_lost_too() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    let snapshots = scene.root.join("snapshots/erofs");
+    let damages: [(&str, Damage); 3] = [
+        ("removed", |_| {}),
+        ("directory", |tar| fs::create_dir(tar).unwrap()),
+        ("link", |tar| {
+            std::os::unix::fs::symlink("absent", tar).unwrap()
+        }),
+    ];
+    for (how, damage) in damages {
+        let files = files(&snapshots).into_iter();
+        let tar = files
+            .filter(|file| file.ends_with("layer.tar"))
+            .min()
+            .unwrap();
+        fs::remove_file(&tar).unwrap();
+        fs::remove_dir_all(snapshots.join("manifests")).unwrap();
+        damage(&tar);
+        for arguments in [&["--read-data"][..], &["--read-data", "--repair"]] {
+            let (code, found) = scene.fsck(arguments);
+            assert!(
+                has(&found, "snapshot-damaged", "erofs"),
+                "{how}: {found:#?}"
+            );
+            assert_eq!(code, 4, "{how}: no source has the layer");
+        }
+        scene.heals("snapshot-damaged", "erofs");
+        scene.works();
+    }
+}
+
 /// Returns the key of the topmost snapshot.
 fn top(open: &Cas) -> String {
     let committed = open.snapshots().unwrap();
