@@ -318,11 +318,11 @@ mod tests {
          "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
          "annotations":{"org.opencontainers.image.ref.name":"twice"}},
         {"mediaType":"a/b","size":2,"digest":
-         "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+         "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
          "annotations":{"org.opencontainers.image.ref.name":"twice"}}]}"#;
 
     #[test]
-    fn changes_keep_what_others_wrote_and_a_name_with_two_entries_is_an_error() {
+    fn changes_keep_what_others_wrote_and_a_name_with_two_targets_is_an_error() {
         let mut index = Index::parse(FOREIGN.as_bytes()).unwrap();
         let name: Reference = "x.io/a:1".parse().unwrap();
         let mut target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::jobs::{Contender, Jobs};
 use super::served::end_session;
+use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
 
 /// The commands that are measured. Each has a name and a script that a shell in the image runs.
@@ -65,6 +66,24 @@ impl Jobs<'_> {
             .context("the path of the prefetch list is not UTF-8")?;
         let options = ["--span-size", span, "--prefetch-list", list];
         self.push_with(present, reference, &options)
+    }
+
+    /// Pushes an image with layers in the format zstd:chunked, by way of the root `present`. If
+    /// skopeo pushed the image itself, it would use the layers that the registry already has.
+    pub(super) fn push_chunked(
+        &self,
+        present: &Path,
+        image: &Image,
+        reference: &str,
+    ) -> Result<()> {
+        let layout = present.with_extension("chunked");
+        let to = format!("oci:{}:latest", layout.display());
+        let mut copy = Command::new("skopeo");
+        copy.args(["copy", "-q", "--dest-compress-format", "zstd:chunked"]);
+        finish(copy.args([&image.source(), &to]))?;
+        let mut import = self.cas(present);
+        finish(import.args(["import", "--name", reference]).arg(&layout))?;
+        finish(self.cas(present).args(["push", "--plain-http", reference]))
     }
 
     fn push_with(&self, present: &Path, reference: &str, options: &[&str]) -> Result<()> {

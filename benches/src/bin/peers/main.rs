@@ -282,7 +282,7 @@ impl Table<'_> {
                 network::wire(image, FAR.bytes_per_second)?,
             ];
             self.job("completion of layers, 20 ms and 50 MB/s", &contenders)?;
-            network::push_chunked(image, host, "chunked:1")?;
+            jobs.push_chunked(present, image, &format!("{host}/chunked:1"))?;
             let chunked = format!("{link}/chunked:1");
             let mut contenders = jobs.ranged_fetches(&link, "chunked:1", &["1"]);
             contenders.insert(0, jobs.completion(&chunked));

@@ -165,11 +165,6 @@ pub(super) fn push(image: &Image, host: &str, name: &str) -> Result<()> {
     finish(&mut push_command(image, host, name))
 }
 
-/// Pushes an image to a registry under a name, with layers in the format zstd:chunked.
-pub(super) fn push_chunked(image: &Image, host: &str, name: &str) -> Result<()> {
-    finish(push_command(image, host, name).args(["--dest-compress-format", "zstd:chunked"]))
-}
-
 fn push_command(image: &Image, host: &str, name: &str) -> Command {
     let target = format!("docker://{host}/{name}");
     let mut command = Command::new("skopeo");
