@@ -16,7 +16,7 @@ use crate::read::Reads;
 
 /// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
 /// single piece has more.
-const REQUEST: u64 = 2 << 20;
+pub(crate) const REQUEST: u64 = 2 << 20;
 
 /// Maximum time in which requests for a layer fail at once, after an attempt to fetch bytes of the
 /// layer has failed. If the attempt took less time, they fail for only as long as it took. The

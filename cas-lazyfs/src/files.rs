@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use cas_core::{Error, ErrorKind, Result};
 use cas_lazy::StoredTable;
 
 use crate::Fetch;
+use crate::arrival::REQUEST;
 use crate::layer::{Layer, warn_unrecorded};
 
 /// Time until the next attempt to fetch a layer in the background, after a failure.
@@ -36,41 +37,50 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Time to wait while there is nothing to complete.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// Fetches for the threads that complete layers: together no faster than the speed allows.
+/// Fetches a whole layer to complete it, no faster than the speed allows. Each fetch waits until
+/// readers are quiet. Readers never wait for one of these fetches.
 struct Paced<'a> {
     files: &'a Files,
     layer: &'a Layer,
-    /// Whether each fetch waits until readers are quiet. If readers can wait for the pieces of a
-    /// fetch, the fetch must not wait for the readers.
-    yields: bool,
 }
 
 impl Fetch for Paced<'_> {
     fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
-        while self.yields && !self.files.is_quiet() {
-            self.check()?;
+        while !self.files.is_quiet() {
+            self.files.check(self.layer)?;
             thread::sleep(IDLE);
         }
         let due = self.files.turn(range.end - range.start);
-        loop {
-            self.check()?;
-            match due.saturating_duration_since(Instant::now()) {
-                Duration::ZERO => return self.files.fetch.fetch(layer, range),
-                wait => thread::sleep(wait.min(IDLE)),
-            }
+        while Instant::now() < due {
+            self.files.check(self.layer)?;
+            thread::sleep(IDLE);
         }
+        self.files.fetch.fetch(layer, range)
     }
 }
 
-impl Paced<'_> {
-    /// Fails if the session has ended, or if the layer was removed.
-    fn check(&self) -> Result<()> {
-        match self.files.has_ended() || self.layer.is_removed() {
-            true => Err(Error::cancelled(
-                "the fetch was stopped, because the session has ended or the layer was removed",
-            )),
-            false => Ok(()),
-        }
+/// The turn of a thread to fetch at most [`REQUEST`] bytes of pieces. Readers can wait for these
+/// pieces, so the thread waits for its turn before it begins, and then fetches at once.
+struct Turn<'a> {
+    files: &'a Files,
+    /// Number of bytes of the turn that were not fetched. Dropping the turn gives them back.
+    left: AtomicU64,
+}
+
+impl Fetch for Turn<'_> {
+    fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
+        let bytes = range.end - range.start;
+        let spent = |left: u64| Some(left.saturating_sub(bytes));
+        let _ = (self.left).fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+        self.files.fetch.fetch(layer, range)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let left = self.files.time_of(*self.left.get_mut());
+        let mut next = lock(&self.files.next);
+        *next = next.checked_sub(left).unwrap_or(*next);
     }
 }
 
@@ -253,15 +263,13 @@ impl Files {
             && self.may_complete()
             && let Some((id, layer)) = self.incomplete_layer()
         {
-            let is_tar = layer.table.is_tar();
-            let fetch = Paced {
+            let whole = Paced {
                 files: self,
                 layer: &layer,
-                yields: !is_tar,
             };
-            let advanced = match is_tar && !layer.is_whole() {
-                true => layer.fetch_rest(&fetch).map(|_| false),
-                false => layer.complete(&fetch),
+            let advanced = match layer.table.is_tar() && !layer.is_whole() {
+                true => self.fetch_rest(&layer).map(|()| false),
+                false => layer.complete(&whole),
             };
             if let Ok(true) = advanced {
                 tracing::info!(id, arrived = ?layer.arrived(), "a layer is complete");
@@ -270,9 +278,41 @@ impl Files {
         }
     }
 
-    /// Returns whether layers may be completed now.
+    /// Waits for a turn, and then fetches missing pieces of the layer. Fetches nothing if layers may
+    /// no longer be completed.
+    fn fetch_rest(&self, layer: &Layer) -> Result<()> {
+        let due = self.turn(REQUEST);
+        let turn = Turn {
+            files: self,
+            left: AtomicU64::new(REQUEST),
+        };
+        while Instant::now() < due {
+            self.check(layer)?;
+            if !self.may_complete() {
+                return Ok(());
+            }
+            thread::sleep(IDLE);
+        }
+        layer.fetch_rest(&turn).map(drop)
+    }
+
+    /// Checks that the session has not ended, and that the layer was not removed.
+    ///
+    /// # Errors
+    /// `Cancelled` otherwise.
+    fn check(&self, layer: &Layer) -> Result<()> {
+        match self.has_ended() || layer.is_removed() {
+            true => Err(Error::cancelled(
+                "the fetch was stopped, because the session has ended or the layer was removed",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns whether layers may be completed now: readers are quiet, and no layer misses pieces
+    /// that containers read when they start.
     fn may_complete(&self) -> bool {
-        self.speed > 0 && self.is_quiet()
+        self.speed > 0 && self.is_quiet() && self.layer_that_misses_first().is_none()
     }
 
     /// Returns an incomplete layer for which there is work that no thread does: pieces to fetch, or
@@ -288,12 +328,17 @@ impl Files {
     /// Returns when a fetch of this number of bytes may begin, so that all fetches together are no
     /// faster than the speed allows.
     fn turn(&self, bytes: u64) -> Instant {
-        let seconds = bytes as f64 / self.speed as f64;
-        let takes = Duration::try_from_secs_f64(seconds).map_or(FINAL, |takes| takes.min(FINAL));
+        let takes = self.time_of(bytes);
         let mut next = lock(&self.next);
         let begin = (*next).max(Instant::now());
         *next = begin + takes;
         begin
+    }
+
+    /// Returns how long a fetch of this number of bytes takes at the speed.
+    fn time_of(&self, bytes: u64) -> Duration {
+        let seconds = bytes as f64 / self.speed as f64;
+        Duration::try_from_secs_f64(seconds).map_or(FINAL, |takes| takes.min(FINAL))
     }
 
     /// `advanced` is the result of an attempt to fetch a layer in the background. If it is an

@@ -307,6 +307,12 @@ impl Mounted {
         Self::serve(snapshots, registry, change, |session| session)
     }
 
+    /// A session that completes layers at one byte per second.
+    pub(crate) fn slow(snapshots: &Snapshots, registry: &Arc<Registry>) -> Self {
+        let change = |files: Files| files.with_quiet(Duration::ZERO).with_speed(1);
+        Self::serve(snapshots, registry, change, |session| session)
+    }
+
     fn serve(
         snapshots: &Snapshots,
         registry: &Arc<Registry>,

@@ -11,6 +11,7 @@ mod fixture;
 mod replaced;
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::net::{Shutdown, UdpSocket};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
@@ -321,6 +322,30 @@ fn layers_are_completed_only_after_readers_were_quiet() {
         thread::sleep(Duration::from_millis(10));
     }
     assert!(fs::read(tar).unwrap() == snapshots.tar);
+}
+
+/// After the first request, the next one would begin hours later.
+#[test]
+fn readers_do_not_wait_for_the_turns_of_threads_that_complete_layers() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    snapshots.add("8", "other.example/app:1");
+    let mounted = Mounted::slow(&snapshots, &registry);
+    let files = [ID, "8"].map(|id| File::open(mounted.root().join(id)).unwrap());
+    let begun = Instant::now();
+    while registry.answers.load(Ordering::Relaxed) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing fetched");
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    for mut file in files {
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == snapshots.tar[..read.len()]);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "a reader waited");
 }
 
 /// A container reads all the time while it starts.
