@@ -361,17 +361,22 @@ fn check_layer(
             Condition::Sound => {}
             found => return Ok(found),
         }
-        // Without the manifest of the snapshot, nothing else shows that the file is lost.
-        let is_committed = snapshot.kind == SnapshotKind::Committed;
-        if is_committed && ready::stored(dirs, id).is_none() && !lazy::is_here(dirs, id) {
-            return Ok(ready::missing());
-        }
     }
+    // Without the manifest of the snapshot, nothing else shows that the file is lost.
+    let may_be_lost = depth != Depth::Directory && snapshot.kind == SnapshotKind::Committed;
+    let checked = || match dirs.check(id, depth)? {
+        Condition::Sound
+            if may_be_lost && ready::stored(dirs, id).is_none() && !lazy::is_here(dirs, id) =>
+        {
+            Ok(ready::missing())
+        }
+        found => Ok(found),
+    };
     let Depth::Bytes { per_second } = depth else {
-        return dirs.check(id, depth);
+        return checked();
     };
     match Identity::of(dirs, key, snapshot) {
-        None => dirs.check(id, depth),
+        None => checked(),
         // The digest of the tar is compared, so its checksum need not be.
         Some(identity) => match dirs.check(id, Depth::Files)? {
             Condition::Sound => identity.check(dirs, id, per_second),
