@@ -29,6 +29,9 @@ const FIRST: usize = 6;
 /// the others use the link. With fewer threads, a link with a delay of 20 ms and 50 MB/s was idle for
 /// more than a tenth of the time. With more, the process needed more than 64 MiB of memory.
 const COMPLETE: usize = 7;
+/// Maximum number of layers that are fetched as a whole at the same time. Each needs memory for a
+/// decoder and for several parts.
+const WHOLE: usize = 3;
 
 /// Default time that must pass after the last fetch for a reader before layers are completed. While
 /// a program starts, it reads again and again, with short pauses. No layer is completed in these.
@@ -318,9 +321,16 @@ impl Files {
     /// Returns an incomplete layer for which there is work that no thread does: pieces to fetch, or
     /// the completion.
     fn incomplete_layer(&self) -> Option<(u64, Arc<Layer>)> {
+        let open = lock(&self.open);
+        let are_completing = |layer: &&Arc<Layer>| !layer.table.is_tar() && layer.is_completing();
+        let may_begin = open.values().filter(are_completing).count() < WHOLE;
+        drop(open);
         self.open_layer(|layer| {
             let may_fetch = || layer.table.is_tar() && layer.misses_rest();
-            let has_all = || !layer.table.is_tar() || layer.is_whole();
+            let has_all = || match layer.table.is_tar() {
+                true => layer.is_whole(),
+                false => may_begin,
+            };
             !layer.is_complete() && (may_fetch() || (has_all() && !layer.is_completing()))
         })
     }
