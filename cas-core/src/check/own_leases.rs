@@ -41,16 +41,14 @@ impl Checker<'_> {
     /// their digests may be changed digests of other blobs.
     async fn readable_list(&mut self, damaged: &Record) -> Result<(BTreeSet<Resource>, String)> {
         let mut found: BTreeSet<Resource> = BTreeSet::new();
-        // The record of another lease does not state what this lease listed.
-        let is_moved = codec::is_of_another_key(Table::Leases, damaged);
-        if !is_moved {
+        if !codec::is_of_another_key(Table::Leases, damaged) {
             let text = String::from_utf8_lossy(&damaged.value);
             found.extend(text.split('"').filter_map(|one| one.parse().ok()));
         }
         let resources = self.without_unknown(found).await?;
         let stated: serde_json::Result<Lease> = serde_json::from_slice(&damaged.value);
         let how = format!("made again with the {} resources that", resources.len());
-        if !is_moved && stated.is_ok_and(|stated| stated.resources == resources) {
+        if stated.is_ok_and(|stated| stated.resources == resources) {
             return Ok((resources, format!("{how} it lists")));
         }
         self.note_list_lost().await?;

@@ -61,9 +61,7 @@ pub(crate) async fn keep_stray_tars(
                 lacking.push(layer);
             }
         }
-        if !lacking.is_empty() {
-            images.push((own.digest, manifest, lacking));
-        }
+        images.push((own.digest, manifest, lacking));
     }
     let found = snapshotter.keep_tars(&needed).await?;
     let mut stray = Vec::new();
@@ -128,41 +126,36 @@ pub(crate) async fn committed(
     }
 }
 
-/// Returns the keys of all snapshots of each image that stays and needs one of the snapshots
-/// `unreached`, because the store has no blob of its layer. `unreached` has the keys of snapshots
-/// that nothing reaches, in snapshotters that keep tars. If the record of the topmost snapshot of
-/// an image was lost, nothing reaches the snapshots below it, because the label of the image refers
-/// only to the topmost one. `removed` are the blobs that the collection removes.
+/// Returns the keys of all snapshots of each image that stays and needs one of `layers`, of which
+/// the store has no blob. `layers` are the layers of snapshots that nothing reaches, in
+/// snapshotters that keep tars. If the record of the topmost snapshot of an image was lost, nothing
+/// reaches the snapshots below it, because the label of the image refers only to the topmost one.
+/// `removed` are the blobs that the collection removes.
 ///
 /// # Errors
 /// Errors of the store.
 pub(super) async fn needed_snapshots(
     store: &Store,
-    unreached: &BTreeSet<String>,
+    layers: BTreeSet<Digest>,
     removed: &BTreeSet<Digest>,
 ) -> Result<HashSet<String>> {
+    let mut unstored = BTreeSet::new();
+    for layer in layers {
+        if removed.contains(&layer) || store.content.stat(&layer).await?.is_none() {
+            unstored.insert(layer);
+        }
+    }
     let mut needed = HashSet::new();
-    if unreached.is_empty() {
+    if unstored.is_empty() {
         return Ok(needed);
     }
-    let is_wanted =
-        |own: &Digest, record: &BlobRecord| !removed.contains(own) && !record.absent.is_empty();
+    let is_wanted = |own: &Digest, record: &BlobRecord| {
+        !removed.contains(own) && !record.absent.is_disjoint(&unstored)
+    };
     for own in recorded_manifests(store, is_wanted).await?.values() {
         let layers = layers_of(store, own).await?.map(|(_, layers)| layers);
-        let (mut keys, mut is_needed) = (Vec::new(), false);
-        for layer in layers.unwrap_or_default() {
-            let key = layer.chain_id.to_string();
-            // The label of a snapshot names one layer, but images can have other blobs that were
-            // packed from the same tar. So the keys are compared, not the layers.
-            if !is_needed && unreached.contains(&key) {
-                let stored = store.content.stat(&layer.digest).await?;
-                is_needed = stored.is_none() || removed.contains(&layer.digest);
-            }
-            keys.push(key);
-        }
-        if is_needed {
-            needed.extend(keys);
-        }
+        let layers = layers.unwrap_or_default().into_iter();
+        needed.extend(layers.map(|layer| layer.chain_id.to_string()));
     }
     Ok(needed)
 }

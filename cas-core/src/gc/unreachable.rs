@@ -99,11 +99,10 @@ impl Unreachable {
             .snapshots
             .iter()
             .filter(|(number, _)| keeps_tars(*number));
-        // Only a snapshot with this label may have the only copy of a layer.
-        let only_copies = of_tars.filter(|(_, info)| info.labels.contains_key(VERIFIED_LAYER));
-        let keys: BTreeSet<String> = only_copies.map(|(_, info)| info.key.clone()).collect();
+        let layers = of_tars.filter_map(|(_, info)| info.labels.get(VERIFIED_LAYER)?.parse().ok());
+        let layers: BTreeSet<Digest> = layers.collect();
         let removed = self.blobs.iter().map(|(digest, _)| *digest).collect();
-        let needed = needed_snapshots(store, &keys, &removed).await?;
+        let needed = needed_snapshots(store, layers, &removed).await?;
         self.snapshots
             .retain(|(number, info)| !keeps_tars(*number) || !needed.contains(&info.key));
         Ok(())
